@@ -1,0 +1,83 @@
+"""What every engine promises: one method that yields deltas; an answer is a fold over them."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from parley.messages import Message
+from parley.settings import Settings
+
+# Its own end, a stop string, max_new_tokens, the context window, the wall clock, or the reader.
+FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
+
+Report = Callable[[str], None]  # takes a short sentence about progress ("Downloading … 34 %")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an answer cost. Times are in seconds since the engine took the turn up."""
+
+    prompt_tokens: int
+    new_tokens: int
+    first_piece: float | None  # None: nothing was generated
+    seconds: float
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The speed of decoding after the first token; None where there is too little to measure."""
+        if self.first_piece is None or self.new_tokens < 2 or self.seconds <= self.first_piece:
+            return None
+        return (self.new_tokens - 1) / (self.seconds - self.first_piece)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What is new since the last one. A delta with nothing in it is a heartbeat. The last one has a finish reason."""
+
+    text: str = ""
+    thought: str = ""
+    status: str = ""  # what is happening now, shown until something else is
+    notices: tuple[str, ...] = ()  # what the reader should know of this answer
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    seed: int | None = None  # the one that was used
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything so far: `answer + delta` is the answer after that delta."""
+
+    text: str = ""
+    thought: str = ""
+    status: str = ""
+    notices: tuple[str, ...] = field(default=())
+    finish: FinishReason | None = None
+    usage: Usage | None = None
+    seed: int | None = None
+
+    def __add__(self, delta: Delta) -> "Answer":
+        said = delta.text or delta.thought
+        return replace(
+            self,
+            text=self.text + delta.text,
+            thought=self.thought + delta.thought,
+            status=delta.status or ("" if said else self.status),
+            notices=self.notices + delta.notices,
+            finish=delta.finish or self.finish,
+            usage=delta.usage or self.usage,
+            seed=self.seed if delta.seed is None else delta.seed,
+        )
+
+
+class Engine(Protocol):
+    """Turns messages into text."""
+
+    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+        """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
+        finish reason and the usage.
+
+        Setting `cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until it has.
+        Raises `ChatError` for what the reader can mend. Does not keep or change `messages`.
+        """
+        ...

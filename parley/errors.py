@@ -1,0 +1,17 @@
+"""The errors that a reader sees: each is one sentence that says what to do next. Everything else is a bug."""
+
+
+class ChatError(Exception):
+    """A sentence for the reader, shown as it is, in the chat and to API callers."""
+
+
+class BadSetting(ChatError):
+    """A value that is missing, of the wrong type or out of bounds."""
+
+
+class BadConversation(ChatError):
+    """A history or message that cannot be sent to a model."""
+
+
+class ModelUnavailable(ChatError):
+    """A model that cannot be found, downloaded, loaded or trusted."""

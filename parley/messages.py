@@ -1,0 +1,106 @@
+"""From what Gradio remembers, or an API caller sends, to the messages that a chat template takes."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from parley.errors import BadConversation
+
+MOST_CHARACTERS = 32_000  # of one message; the context window is checked, in tokens, by the engine
+MOST_MESSAGES = 500
+_THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
+
+
+class Message(NamedTuple):
+    """One turn of a conversation, as chat templates know it."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+def build_messages(history: Sequence[Any], message: str, system_prompt: str = "") -> list[Message]:
+    """The conversation so far plus the new message, ready for a chat template.
+
+    Takes both shapes of Gradio's history (content as text or as a list of parts) and the messages of an API caller.
+    Unknown roles are refused; thoughts, notices and empty turns are left out; neighbours of one role are merged;
+    system messages join the system prompt at the top. `message` may be empty when the history ends with a question.
+
+    Raises `BadConversation`.
+    """
+    if len(history) > MOST_MESSAGES:
+        raise BadConversation(
+            f"The conversation has {len(history)} messages; at most {MOST_MESSAGES} fit. Clear the chat."
+        )
+    said = [m for m in map(_message, history) if m is not None]
+    said.append(Message("user", _text(message)))
+    system = "\n\n".join(
+        text for text in (system_prompt, *(m.content for m in said if m.role == "system")) if text.strip()
+    )
+    turns = _merged(m for m in said if m.role != "system" and m.content.strip())
+    if not turns or turns[-1].role != "user":
+        raise BadConversation("There is no question to answer. Type a message and send it.")
+    return [Message("system", system), *turns] if system else turns
+
+
+def fold_system(messages: Sequence[Message]) -> list[Message]:
+    """The same conversation for a template that refuses a system role: its text opens the first user turn."""
+    if not messages or messages[0].role != "system":
+        return list(messages)
+    system, *turns = messages
+    first = next(i for i, m in enumerate(turns) if m.role == "user")
+    turns[first] = Message("user", f"{system.content}\n\n{turns[first].content}")
+    return turns
+
+
+def drop_oldest_turn(messages: Sequence[Message]) -> list[Message] | None:
+    """The conversation without its oldest turn (a question and its answer); None when only the last question is left.
+
+    The system message stays.
+    """
+    head = list(messages[:1]) if messages[0].role == "system" else []
+    turns = list(messages[len(head) :])
+    if len(turns) < 2:
+        return None
+    later = next((i for i, m in enumerate(turns) if i > 0 and m.role == "user"), len(turns))
+    return head + turns[later:] if later < len(turns) else None
+
+
+def _message(item: Any) -> Message | None:
+    """One item of a history; None for what was never said: thoughts, status lines and notices, which bear a title."""
+    if not isinstance(item, Mapping):
+        raise BadConversation('Each message must be an object such as {"role": "user", "content": "Hello"}.')
+    metadata = item.get("metadata")
+    if isinstance(metadata, Mapping) and metadata.get("title"):
+        return None
+    role = item.get("role")
+    if role not in ("system", "user", "assistant"):
+        raise BadConversation(
+            f'The role of a message must be "system", "user" or "assistant", not {str(role)[:40]!r}.'
+        )
+    text = _text(item.get("content"))
+    return Message(role, _THOUGHT.sub("", text) if role == "assistant" else text)
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, list):
+        texts = [
+            part.get("text") for part in content if isinstance(part, Mapping) and part.get("type", "text") == "text"
+        ]
+        content = "".join(text for text in texts if isinstance(text, str))
+    if not isinstance(content, str):
+        raise BadConversation("The content of a message must be text.")
+    if len(content) > MOST_CHARACTERS:
+        raise BadConversation(
+            f"A message may have at most {MOST_CHARACTERS} characters; this one has {len(content)}. Shorten it."
+        )
+    return content
+
+
+def _merged(messages: Iterable[Message]) -> list[Message]:
+    merged: list[Message] = []
+    for m in messages:
+        if merged and merged[-1].role == m.role:
+            merged[-1] = Message(m.role, f"{merged[-1].content}\n\n{m.content}")
+        else:
+            merged.append(m)
+    return merged
