@@ -1,0 +1,159 @@
+"""The engine for a transformers model in this process: chat template, context window, `generate`, streamer."""
+
+import bisect
+import random
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jinja2 import TemplateError
+from transformers import GenerationConfig, StoppingCriteriaList
+
+from parley import strategies, streaming
+from parley.answer_text import OPEN, AnswerText
+from parley.engines.base import Delta, FinishReason, Usage
+from parley.engines.loading import Loaded
+from parley.errors import BadConversation, BadSetting
+from parley.messages import Message, drop_oldest_turn, fold_system
+from parley.settings import Settings
+
+# `generate` draws from torch's global generator: two that run at once would spoil each other's seeds.
+_generating = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered conversation that fits."""
+
+    ids: torch.Tensor  # shape (1, tokens)
+    dropped: int  # whole turns left out at the beginning
+    pre_opened: bool  # the template has opened the thought already
+
+
+class LocalEngine:
+    """Answers with one loaded model; one turn generates at a time, others wait."""
+
+    def __init__(self, loaded: Loaded, turn_seconds: float = 300.0) -> None:
+        self.loaded = loaded
+        self._seconds = turn_seconds
+        self._eos = set(loaded.model.generation_config.eos_token_id or ())
+        streaming.install_brakes(loaded.model)
+
+    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+        """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
+        began = time.monotonic()
+        prompt = self._prompt(messages, settings)
+        room = self.loaded.context - prompt.ids.shape[1]
+        limit = min(settings.max_new_tokens, room)
+        seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
+        brake = streaming.Brake(cancel, self._seconds)
+        text = AnswerText(settings.stop_strings, in_thought=prompt.pre_opened)
+        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), text, brake)
+
+        def work() -> None:
+            while not _generating.acquire(timeout=streaming.FLUSH):
+                if brake.reason:
+                    return
+            try:
+                torch.manual_seed(seed)
+                self._generate(prompt, settings, limit, streamer, brake)
+            finally:
+                _generating.release()
+
+        if prompt.dropped:
+            turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
+            yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
+        yield from streaming.run(work, streamer, brake, cancel)
+        finish = brake.reason or self._natural_end(streamer.ids, limit, settings)
+        first = None if streamer.first_piece is None else streamer.first_piece - began
+        usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, time.monotonic() - began)
+        yield Delta(finish=finish, usage=usage, seed=seed if strategies.find(settings.strategy).samples else None)
+
+    def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
+        if len(ids) < limit or (ids and ids[-1] in self._eos):
+            return "end"
+        return "length" if limit == settings.max_new_tokens else "context"
+
+    def _generate(
+        self,
+        prompt: Prompt,
+        settings: Settings,
+        limit: int,
+        streamer: streaming.AnswerStreamer,
+        brake: streaming.Brake,
+    ) -> None:
+        device = self.loaded.model.device
+        with torch.inference_mode():
+            self.loaded.model.generate(
+                prompt.ids.to(device),
+                attention_mask=torch.ones_like(prompt.ids, device=device),
+                generation_config=self._config(settings, limit),
+                streamer=streamer,
+                stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
+            )
+
+    def _config(self, settings: Settings, limit: int) -> GenerationConfig:
+        """Everything that decides how the next token is chosen; nothing is left to a default of the library."""
+        neutral = {
+            "do_sample": False,
+            "temperature": None,
+            "top_p": None,
+            "top_k": None,
+            "min_p": None,
+            "num_beams": 1,
+        }
+        chosen: dict[str, Any] = {}
+        if strategies.find(settings.strategy).samples:
+            chosen = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
+            chosen |= {"top_k": settings.top_k, "min_p": settings.min_p or None}
+        own = self.loaded.model.generation_config
+        return GenerationConfig(
+            **(neutral | chosen),
+            repetition_penalty=settings.repetition_penalty,
+            max_new_tokens=limit,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+            bos_token_id=own.bos_token_id,
+        )
+
+    def _prompt(self, messages: Sequence[Message], settings: Settings) -> Prompt:
+        """The newest part of the conversation that leaves room for an answer, rendered."""
+        if settings.thinking and not self.loaded.thinking:
+            raise BadSetting(f"{self.loaded.row.label} has no thinking switch. Turn thinking off.")
+        fits = self.loaded.context - min(settings.max_new_tokens, self.loaded.context // 4)
+        shorter = [list(messages)]
+        while (rest := drop_oldest_turn(shorter[-1])) is not None:
+            shorter.append(rest)
+        # A shorter conversation never has more tokens, so the longest that fits is found by bisection.
+        index = bisect.bisect_left(shorter, -fits, key=lambda m: -self._render(m, settings).shape[1])
+        if index == len(shorter):
+            needed = self._render(shorter[-1], settings).shape[1]
+            raise BadConversation(
+                f"This message needs {needed} tokens, but {self.loaded.row.label} reads at most {fits} "
+                "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
+            )
+        ids = self._render(shorter[index], settings)
+        tail = self.loaded.tokenizer.decode(ids[0, -8:])
+        return Prompt(ids, dropped=index, pre_opened=tail.rstrip().endswith(OPEN))
+
+    def _render(self, messages: Sequence[Message], settings: Settings) -> torch.Tensor:
+        """Token ids of shape (1, tokens); what people typed can not become a control token."""
+        told = list(messages) if self.loaded.system_role else fold_system(messages)
+        switch = {"enable_thinking": settings.thinking} if self.loaded.thinking else {}
+        try:
+            encoded = self.loaded.tokenizer.apply_chat_template(
+                [m._asdict() for m in told],
+                add_generation_prompt=True,
+                return_dict=True,
+                return_tensors="pt",
+                sanitize_control_tokens=True,
+                **switch,
+            )
+        except TemplateError as error:
+            raise BadConversation(
+                f"The chat template of {self.loaded.row.label} refuses this conversation: {error}. Clear the chat."
+            ) from error
+        return encoded["input_ids"]

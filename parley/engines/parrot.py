@@ -1,0 +1,37 @@
+"""Parrot, the echo engine of the tutorial: repeats the last message, a few characters at a time; needs no weights."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from parley.answer_text import AnswerText
+from parley.engines.base import Delta, FinishReason, Usage
+from parley.messages import Message
+from parley.settings import Settings
+
+CHARACTERS = 3  # of one piece: Parrot's token
+PAUSE = 0.02  # seconds between pieces, so that one sees it stream
+
+
+class Parrot:
+    """Honours the message, max_new_tokens (in pieces) and the stop strings; everything else means nothing to it."""
+
+    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+        """Yields the last message in pieces; ends at once when `cancel` is set."""
+        began = time.monotonic()
+        said = messages[-1].content
+        pieces = [said[i : i + CHARACTERS] for i in range(0, len(said), CHARACTERS)]
+        allowed = pieces[: settings.max_new_tokens]
+        text = AnswerText(settings.stop_strings)
+        finish: FinishReason = "end" if len(allowed) == len(pieces) else "length"
+        spoken = 0
+        for piece in allowed:
+            shown, thought = text.feed(piece)
+            spoken += 1
+            yield Delta(text=shown, thought=thought)
+            if text.stopped or cancel.wait(PAUSE):
+                finish = "stop string" if text.stopped else "stopped"
+                break
+        shown, thought = text.feed("", last=True)
+        usage = Usage(len(said), spoken, 0.0, time.monotonic() - began)
+        yield Delta(text=shown, thought=thought, finish=finish, usage=usage)
