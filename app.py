@@ -1,0 +1,56 @@
+"""Parley, the Space, on one screen: talk with any open language model, and see and choose how it decodes."""
+
+import os
+from collections.abc import Iterator, Sequence
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # with both, memory stays flat over many requests
+
+import spaces  # isort: skip  (before anything touches CUDA)
+import gradio as gr
+
+from parley import catalog, turn
+from parley.engines.base import Delta
+from parley.messages import Message
+from parley.settings import Settings
+from parley.ui import api, controls, page
+from parley.ui.chat import Chat
+
+turn.POOL.place(catalog.models().values())  # ZeroGPU keeps for its workers what is on cuda now
+
+
+@spaces.GPU(duration=turn.seconds)
+def reply_on_gpu(run_id: str, messages: Sequence[Message], settings: Settings) -> Iterator[Delta]:
+    """One turn on a GPU. On ZeroGPU this runs in another process: plain data in, plain data out."""
+    yield from turn.reply(run_id, messages, settings)
+
+
+def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Iterator[Delta]:
+    """One turn, where its engine belongs: only a local model asks for a GPU."""
+    local = catalog.find(settings.model).engine == "local"
+    return (reply_on_gpu if local else turn.reply)(run_id, messages, settings)
+
+
+with gr.Blocks(title=page.TITLE, fill_height=True) as demo:
+    gr.HTML(page.HEADER, elem_id="title")
+    with gr.Row(equal_height=False):
+        talk = gr.Column(scale=4, min_width=460)
+        with gr.Column(scale=1, min_width=260, elem_id="settings"):
+            inputs = controls.controls()
+            whole = gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
+    with talk:
+        Chat(
+            reply,
+            additional_inputs=[*inputs.values(), whole],
+            slots=None if spaces.config.Config.zero_gpu else 1,
+            chatbot=page.chatbot(),
+            textbox=page.textbox(),
+            editable=True,
+            examples=[[example] for example in page.EXAMPLES],
+            api_name="chat",
+        )
+    controls.connect(inputs)
+    api.add_endpoints()
+
+if __name__ == "__main__":
+    demo.queue(max_size=None, api_open=False).launch(**page.LAUNCH)

@@ -1,0 +1,44 @@
+"""The two lists that a program needs before it calls /chat: the models and the strategies."""
+
+from typing import Any
+
+import gradio as gr
+
+from parley import catalog, strategies
+
+
+def models() -> list[dict[str, Any]]:
+    """The models there are: name (for /chat), label, parameters, licence and the values it recommends."""
+    return [
+        {
+            "name": name,
+            "label": row.label,
+            "parameters": row.parameters,
+            "licence": row.licence,
+            "thinking": (traits := catalog.traits(row)).thinking,
+            "context": traits.context,
+            "recommended": dict(traits.recommended),
+        }
+        for name, row in catalog.models().items()
+    ]
+
+
+def list_strategies() -> list[dict[str, Any]]:
+    """The decoding strategies there are: name (for /chat), what each does, and the settings that it uses."""
+    return [
+        {
+            "name": row.name,
+            "label": row.label,
+            "summary": row.summary,
+            "when": row.when,
+            "source": row.source,
+            "settings": list(row.uses),
+        }
+        for row in strategies.STRATEGIES.values()
+    ]
+
+
+def add_endpoints() -> None:
+    """Adds /models and /strategies to the page that is being built."""
+    gr.api(models, api_name="models", queue=False)
+    gr.api(list_strategies, api_name="strategies", queue=False)

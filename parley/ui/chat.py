@@ -1,0 +1,151 @@
+"""The chat: from what Gradio hands over to bubbles on the page or text for an API caller; it never locks the page."""
+
+import asyncio
+import inspect
+import logging
+import uuid
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from gradio.events import Dependency
+
+from parley import catalog, turn
+from parley.engines.base import Answer, Delta
+from parley.errors import ChatError
+from parley.messages import Message, build_messages
+from parley.settings import OPTIONS, Settings
+from parley.ui.admission import Admission
+from parley.ui.bubbles import bubbles
+from parley.ui.running import Running
+
+log = logging.getLogger("parley")
+
+Reply = Callable[[str, Sequence[Message], Settings], Iterator[Delta]]
+BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
+
+
+class Conversations:
+    """Answers the visitors of one page with `reply`; knows who runs, so that Stop finds its turn."""
+
+    def __init__(self, reply: Reply, slots: int | None) -> None:
+        self._reply = reply
+        self._admission = Admission(slots) if slots else None
+        self._running: dict[str, Running] = {}  # by session
+
+    async def answers(self, settings: Settings, messages: Sequence[Message], session: str) -> AsyncGenerator[Answer]:
+        """Yields the whole answer so far, each time there is more of it; the last one has a finish reason."""
+        run_id = uuid.uuid4().hex
+        running = Running(lambda: self._reply(run_id, messages, settings), lambda: turn.stop(run_id))
+        self._running[session] = running
+        admission = self._admission if catalog.find(settings.model).engine == "local" else None
+        admitted = False
+        try:
+            if admission:
+                async with aclosing(admission.enter()) as line:
+                    async for place in line:
+                        if running.stopped:
+                            yield Answer(finish="stopped")
+                            return
+                        yield Answer(status=f"Waiting for a free place: you are number {place} in the line")
+                admitted = True
+            answer = Answer()
+            async with aclosing(running.deltas()) as deltas:
+                async for delta in deltas:
+                    answer += delta
+                    if delta != Delta():
+                        yield answer
+            if not answer.finish:
+                yield answer + Delta(finish="stopped")
+        finally:
+            if admission and admitted:
+                admission.leave()
+            if self._running.get(session) is running:
+                del self._running[session]
+
+    def stop(self, request: gr.Request) -> None:
+        """Ends what runs for this visitor; the chat then finishes on its usual road, with what there is."""
+        if running := self._running.get(request.session_hash or ""):
+            running.stop()
+
+    async def chat(self, message: str, history: list[dict], *rest: Any) -> AsyncGenerator[Any]:
+        """Answer a message. Yields the answer so far, as text.
+
+        The conversation is kept per client; pass the whole of it in `messages` (a list of {"role", "content"}) to do
+        without. A setting that is left out takes the model's own recommendation.
+        """
+        *values, messages, request = rest
+        on_page = request.headers.get("x-gradio-user") == "app"
+        answer, error = Answer(), ""
+        try:
+            settings = await self._settings(values)
+            conversation = build_messages(history if messages is None else messages, message, settings.system_prompt)
+            async with aclosing(self.answers(settings, conversation, request.session_hash or "")) as answers:
+                async for answer in answers:
+                    yield bubbles(answer) if on_page else answer.text
+        except ChatError as refusal:
+            error = str(refusal)
+        except Exception:
+            log.exception("a turn failed")
+            error = BROKEN
+        if error and not on_page:
+            raise gr.Error(error, print_exception=False)
+        if error:
+            yield bubbles(answer, error)
+
+    async def _settings(self, values: Sequence[Any]) -> Settings:
+        given = dict(zip(OPTIONS, values, strict=True))
+        name = given["model"] or next(iter(catalog.models()))
+        traits = await asyncio.to_thread(catalog.traits, catalog.find(name))
+        return Settings.check(given | {"model": name}, traits.recommended)
+
+
+def with_named_parameters(chat: Callable[..., Any]) -> Callable[..., Any]:
+    """`chat` with a signature made from `Settings`, which is where Gradio takes the API's parameter names from."""
+
+    async def named(*values: Any) -> AsyncGenerator[Any]:
+        async with aclosing(chat(*values)) as answers:
+            async for answer in answers:
+                yield answer
+
+    plain = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    types = {"message": str, "history": list, **{n: o.kind for n, o in OPTIONS.items()}, "messages": list}
+    parameters = [inspect.Parameter(n, plain, default=None, annotation=t) for n, t in types.items()]
+    request = inspect.Parameter("request", plain, default=None, annotation=gr.Request)
+    named.__signature__ = inspect.Signature([*parameters, request])
+    named.__annotations__ = types | {"request": gr.Request}
+    named.__doc__ = chat.__doc__
+    return named
+
+
+class Chat(gr.ChatInterface):
+    """A ChatInterface that stops on its usual road, and that recovers from a failure outside the chat function.
+
+    Stock Gradio disables the box for good when an event fails (its value checks, a full queue); here the message stays
+    in the chat with a notice, and Retry works.
+    """
+
+    def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
+        self.conversations = Conversations(reply, slots)
+        super().__init__(
+            with_named_parameters(self.conversations.chat),
+            additional_inputs=additional_inputs,
+            concurrency_limit=None,
+            **rest,
+        )
+
+    def _setup_stop_events(self, event_triggers: list, events_to_cancel: list[Dependency], after_success: Any) -> None:
+        super()._setup_stop_events(event_triggers, [], after_success)
+        free = {"submit_btn": self.textbox.submit_btn, "stop_btn": False, "interactive": True}
+        private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        for event in events_to_cancel:
+            event.then(lambda: gr.update(**free), None, self.textbox, **private)
+            event.failure(self._recover, [self.chatbot], [self.chatbot, self.chatbot_state], **private)
+        self.textbox.stop(self.conversations.stop, None, None, **private)
+
+    def _recover(self, shown: list) -> tuple[list, list]:
+        notice = bubbles(Answer(), "The server refused this turn. Check the settings, then press Retry.")
+        history = self._append_message_to_history(notice, shown, "assistant")
+        return history, history
