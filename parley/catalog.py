@@ -1,0 +1,195 @@
+"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found."""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
+
+from parley.engines import hardware
+from parley.engines.hub import ModelRow
+from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
+from parley.errors import ModelUnavailable
+
+BUDGIE_WEIGHTS = Path(__file__).parent / "budgie" / "weights"
+APACHE = "Apache-2.0"
+SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
+SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+_REVISION = re.compile(r"\w[\w./-]*")
+
+# What is offered on each kind of hardware. ZeroGPU holds all its models on one GPU of 48 GB: few, of many families.
+TIERS: dict[str, tuple[str, ...]] = {
+    "cpu": ("any", "cpu"),
+    "gpu-16": ("any", "zerogpu", "gpu-16"),
+    "gpu-48": ("any", "zerogpu", "gpu-16", "gpu-48"),
+    "zerogpu": ("any", "zerogpu"),
+}
+
+
+def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelRow:
+    known = {"licence": APACHE, "thinking": False} | rest
+    return ModelRow(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
+
+
+def _budgie() -> ModelRow:
+    bytes = sum(path.stat().st_size for path in BUDGIE_WEIGHTS.glob("*.safetensors"))
+    # Two bytes a parameter; its card has the exact count.
+    return ModelRow(
+        "budgie",
+        str(BUDGIE_WEIGHTS),
+        "Budgie (bundled)",
+        parameters=bytes // 2,
+        bytes=bytes,
+        licence=APACHE,
+        thinking=True,
+    )
+
+
+# Sizes are those of the safetensors files; "about" where the last digits are noughts.
+CATALOGUE: tuple[ModelRow, ...] = (
+    _budgie(),
+    ModelRow("parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot"),
+    _hub("HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
+    _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
+    _hub("Qwen/Qwen3-0.6B", "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
+    _hub("allenai/OLMo-2-0425-1B-Instruct", "OLMo 2 1B", 1_484_916_736, 2_970_000_000, "cpu"),
+    _hub("HuggingFaceTB/SmolLM2-1.7B-Instruct", "SmolLM2 1.7B", 1_711_376_384, 3_422_800_000, "cpu"),
+    _hub("Qwen/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, 4_063_500_000, "cpu", thinking=True),
+    _hub("HuggingFaceTB/SmolLM3-3B", "SmolLM3 3B", 3_075_098_624, 6_150_200_000, "zerogpu", thinking=True),
+    _hub("Qwen/Qwen3-4B-Instruct-2507", "Qwen3 4B", 4_022_468_096, 8_044_900_000, "zerogpu"),
+    _hub("ibm-granite/granite-4.1-3b", "Granite 4.1 3B", 3_400_000_000, 6_800_000_000, "zerogpu"),
+    _hub("microsoft/Phi-4-mini-instruct", "Phi-4 mini", 3_836_021_760, 7_672_000_000, "gpu-16", licence="MIT"),
+    _hub("Qwen/Qwen3-8B", "Qwen3 8B", 8_190_735_360, 16_381_500_000, "gpu-48", thinking=True),
+    _hub("allenai/Olmo-3-7B-Instruct", "Olmo 3 7B", 7_298_011_136, 14_596_000_000, "gpu-48"),
+)
+_BY_NAME = {row.name: row for row in CATALOGUE}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What can be known of a model before it is loaded."""
+
+    recommended: Mapping[
+        str, Any
+    ]  # names of `Settings` to the values of its generation_config.json, within our bounds
+    thinking: bool
+    context: int | None  # tokens
+
+
+def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
+    """The models that can be chosen, by name, in the order of the dropdown; the first is the default.
+
+    Raises `ModelUnavailable` for what `MODEL_IDS` should not say.
+    """
+    if wanted := [item.strip() for item in environ.get("MODEL_IDS", "").split(",") if item.strip()]:
+        return {row.name: row for row in map(_named, wanted)}
+    tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
+    return {row.name: row for row in CATALOGUE if row.tier in tiers}
+
+
+def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
+    """The model of that name; the default for an empty one.
+
+    With ALLOW_ANY_MODEL=1, off a Space, any model of the Hub; never a path, for names come from visitors.
+    Raises `ModelUnavailable`.
+    """
+    rows = models(environ)
+    if not name:
+        return next(iter(rows.values()))
+    if name in rows:
+        return rows[name]
+    if environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID"):
+        return _on_the_hub(name)
+    raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(rows)}.")
+
+
+def traits(row: ModelRow) -> Traits:
+    """What its small files say, from its folder, the cache or the Hub; the row's own word where none can be read.
+
+    Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
+    """
+    files = _small_files(row)
+    settings = _json(files.get("tokenizer_config.json"))
+    template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
+    return Traits(
+        recommended=recommended_settings(_json(files.get("generation_config.json"))),
+        thinking=reads_thinking(template) if template else bool(row.thinking),
+        context=context_length(_json(files.get("config.json")), settings.get("model_max_length")),
+    )
+
+
+def _named(item: str) -> ModelRow:
+    """The row for one item of `MODEL_IDS`."""
+    if item in _BY_NAME:
+        return _BY_NAME[item]
+    if not (item.startswith((".", "~")) or Path(item).is_absolute()):
+        return _on_the_hub(item)
+    folder = Path(item).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ModelUnavailable(
+            f"MODEL_IDS names the folder {item}, which has no config.json. Name a folder that a model was saved to."
+        )
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return ModelRow(item, str(folder), folder.name, bytes=size, licence="your own")
+
+
+def _on_the_hub(name: str) -> ModelRow:
+    id, at, revision = name.partition("@")
+    well_formed = id.count("/") == 1 and (not at or (_REVISION.fullmatch(revision) and ".." not in revision))
+    try:
+        validate_repo_id(id)
+    except HFValidationError:
+        well_formed = False
+    if not well_formed:
+        raise ModelUnavailable(
+            f"{name[:100]!r} is not the name of a model. Write org/name or org/name@revision, as on the Hub."
+        )
+    if id in _BY_NAME:
+        known = _BY_NAME[id]
+        return replace(known, name=name, label=f"{known.label} @{revision}", revision=revision) if at else known
+    return ModelRow(name, id, name, revision or None)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
+    """The small files that it has; one that it lacks is left out. Not cached when it raises."""
+    headers = build_hf_headers()
+    texts = {}
+    for name in SMALL_FILES:
+        url = hf_hub_url(row.id, name, revision=row.revision)
+        response = get_session().get(url, headers=headers, timeout=SECONDS)
+        if response.status_code != 404:
+            texts[name] = response.raise_for_status().text
+    return texts
+
+
+def _small_files(row: ModelRow) -> Mapping[str, str]:
+    folder = row.folder
+    if row.id and folder is None:
+        # A model is downloaded whole: a file that is not beside the cached ones does not exist.
+        cached = try_to_load_from_cache(row.id, "config.json", revision=row.revision)
+        folder = Path(cached).parent if isinstance(cached, str) else None
+    if folder is not None:
+        return {
+            name: (folder / name).read_text("utf-8", "replace") for name in SMALL_FILES if (folder / name).is_file()
+        }
+    try:
+        return _read_from_hub(row) if row.id else {}
+    except (HTTPError, OSError):  # no network, no such model, no right to read it: loading will say so in full
+        return {}
+
+
+def _json(text: str | None) -> dict[str, Any]:
+    """What a stranger's JSON file holds; empty for anything that is not an object."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,256 @@
+"""The files of a model, in a local folder or from the Hub: found, measured, downloaded with progress, and repaired."""
+
+import errno
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    XetDownloadError,
+)
+from huggingface_hub.utils import filter_repo_objects
+from tqdm import tqdm
+
+from parley.engines.base import Report
+from parley.errors import ModelUnavailable
+
+SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
+WEIGHTS = ("model*.safetensors",)
+IGNORED = ("*/*", "model.*.safetensors")  # other formats in subfolders; variants such as model.fp16.safetensors
+TICK = 0.25  # seconds between two reports of progress, and until a Stop is seen
+
+
+class LoadingStopped(ModelUnavailable):
+    """The reader stopped it; what was downloaded whole stays in the cache."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model that can be chosen, and where its files are."""
+
+    name: str  # what the dropdown and the API use
+    id: str  # on the Hub, or the absolute path of a local folder; empty for the parrot
+    label: str
+    revision: str | None = None
+    parameters: int | None = None
+    bytes: int | None = None  # of the weights
+    licence: str = "see its card"
+    thinking: bool | None = None  # None: not known before its template is read
+    tier: str = "any"
+    engine: str = "local"
+
+    @property
+    def folder(self) -> Path | None:
+        """The local folder; None for a model of the Hub."""
+        return Path(self.id) if Path(self.id).is_absolute() else None
+
+
+@dataclass(frozen=True)
+class File:
+    """What the Hub says of one file."""
+
+    size: int
+    sha256: str | None  # of large files
+    blob_id: str | None  # of all others: the SHA-1 that git gives them
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the files of a model come from, and which there are."""
+
+    row: ModelRow
+    files: Mapping[str, File]
+    commit: str | None = None  # None: nothing can be downloaded
+
+    @property
+    def weights_bytes(self) -> int:
+        """The size of all weights."""
+        return sum(file.size for name, file in self.files.items() if name.endswith(".safetensors"))
+
+    def fetch(self, patterns: Sequence[str], report: Report, cancel: threading.Event, disk: Callable[[], int]) -> Path:
+        """The folder with all files of these patterns, after downloading those that are not there yet.
+
+        Raises `LoadingStopped`, and `ModelUnavailable` before the first byte when the disk is too small.
+        """
+        if self.row.folder is not None:
+            return self.row.folder
+        if self.commit is None:
+            return _cached(self.row, patterns)
+        missing = [name for name in _matching(self.files, patterns) if not self._path(name)]
+        need, free = sum(self.files[name].size for name in missing), disk()
+        if need > free:
+            raise ModelUnavailable(
+                f"{self.row.label} is a download of {size_text(need)}, and {size_text(free)} of disk are free. "
+                "Choose a smaller model, or make room on the disk."
+            )
+        return _download(self.row, patterns, need, report, cancel)
+
+    def purge_damaged(self) -> list[str]:
+        """Deletes those downloaded files that do not have the checksum of the Hub, and names them."""
+        damaged = {
+            name: path for name in self.files if (path := self._path(name)) and not _intact(path, self.files[name])
+        }
+        for pointer in damaged.values():
+            # The blob, too, may be a link: into a store that all repositories share.
+            for path in (pointer.resolve(), pointer.parent / pointer.readlink() if pointer.is_symlink() else pointer):
+                path.unlink(missing_ok=True)
+            pointer.unlink(missing_ok=True)
+        return list(damaged)
+
+    def _path(self, name: str) -> Path | None:
+        if self.commit is None:
+            return None
+        found = try_to_load_from_cache(self.row.id, name, revision=self.commit)
+        return Path(found) if isinstance(found, str) else None
+
+
+def find(row: ModelRow) -> Source:
+    """What there is of this model: in its folder, on the Hub, or, where that cannot be reached, in the cache.
+
+    Raises `ModelUnavailable`. Downloads nothing.
+    """
+    if row.folder is not None:
+        return Source(row, _listed(row.folder))
+    try:
+        info = HfApi().model_info(row.id, revision=row.revision, files_metadata=True, timeout=10)
+    except (HTTPError, OSError) as error:
+        unreachable = not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
+        if not unreachable:
+            raise explained(row, error) from error
+        try:
+            return Source(row, _listed(_cached(row, SMALL + WEIGHTS)))
+        except ModelUnavailable:
+            raise explained(row, error) from error
+    files = {s.rfilename: File(s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
+    return Source(row, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people: "8.0 GB", "34 MB"."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def explained(row: ModelRow, error: Exception) -> ModelUnavailable:
+    """One sentence for a failed download, and what to do next. Quotes nothing of the request: it may hold a token."""
+    name, cause = row.label, error.__cause__
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, HTTPError):
+        error = cause
+    match error:
+        case GatedRepoError():
+            text = (
+                f"{name} is gated: accept its terms at https://huggingface.co/{row.id} and set the secret HF_TOKEN, "
+                "or choose another model."
+            )
+        case RepositoryNotFoundError():
+            text = f"There is no model {row.id} on the Hub, or it is private. Check its spelling, or set the secret HF_TOKEN."
+        case RevisionNotFoundError():
+            text = f"{row.id} has no revision {row.revision!r}. Look up its branches, tags and commits on the Hub."
+        case HfHubHTTPError(response=response) if response.status_code in (401, 403):
+            text = f"The Hub does not let this app read {name}. Check that HF_TOKEN is valid and may read it."
+        case HfHubHTTPError(response=response) if response.status_code == 429:
+            text = f"The Hub asks for a pause before {name} can be downloaded. Try again in a few minutes."
+        case HfHubHTTPError(response=response):
+            text = f"The Hub fails with error {response.status_code}. Try again in a few minutes, or choose Budgie."
+        case LocalEntryNotFoundError() | OfflineModeIsEnabled() | HTTPError():
+            text = f"The Hub cannot be reached, and {name} is not whole on this machine. Connect it, or choose Budgie."
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT):
+            text = f"The disk became full while {name} was downloaded. Make room on it, or choose a smaller model."
+        case _:
+            text = f"The download of {name} broke off. Try again: files that are complete are kept."
+    return ModelUnavailable(text)
+
+
+def _cached(row: ModelRow, patterns: Sequence[str]) -> Path:
+    try:
+        return Path(
+            snapshot_download(
+                row.id,
+                revision=row.revision,
+                allow_patterns=list(patterns),
+                ignore_patterns=list(IGNORED),
+                local_files_only=True,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        raise explained(row, error) from error
+
+
+def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report, cancel: threading.Event) -> Path:
+    """Downloads in a thread of its own, so that a Stop is obeyed at once wherever the network hangs.
+
+    After a Stop that thread ends by itself with its next piece of data.
+    """
+    done: dict[int, float] = {}
+
+    class Bar(tqdm):
+        monitor_interval = 0  # no watching thread
+
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            super().__init__(*args, **kwargs | {"file": io.StringIO(), "disable": False})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if cancel.is_set():
+                raise LoadingStopped
+            drawn = super().update(n)
+            if self.unit == "B":  # one bar counts received bytes, one those written, one counts files
+                done[id(self)] = self.n
+            return drawn
+
+    worker = ThreadPoolExecutor(1, thread_name_prefix="download")
+    download = worker.submit(
+        snapshot_download,
+        row.id,
+        revision=row.revision,
+        allow_patterns=list(patterns),
+        ignore_patterns=list(IGNORED),
+        tqdm_class=Bar,
+    )
+    worker.shutdown(wait=False)
+    while not wait([download], timeout=TICK).done:
+        if cancel.is_set():
+            raise stopped(row)
+        if need:
+            share = min(1.0, max(done.values(), default=0) / need)
+            report(f"Downloading {row.label}: {100 * share:.0f} % of {size_text(need)}")
+    try:
+        return Path(download.result())
+    except LoadingStopped:
+        raise stopped(row) from None
+    except (HTTPError, OSError, XetDownloadError) as error:
+        raise explained(row, error) from error
+
+
+def stopped(row: ModelRow) -> LoadingStopped:
+    """The error for a loading that the reader stopped."""
+    return LoadingStopped(f"Loading {row.label} was stopped. Send the message again to go on.")
+
+
+def _matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:
+    return list(filter_repo_objects(names, allow_patterns=list(patterns), ignore_patterns=list(IGNORED)))
+
+
+def _listed(folder: Path) -> dict[str, File]:
+    files = {path.name: File(path.stat().st_size, None, None) for path in folder.glob("*") if path.is_file()}
+    return {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}
+
+
+def _intact(path: Path, file: File) -> bool:
+    if path.stat().st_size != file.size:
+        return False
+    if file.sha256 is None:
+        data = path.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == file.blob_id
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256

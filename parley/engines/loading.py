@@ -1,0 +1,328 @@
+"""From a row of the catalogue to a model that answers: checked before and after its download, its own code never run."""
+
+import json
+import logging
+import math
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from parley.engines import hardware, hub
+from parley.engines.base import Report
+from parley.engines.hub import ModelRow, size_text
+from parley.errors import ModelUnavailable
+from parley.settings import OPTIONS
+
+if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+MOST_CONTEXT = 10_000_000  # a larger figure stands for "not known"
+USUAL_CONTEXT = 4096  # for models that state none: those without positions, such as Mamba
+WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
+SENTINEL = "sentinel-7193"
+_log = logging.getLogger(__name__)
+_GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own tag, unknown to plain jinja
+
+
+class _Suspect(ModelUnavailable):
+    """A failure that a damaged file may explain."""
+
+
+@dataclass
+class Loaded:
+    """A model that is ready to answer, and what is known of it.
+
+    Its `generation_config` holds only the ids of special tokens: nothing of the model's own sampling is left in it.
+    """
+
+    row: ModelRow
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    context: int  # tokens
+    recommended: Mapping[str, Any]  # names of `Settings` to values within our bounds
+    thinking: bool  # whether the template reads `enable_thinking`
+    system_role: bool  # whether the template takes a system message, and shows it to the model
+
+
+def load(
+    row: ModelRow,
+    report: Report,
+    cancel: threading.Event,
+    *,
+    room: Callable[[int], int] | None = None,
+    disk: Callable[[], int] = hardware.free_disk,
+) -> Loaded:
+    """Loads a model, downloading it first where needed; a file that arrived damaged is fetched a second time.
+
+    `room` is asked for so many bytes of memory, may free some, and returns how many are free; `disk` says how many
+    bytes are free on the disk. Raises `ModelUnavailable`, `hub.LoadingStopped` included.
+    """
+    report(f"Looking for {row.label}")
+    source = hub.find(row)
+    room = room or (lambda _: hardware.free_memory())
+    try:
+        return _load(source, report, cancel, room, disk)
+    except _Suspect as error:
+        if not source.purge_damaged():
+            raise
+        _log.warning("A file of %s was damaged and is fetched again", row.name, exc_info=error)
+    try:
+        return _load(source, report, cancel, room, disk)
+    except _Suspect as error:
+        if damaged := source.purge_damaged():
+            raise ModelUnavailable(
+                f"{damaged[0]} of {row.label} arrives damaged, twice now. Try again later, or choose another model."
+            ) from error
+        raise
+
+
+def _load(
+    source: hub.Source, report: Report, cancel: threading.Event, room: Callable[[int], int], disk: Callable[[], int]
+) -> Loaded:
+    # 1. Everything that can rule the model out is small and comes first.
+    row = source.row
+    folder = source.fetch(hub.SMALL, report, cancel, disk)
+    config = _read(row, folder / "config.json")
+    _check_architecture(row, config)
+    if not source.weights_bytes:
+        raise ModelUnavailable(
+            f"{row.label} has no weights in the safetensors format, the only one that is loaded here. "
+            "Choose another model, or convert it on the Hub."
+        )
+    tokenizer = _tokenizer(row, folder)
+    dtype = _dtype(row, config, source.weights_bytes, room)
+
+    # 2. The weights.
+    folder = source.fetch(hub.SMALL + hub.WEIGHTS, report, cancel, disk)
+    if cancel.is_set():
+        raise hub.stopped(row)
+    report(f"Loading {row.label}")
+    model = _model(row, folder, dtype)
+    generation = _read(row, folder / "generation_config.json", needed=False)
+    _neutralise(model, tokenizer)
+
+    # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
+    if not os.environ.get("SPACES_ZERO_GPU"):
+        model.to(hardware.device())
+    _try_out(row, model, tokenizer)
+    model.to(hardware.device())
+    positions = model.config.get_text_config().to_dict() | {
+        "max_position_embeddings": getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    }
+    return Loaded(
+        row=row,
+        model=model,
+        tokenizer=tokenizer,
+        context=context_length(positions, tokenizer.model_max_length) or USUAL_CONTEXT,
+        recommended=recommended_settings(generation),
+        thinking=reads_thinking(tokenizer.chat_template),
+        system_role=_takes_system(tokenizer),
+    )
+
+
+def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a generation_config.json states, in the words and within the bounds of `Settings`."""
+    found: dict[str, Any] = {}
+    if isinstance(sample := generation.get("do_sample"), bool):
+        found["strategy"] = "sampling" if sample else "greedy"
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+        value, o = generation.get(name), OPTIONS[name]
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            found[name] = o.kind(min(max(value, o.low), o.high))
+    return found
+
+
+def default_template(template: Any) -> str:
+    """The chat template of a tokenizer, which may have several with names; empty where there is none."""
+    if isinstance(template, list):  # as tokenizer_config.json writes them
+        template = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+    if isinstance(template, dict):
+        template = template.get("default")
+    return template if isinstance(template, str) else ""
+
+
+def reads_thinking(template: str) -> bool:
+    """Whether a chat template has the switch `enable_thinking`. The template is parsed, not run."""
+    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    try:
+        parsed = environment.parse(_GENERATION_TAG.sub("", template))
+    except TemplateError:
+        return False
+    return "enable_thinking" in meta.find_undeclared_variables(parsed)
+
+
+def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:
+    """How many tokens a model reads, by its configuration and its tokenizer's; None where neither says."""
+    text = config.get("text_config")
+    stated = [text.get("max_position_embeddings")] if isinstance(text, Mapping) else []
+    stated += [config.get(name) for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")]
+    stated = [n for n in stated if _is_context(n)][:1] + [n for n in (model_max_length,) if _is_context(n)]
+    return min(map(int, stated), default=None)
+
+
+def _is_context(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MOST_CONTEXT
+
+
+def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
+    if not path.is_file() and not needed:
+        return {}
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise _Suspect(f"{row.label} has no readable {path.name}. Choose another model.") from error
+    if not isinstance(value, dict):
+        raise _Suspect(f"{row.label} has no readable {path.name}. Choose another model.")
+    return value
+
+
+def _check_architecture(row: ModelRow, config: Mapping[str, Any]) -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return  # with code of its own or not: the code of transformers is used
+    if "auto_map" in config:
+        raise _needs_code(row)
+    raise ModelUnavailable(
+        f"{row.label} has the architecture {str(kind)[:40]!r}, which the installed transformers cannot chat with. "
+        "Choose another model, or update transformers."
+    )
+
+
+def _needs_code(row: ModelRow) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{row.label} needs Python code from its own repository, which is never run here. Choose another model."
+    )
+
+
+def _tokenizer(row: ModelRow, folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # whatever strangers' files can cause; none of it is a fault of the caller
+        if "AutoTokenizer" in _read(row, folder / "tokenizer_config.json", needed=False).get("auto_map", ()):
+            raise _needs_code(row) from error
+        raise _unsuitable(row, "tokenizer", error) from error
+    tokenizer.chat_template = default_template(tokenizer.chat_template)
+    if not tokenizer.chat_template:
+        raise ModelUnavailable(
+            f"{row.label} has no chat template: it continues text, but was not taught to talk. Choose a chat model."
+        )
+    tokenizer.chat_control_tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
+    return tokenizer
+
+
+def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
+    _log.warning("The %s of %s does not load", part, row.name, exc_info=error)
+    return _Suspect(f"The {part} of {row.label} does not load ({type(error).__name__}). Choose another model.")
+
+
+def _dtype(row: ModelRow, config: Mapping[str, Any], size: int, room: Callable[[int], int]) -> "torch.dtype | str":
+    """The type that suits the hardware and fits its memory; "auto" for weights that are quantised already."""
+    import torch
+
+    text = config.get("text_config")
+    texts = (config, text if isinstance(text, Mapping) else {})
+    stored = next((c[key] for c in texts for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
+    parameters = size / {"float64": 8, "float32": 4}.get(stored, 2)
+    device = hardware.device()
+    if config.get("quantization_config"):
+        choices: Sequence[torch.dtype | str] = ("auto",)
+    elif device == "cuda":
+        choices = (torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16,)
+    else:
+        choices = (torch.float16,) if device == "mps" else (torch.float32, torch.bfloat16)
+    need = free = 0
+    for dtype in choices:
+        need = int(WORKING_SPACE * (size if dtype == "auto" else parameters * dtype.itemsize))
+        free = room(need)
+        if need <= free:
+            return dtype
+    raise ModelUnavailable(
+        f"{row.label} needs about {size_text(need)} of memory, and {size_text(free)} are free. Choose a smaller model."
+    )
+
+
+def _model(row: ModelRow, folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model, told = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise ModelUnavailable(f"{row.label} does not fit the memory. Choose a smaller model.") from error
+    except Exception as error:  # as above: SafetensorError, RuntimeError for shapes, ImportError for kernels, …
+        raise _unsuitable(row, "weights", error) from error
+    if missing := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
+        raise _Suspect(
+            f"{row.label} is incomplete: {len(missing)} of its tensors are missing, {missing[0][:80]} for one. "
+            "Choose another model."
+        )
+    return model
+
+
+def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Leaves the model no settings of its own but the ids of special tokens, all of those that end an answer."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
+    ends = [id for id in dict.fromkeys((*ends, tokenizer.eos_token_id)) if id is not None]
+    pads = (own.pad_token_id, tokenizer.pad_token_id, *ends, 0)
+    pad = next(id for id in pads if id is not None)
+    bos = tokenizer.bos_token_id if own.bos_token_id is None else own.bos_token_id
+    model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=pad, bos_token_id=bos)
+
+
+def _try_out(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Generates four tokens: damaged weights load without a word, but do not answer in finite numbers."""
+    import torch
+
+    try:
+        prompt = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hello"}],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+            sanitize_control_tokens=True,
+        ).to(model.device)
+        with torch.inference_mode():
+            answer = model.generate(
+                prompt["input_ids"],
+                attention_mask=prompt["attention_mask"],
+                max_new_tokens=4,
+                do_sample=False,
+                output_logits=True,
+                return_dict_in_generate=True,
+            )
+    except Exception as error:  # as above, the chat template included
+        raise _unsuitable(row, "first answer", error) from error
+    if not all(bool(logits.isfinite().all()) for logits in answer.logits):
+        raise _Suspect(
+            f"{row.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
+        )
+
+
+def _takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    messages = [{"role": "system", "content": SENTINEL}, {"role": "user", "content": "Hello"}]
+    try:
+        return SENTINEL in tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+    except Exception:  # a template is a stranger's program: however it fails, the system role is not for it
+        return False
