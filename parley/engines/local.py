@@ -39,7 +39,8 @@ class LocalEngine:
     def __init__(self, loaded: Loaded, turn_seconds: float = 300.0) -> None:
         self.loaded = loaded
         self._seconds = turn_seconds
-        self._eos = set(loaded.model.generation_config.eos_token_id or ())
+        eos = loaded.model.generation_config.eos_token_id
+        self._eos = set(eos) if isinstance(eos, list) else {eos}
         streaming.install_brakes(loaded.model)
 
     def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
