@@ -154,7 +154,7 @@ def explained(row: ModelRow, error: Exception) -> ModelUnavailable:
                 "or choose another model."
             )
         case RepositoryNotFoundError():
-            text = f"There is no model {row.id} on the Hub, or it is private. Check its spelling, or set the secret HF_TOKEN."
+            text = f"There is no model {row.id} on the Hub, or it is private. Check the spelling, or set HF_TOKEN."
         case RevisionNotFoundError():
             text = f"{row.id} has no revision {row.revision!r}. Look up its branches, tags and commits on the Hub."
         case HfHubHTTPError(response=response) if response.status_code in (401, 403):

@@ -1,4 +1,4 @@
-"""From a row of the catalogue to a model that answers: checked before and after its download, its own code never run."""
+"""From a row of the catalogue to a model that answers: checked before and after its download, code never run."""
 
 import json
 import logging

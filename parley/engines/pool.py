@@ -1,0 +1,126 @@
+"""The models in memory: each loaded once, lent to turns, and the longest unused given up when memory is short."""
+
+import gc
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from parley.engines import hardware, hub, loading
+from parley.engines.base import Engine, Report
+from parley.engines.hub import ModelRow
+from parley.errors import ModelUnavailable
+
+LAST_TO_GO = "budgie"  # it is small, and the answer to "the Hub cannot be reached"
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Entry:
+    engine: Engine
+    bytes: int
+    leases: int = 0
+
+
+class ModelPool:
+    """Lends engines. One model is loaded at a time; those that are loaded answer meanwhile.
+
+    `free` tells how many bytes of memory are free. A model that is lent is never given up.
+    """
+
+    def __init__(self, free: Callable[[], int] = hardware.free_memory) -> None:
+        self._free = free
+        self._entries: dict[ModelRow, _Entry] = {}  # the longest unused first
+        self._entries_lock = threading.Lock()  # held for moments
+        self._loading = threading.Lock()  # held for as long as a load takes
+        self._status = ""
+
+    @property
+    def loaded(self) -> dict[str, int]:
+        """The models in memory and their bytes, the longest unused first."""
+        return {row.name: entry.bytes for row, entry in tuple(self._entries.items())}
+
+    @contextmanager
+    def lease(self, row: ModelRow, report: Report, cancel: threading.Event) -> Iterator[Engine]:
+        """The engine of this model, for the length of a `with` block; loads it first where needed.
+
+        Raises `ModelUnavailable`, and `hub.LoadingStopped` when `cancel` is set before it is ready.
+        """
+        entry = self._take(row) or self._load(row, report, cancel)
+        try:
+            yield entry.engine
+        finally:
+            with self._entries_lock:
+                entry.leases -= 1
+
+    def place(self, rows: Iterable[ModelRow]) -> dict[str, ModelUnavailable]:
+        """Loads these models now, none at the cost of another; returns the refused, by name, with reasons."""
+        refused = {}
+        with ExitStack() as leases:
+            for row in rows:
+                try:
+                    leases.enter_context(self.lease(row, _log.info, threading.Event()))
+                except ModelUnavailable as error:
+                    _log.warning("%s", error)
+                    refused[row.name] = error
+        return refused
+
+    def _take(self, row: ModelRow) -> _Entry | None:
+        with self._entries_lock:
+            entry = self._entries.pop(row, None)
+            if entry is not None:
+                self._entries[row] = entry  # now the last used
+                entry.leases += 1
+            return entry
+
+    def _load(self, row: ModelRow, report: Report, cancel: threading.Event) -> _Entry:
+        def told(sentence: str) -> None:
+            self._status = sentence
+            report(sentence)
+
+        while not self._loading.acquire(timeout=hub.TICK):
+            if cancel.is_set():
+                raise hub.stopped(row)
+            report(self._status)
+        try:
+            if entry := self._take(row):  # loaded by another turn meanwhile
+                return entry
+            engine, size = self._engine(row, told, cancel)
+            with self._entries_lock:
+                entry = self._entries[row] = _Entry(engine, size, leases=1)
+            return entry
+        finally:
+            self._loading.release()
+
+    def _engine(self, row: ModelRow, report: Report, cancel: threading.Event) -> tuple[Engine, int]:
+        if row.engine == "parrot":
+            from parley.engines.parrot import Parrot
+
+            return Parrot(), 0
+        from parley.engines.local import LocalEngine
+
+        loaded = loading.load(row, report, cancel, room=self._make_room)
+        return LocalEngine(loaded), loaded.model.get_memory_footprint()
+
+    def _make_room(self, need: int) -> int:
+        """Gives up idle models until so many bytes are free, none where all would be in vain; returns the free."""
+        with self._entries_lock:
+            idle = sorted(self._idle(), key=lambda row: row.name == LAST_TO_GO)
+            enough = self._free() + sum(self._entries[row].bytes for row in idle) >= need
+            while enough and idle and self._free() < need:
+                _log.info("Unloading %s", idle[0].name)
+                del self._entries[idle.pop(0)]
+                _return_memory()
+            return self._free()
+
+    def _idle(self) -> Sequence[ModelRow]:
+        return [row for row, entry in self._entries.items() if not entry.leases]
+
+
+def _return_memory() -> None:
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
