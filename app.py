@@ -16,7 +16,7 @@ from parley.settings import Settings
 from parley.ui import api, controls, page
 from parley.ui.chat import Chat
 
-turn.POOL.place(catalog.models().values())  # ZeroGPU keeps for its workers what is on cuda now
+turn.POOL.place(catalog.at_start())  # ZeroGPU keeps for its workers what is on cuda now
 
 
 @spaces.GPU(duration=turn.seconds)
@@ -32,14 +32,14 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Itera
 
 
 with gr.Blocks(title=page.TITLE, fill_height=True) as demo:
-    gr.HTML(page.HEADER, elem_id="title")
+    gr.Markdown(page.HEADER, elem_id="title")
     with gr.Row(equal_height=False):
         talk = gr.Column(scale=4, min_width=460)
         with gr.Column(scale=1, min_width=260, elem_id="settings"):
             inputs = controls.controls()
             whole = gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
     with talk:
-        Chat(
+        chat = Chat(
             reply,
             additional_inputs=[*inputs.values(), whole],
             slots=None if spaces.config.Config.zero_gpu else 1,

@@ -110,6 +110,14 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
     raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(rows)}.")
 
 
+def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
+    """The models to load before the first visitor comes: on ZeroGPU all, for its workers only have what is loaded then;
+    elsewhere the default, unless it would have to be downloaded.
+    """
+    rows = list(models(environ).values())
+    return rows if environ.get("SPACES_ZERO_GPU") else [row for row in rows[:1] if row.folder]
+
+
 def traits(row: ModelRow) -> Traits:
     """What its small files say, from its folder, the cache or the Hub; the row's own word where none can be read.
 

@@ -1,6 +1,9 @@
 """Real parts for every test: the bundled model, the running app, its clients."""
 
+import importlib
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from parley import catalog
+from parley import catalog, turn
 from parley.engines.loading import load
 from parley.engines.local import LocalEngine
 
@@ -37,6 +40,31 @@ def endless():
     return LocalEngine(made.loaded)
 
 
+def until(condition, seconds=20.0):
+    """Looks again and again until `condition` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+class Passes:
+    """Counts the forward passes of a model while it is entered."""
+
+    def __init__(self, model):
+        self.model, self.count = model, 0
+
+    def __enter__(self):
+        self.hook = self.model.register_forward_hook(lambda *_: self.add())
+        return self
+
+    def add(self):
+        self.count += 1
+
+    def __exit__(self, *_):
+        self.hook.remove()
+
+
 class Space:
     """`python app.py` as a user starts it, in a process of its own, with no network."""
 
@@ -45,7 +73,7 @@ class Space:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "app.py"],
@@ -83,5 +111,42 @@ class Space:
 @pytest.fixture(scope="session")
 def space():
     running = Space(MODEL_IDS="budgie,parrot")
+    yield running
+    running.close()
+
+
+class Inside:
+    """The app served from this process, so that a test can look at the model while clients use it."""
+
+    def __init__(self, folder):
+        self.endless = str(folder)
+        self.models = ["budgie", "parrot", self.endless]
+        os.environ |= {"MODEL_IDS": ",".join(self.models), "HF_HUB_OFFLINE": "1"}
+        app = importlib.import_module("app")
+        self.page = app.page
+        self.chat = app.chat
+        _, self.url, _ = app.demo.launch(**app.page.LAUNCH, prevent_thread_lock=True, quiet=True)
+        self.url = self.url.rstrip("/")
+        self.close = app.demo.close
+
+    def engine(self, name):
+        """The engine that answers as that model."""
+        row = catalog.find(self.endless if name == "endless" else name)
+        with turn.POOL.lease(row, lambda _: None, threading.Event()) as engine:
+            return engine
+
+    def waiting(self):
+        """How many visitors stand in line."""
+        return len(self.chat.conversations._admission._line)
+
+
+@pytest.fixture(scope="session")
+def inside(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "endless"
+    shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
+    for name in ("config.json", "generation_config.json"):
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | {"eos_token_id": None}))
+    running = Inside(folder)
     yield running
     running.close()

@@ -11,6 +11,7 @@ from parley.engines.base import Answer
 from parley.errors import BadConversation, BadSetting
 from parley.messages import Message, build_messages
 from parley.settings import Settings
+from tests.conftest import Passes
 
 STORY = build_messages([], "Tell me a story about an owl.")
 
@@ -20,23 +21,6 @@ def answer(engine, messages, cancel=None, **values):
     for delta in engine.stream(messages, Settings.check(values), cancel or threading.Event()):
         total += delta
     return total
-
-
-class Passes:
-    """Counts the forward passes of a model while it is entered."""
-
-    def __init__(self, model):
-        self.model, self.count = model, 0
-
-    def __enter__(self):
-        self.hook = self.model.register_forward_hook(lambda *_: self.add())
-        return self
-
-    def add(self):
-        self.count += 1
-
-    def __exit__(self, *_):
-        self.hook.remove()
 
 
 def test_greedy_gives_the_same_text_as_plain_generate(budgie):
@@ -91,7 +75,7 @@ def test_equal_seeds_give_equal_text_while_others_sample_too(budgie):
     ids=str,
 )
 def test_each_knob_of_sampling_does_what_it_says(budgie, change, gives_greedy):
-    """Each knob, alone at its sharpest, leaves only the likeliest token; without any, text at temperature 2 differs."""
+    """Each knob, alone at its sharpest, leaves only the likeliest token; without any, the hot text differs."""
     wide = {"temperature": 2.0 if "temperature" not in change else 0.05, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
     question = build_messages([], "What is the capital of France?")
     greedy = answer(budgie, question, strategy="greedy").text

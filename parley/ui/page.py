@@ -10,7 +10,7 @@ from parley.guard import Guard
 
 HERE = Path(__file__).parent
 TITLE = "Parley"
-HEADER = "<h1>Parley</h1><p>Talk with open language models, and choose how they decode.</p>"
+HEADER = "# Parley\nTalk with open language models, and choose how they decode."
 EXAMPLES = [
     "Hello, who are you?",
     "Tell me a story about an owl.",

@@ -1,0 +1,197 @@
+"""The API as a program sees it: a real gradio_client against the app, which runs in this process to be looked into."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from parley import turn
+from parley.settings import OPTIONS
+from tests.conftest import ROOT, Passes, until
+
+
+@pytest.fixture
+def client(inside):
+    return Client(inside.url, verbose=False)
+
+
+def test_a_message_is_answered(client):
+    assert client.predict("Polly wants a cracker", model="parrot", api_name="/chat") == "Polly wants a cracker"
+
+
+def test_the_default_model_answers_without_any_setting(client):
+    assert client.predict("hello", api_name="/chat").strip()
+
+
+def test_the_answer_streams_and_only_grows(client):
+    pieces = list(client.submit("abc " * 60, model="parrot", api_name="/chat"))
+    assert len(pieces) > 5
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(pieces))
+    assert pieces[-1] == "abc " * 60
+
+
+def test_every_setting_can_be_given_by_its_name_and_none_other(client):
+    info = client.view_api(print_info=False, return_format="dict")["named_endpoints"]
+    names = [p["parameter_name"] for p in info["/chat"]["parameters"]]
+    assert names == ["message", *OPTIONS, "messages"]
+    assert all(p["parameter_has_default"] for p in info["/chat"]["parameters"][1:])
+    given = {
+        "model": "budgie",
+        "strategy": "sampling",
+        "temperature": 1.5,
+        "top_p": 0.95,
+        "top_k": 30,
+        "min_p": 0.02,
+        "repetition_penalty": 1.1,
+        "max_new_tokens": 40,
+        "stop": "zzz",
+        "seed": 5,
+        "thinking": False,
+        "system_prompt": "Answer like a pirate.",
+    }
+    assert set(given) == set(OPTIONS)
+    first, second = (client.predict("hello", **given, messages=[], api_name="/chat") for _ in range(2))
+    assert first == second
+
+
+def test_view_api_shows_chat_models_and_strategies_and_nothing_else(client):
+    info = client.view_api(print_info=False, return_format="dict")
+    assert set(info["named_endpoints"]) == {"/chat", "/models", "/strategies"}
+    assert not info["unnamed_endpoints"]
+
+
+def test_models_and_strategies_are_listed(client, inside):
+    models = client.predict(api_name="/models")
+    assert [m["name"] for m in models] == inside.models
+    assert models[0]["thinking"] is True and models[0]["context"] == 1024
+    strategies = {s["name"]: s for s in client.predict(api_name="/strategies")}
+    assert "temperature" in strategies["sampling"]["settings"]
+    assert "temperature" not in strategies["greedy"]["settings"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"temperature": 99}, r"Temperature must be a number from 0\.05 to 2\.0; 99 is not\."),
+        ({"top_k": 1.5}, "Top-k must be a whole number"),
+        ({"max_new_tokens": True}, "Max new tokens must be a whole number"),
+        ({"seed": -1}, "Seed must be"),
+        ({"model": "gpt-9"}, "no model called 'gpt-9' here. The models are: budgie, parrot"),
+        ({"strategy": "magic"}, "no strategy called 'magic'"),
+        ({"stop": "x" * 60}, "at most 8 stop strings"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role of a message"),
+        ({"messages": "hello"}, "list of messages"),
+        ({"message": " "}, "Type a message"),
+        ({"message": "word " * 3000}, r"needs \d+ tokens"),
+        ({"model": "parrot", "message": "x" * 40_000}, "at most 32000 characters"),
+    ],
+    ids=str,
+)
+def test_a_bad_value_is_refused_with_one_clear_sentence_and_the_next_call_works(client, bad, sentence):
+    with pytest.raises(AppError, match=sentence):
+        client.predict(**({"message": "hi", "api_name": "/chat"} | bad))
+    assert client.predict("still here", model="parrot", api_name="/chat") == "still here"
+
+
+def test_nan_is_refused_on_the_server(inside):
+    body = json.dumps({"data": ["hi", "parrot", "sampling", float("nan")]}).encode()
+    ask = urllib.request.Request(f"{inside.url}/gradio_api/call/chat", body, {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(ask))["event_id"]
+    with urllib.request.urlopen(f"{inside.url}/gradio_api/call/chat/{event}") as stream:
+        assert "event: error" in stream.read().decode()
+
+
+def test_a_conversation_is_kept_per_client(inside):
+    one, other = Client(inside.url, verbose=False), Client(inside.url, verbose=False)
+    one.predict("my name is Odette", strategy="greedy", api_name="/chat")
+    assert "Odette" in one.predict("what is my name?", strategy="greedy", api_name="/chat")
+    assert "Odette" not in other.predict("what is my name?", strategy="greedy", api_name="/chat")
+
+
+def test_the_whole_conversation_can_be_passed_without_state(client):
+    whole = [{"role": "user", "content": "my name is Odette"}, {"role": "assistant", "content": "Hello, Odette!"}]
+    asked = {"strategy": "greedy", "messages": whole, "api_name": "/chat"}
+    assert "Odette" in client.predict("what is my name?", **asked)
+    whole_with_question = [*whole, {"role": "user", "content": "what is my name?"}]
+    assert "Odette" in client.predict("", strategy="greedy", messages=whole_with_question, api_name="/chat")
+
+
+def test_cancel_ends_the_model_within_one_forward_pass_and_the_next_call_is_served(inside, client):
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        job = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+        until(lambda: passes.count > 10)
+        job.cancel()
+        until(lambda: not turn._cancels)
+        ended = passes.count
+        assert client.predict("next", model="parrot", api_name="/chat") == "next"
+        assert passes.count == ended < 900
+
+
+def test_a_killed_client_ends_the_model(inside):
+    program = f"""
+from gradio_client import Client
+client = Client({inside.url!r}, verbose=False)
+job = client.submit("hello", model={inside.endless!r}, max_new_tokens=4000, api_name="/chat")
+for text in job: print(len(text), flush=True)
+"""
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        until(lambda: not turn._cancels)
+        assert passes.count < 900
+
+
+def test_others_are_served_while_one_turn_runs_and_while_it_is_stopped(inside, client):
+    job = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+    until(job.outputs)
+    worst = []
+
+    def look():
+        while turn._cancels:
+            began = time.monotonic()
+            urllib.request.urlopen(inside.url + "/config", timeout=10).read()
+            worst.append(time.monotonic() - began)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    assert Client(inside.url, verbose=False).predict("me too", model="parrot", api_name="/chat") == "me too"
+    job.cancel()
+    looking.join()
+    assert max(worst) < 3
+
+
+def test_a_second_visitor_waits_for_the_first_and_is_then_served(inside, client):
+    first = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+    until(first.outputs)
+    second = Client(inside.url, verbose=False).submit("hello", strategy="greedy", api_name="/chat")
+    until(lambda: inside.waiting() == 1)
+    first.cancel()
+    assert second.result(timeout=30).strip()
+
+
+def test_an_exception_in_the_model_reaches_the_caller_and_the_next_call_works(inside, client):
+    model = inside.engine("budgie").loaded.model
+
+    def explode(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    hook = model.register_forward_hook(explode)
+    began = time.monotonic()
+    try:
+        with pytest.raises(AppError, match="Something went wrong inside Parley") as caught:
+            client.predict("hello", api_name="/chat")
+    finally:
+        hook.remove()
+    assert "CUDA" not in str(caught.value)
+    assert time.monotonic() - began < 3
+    assert client.predict("hello", api_name="/chat").strip()
