@@ -111,7 +111,7 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
 
 
 def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
-    """The models to load before the first visitor comes: on ZeroGPU all, for its workers only have what is loaded then;
+    """The models to load before the first visitor: on ZeroGPU all, for its workers only have what is loaded then;
     elsewhere the default, unless it would have to be downloaded.
     """
     rows = list(models(environ).values())

@@ -15,7 +15,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HTTPError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
     XetDownloadError,
@@ -125,14 +124,14 @@ def find(row: ModelRow) -> Source:
         return Source(row, _listed(row.folder))
     try:
         info = HfApi().model_info(row.id, revision=row.revision, files_metadata=True, timeout=10)
-    except (HTTPError, OSError) as error:
-        unreachable = not isinstance(error, HfHubHTTPError) or error.response.status_code >= 500
-        if not unreachable:
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is no JSON, a hotel's login page
+        answered = isinstance(error, HfHubHTTPError)
+        if answered and error.response.status_code < 500:
             raise explained(row, error) from error
         try:
             return Source(row, _listed(_cached(row, SMALL + WEIGHTS)))
-        except ModelUnavailable:
-            raise explained(row, error) from error
+        except ModelUnavailable as absent:
+            raise (explained(row, error) if answered else absent) from error
     files = {s.rfilename: File(s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
     return Source(row, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
 
@@ -163,7 +162,7 @@ def explained(row: ModelRow, error: Exception) -> ModelUnavailable:
             text = f"The Hub asks for a pause before {name} can be downloaded. Try again in a few minutes."
         case HfHubHTTPError(response=response):
             text = f"The Hub fails with error {response.status_code}. Try again in a few minutes, or choose Budgie."
-        case LocalEntryNotFoundError() | OfflineModeIsEnabled() | HTTPError():
+        case LocalEntryNotFoundError():
             text = f"The Hub cannot be reached, and {name} is not whole on this machine. Connect it, or choose Budgie."
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             text = f"The disk became full while {name} was downloaded. Make room on it, or choose a smaller model."

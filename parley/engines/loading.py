@@ -114,14 +114,11 @@ def _load(
         model.to(hardware.device())
     _try_out(row, model, tokenizer)
     model.to(hardware.device())
-    positions = model.config.get_text_config().to_dict() | {
-        "max_position_embeddings": getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    }
     return Loaded(
         row=row,
         model=model,
         tokenizer=tokenizer,
-        context=context_length(positions, tokenizer.model_max_length) or USUAL_CONTEXT,
+        context=context_length(model.config.get_text_config().to_dict(), tokenizer.model_max_length) or USUAL_CONTEXT,
         recommended=recommended_settings(generation),
         thinking=reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),
