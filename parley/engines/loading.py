@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own tag, unknown to plain jinja
 
 
-class _Suspect(ModelUnavailable):
+class Unloadable(ModelUnavailable):
     """A failure that a damaged file may explain."""
 
 
@@ -70,13 +70,13 @@ def load(
     room = room or (lambda _: hardware.free_memory())
     try:
         return _load(source, report, cancel, room, disk)
-    except _Suspect as error:
+    except Unloadable as error:
         if not source.purge_damaged():
             raise
         _log.warning("A file of %s was damaged and is fetched again", row.name, exc_info=error)
     try:
         return _load(source, report, cancel, room, disk)
-    except _Suspect as error:
+    except Unloadable as error:
         if damaged := source.purge_damaged():
             raise ModelUnavailable(
                 f"{damaged[0]} of {row.label} arrives damaged, twice now. Try again later, or choose another model."
@@ -175,9 +175,9 @@ def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise _Suspect(f"{row.label} has no readable {path.name}. Choose another model.") from error
+        raise Unloadable(f"{row.label} has no readable {path.name}. Choose another model.") from error
     if not isinstance(value, dict):
-        raise _Suspect(f"{row.label} has no readable {path.name}. Choose another model.")
+        raise Unloadable(f"{row.label} has no readable {path.name}. Choose another model.")
     return value
 
 
@@ -209,7 +209,7 @@ def _tokenizer(row: ModelRow, folder: Path) -> "PreTrainedTokenizerBase":
     except Exception as error:  # whatever strangers' files can cause; none of it is a fault of the caller
         if "AutoTokenizer" in _read(row, folder / "tokenizer_config.json", needed=False).get("auto_map", ()):
             raise _needs_code(row) from error
-        raise _unsuitable(row, "tokenizer", error) from error
+        raise _unsuitable(row, "a tokenizer", error) from error
     tokenizer.chat_template = default_template(tokenizer.chat_template)
     if not tokenizer.chat_template:
         raise ModelUnavailable(
@@ -220,8 +220,8 @@ def _tokenizer(row: ModelRow, folder: Path) -> "PreTrainedTokenizerBase":
 
 
 def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
-    _log.warning("The %s of %s does not load", part, row.name, exc_info=error)
-    return _Suspect(f"The {part} of {row.label} does not load ({type(error).__name__}). Choose another model.")
+    _log.warning("%s has %s that cannot be loaded", row.name, part, exc_info=error)
+    return Unloadable(f"{row.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
 def _dtype(row: ModelRow, config: Mapping[str, Any], size: int, room: Callable[[int], int]) -> "torch.dtype | str":
@@ -268,7 +268,7 @@ def _model(row: ModelRow, folder: Path, dtype: "torch.dtype | str") -> "PreTrain
     except Exception as error:  # as above: SafetensorError, RuntimeError for shapes, ImportError for kernels, …
         raise _unsuitable(row, "weights", error) from error
     if missing := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
-        raise _Suspect(
+        raise Unloadable(
             f"{row.label} is incomplete: {len(missing)} of its tensors are missing, {missing[0][:80]} for one. "
             "Choose another model."
         )
@@ -310,9 +310,9 @@ def _try_out(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedToke
                 return_dict_in_generate=True,
             )
     except Exception as error:  # as above, the chat template included
-        raise _unsuitable(row, "first answer", error) from error
+        raise _unsuitable(row, "a chat template or code", error) from error
     if not all(bool(logits.isfinite().all()) for logits in answer.logits):
-        raise _Suspect(
+        raise Unloadable(
             f"{row.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
         )
 

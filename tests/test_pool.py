@@ -1,0 +1,221 @@
+"""The models in memory: loaded once, lent, waited for, given up."""
+
+import threading
+import weakref
+from dataclasses import replace
+
+import pytest
+
+from parley import catalog
+from parley.engines import hardware
+from parley.engines.base import Answer
+from parley.engines.hub import LoadingStopped, ModelRow
+from parley.engines.loading import WORKING_SPACE
+from parley.engines.parrot import Parrot
+from parley.engines.pool import ModelPool
+from parley.errors import ModelUnavailable
+from parley.messages import build_messages
+from parley.settings import Settings
+from tests.hub_standin import WEIGHTS, save_tiny_model
+
+PLENTY = 10**9
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    """Three models of equal size, for the pool as different as any."""
+    folder = save_tiny_model(tmp_path_factory.mktemp("pool") / "tiny")
+    return [ModelRow(name, str(folder), name.upper()) for name in "abc"]
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    return ModelRow("broken", str(tmp_path_factory.mktemp("broken")), "Broken")
+
+
+@pytest.fixture(scope="module")
+def for_two(rows):
+    """Bytes of memory for two of the models, and for less than half of a third."""
+    pool = ModelPool(free=lambda: PLENTY)
+    use(pool, rows[0])
+    return pool.loaded["a"] + int(WORKING_SPACE * (rows[0].folder / WEIGHTS).stat().st_size)
+
+
+def pool_of(capacity):
+    """A pool on a machine with so much memory."""
+    pool = ModelPool(free=lambda: capacity - sum(pool.loaded.values()))
+    return pool
+
+
+def lease(pool, row, report=lambda _: None, cancel=None):
+    return pool.lease(row, report, cancel or threading.Event())
+
+
+def use(pool, *rows):
+    for row in rows:
+        with lease(pool, row):
+            pass
+
+
+def said(engine, text):
+    total = Answer()
+    for delta in engine.stream(build_messages([], text), Settings.check({"max_new_tokens": 3}), threading.Event()):
+        total += delta
+    return total
+
+
+class Blocked:
+    """A load that has begun and waits, in its own thread, until the block is left."""
+
+    def __init__(self, pool, row):
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.thread = threading.Thread(target=self.load, args=(pool, row))
+
+    def load(self, pool, row):
+        with lease(pool, row, self.report):
+            pass
+
+    def report(self, _):
+        self.begun.set()
+        assert self.go_on.wait(30)
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.begun.wait(30)
+        return self
+
+    def __exit__(self, *_):
+        self.go_on.set()
+        self.thread.join(30)
+
+
+def test_two_who_ask_at_once_get_the_same_engine(rows):
+    pool, together, engines = pool_of(PLENTY), threading.Barrier(2), []
+
+    def ask():
+        together.wait(10)
+        with lease(pool, rows[0]) as engine:
+            engines.append(engine)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(engines) == 2 and engines[0] is engines[1]
+    assert list(pool.loaded) == ["a"]
+
+
+def test_a_loaded_model_answers_while_another_is_loading(rows):
+    pool = pool_of(PLENTY)
+    use(pool, rows[0])
+    with Blocked(pool, rows[1]), lease(pool, rows[0]) as engine:
+        assert said(engine, "Hello").usage.new_tokens > 0
+        assert list(pool.loaded) == ["a"]
+    assert list(pool.loaded) == ["a", "b"]
+
+
+def test_who_waits_for_another_load_is_told_of_it_and_can_stop(rows):
+    pool, cancel, told = pool_of(PLENTY), threading.Event(), []
+
+    def report(sentence):
+        told.append(sentence)
+        cancel.set()
+
+    with Blocked(pool, rows[0]), pytest.raises(LoadingStopped, match="Loading B was stopped"):
+        lease(pool, rows[1], report, cancel).__enter__()
+    assert told == ["Looking for A"]
+    assert list(pool.loaded) == ["a"]
+
+
+def test_the_longest_unused_model_makes_room_and_its_memory_is_given_back(rows, for_two):
+    pool = pool_of(for_two)
+    a, b, c = rows
+    use(pool, a)
+    with lease(pool, b) as engine:
+        model = weakref.ref(engine.loaded.model)
+    del engine
+    use(pool, a, c)
+    assert list(pool.loaded) == ["a", "c"]
+    assert model() is None
+
+
+def test_a_model_in_use_stays_even_when_another_must_be_refused(rows, for_two):
+    pool = pool_of(for_two)
+    a, b, c = rows
+    with lease(pool, a) as first, lease(pool, b):
+        with pytest.raises(ModelUnavailable, match=r"C needs about .* of memory"):
+            use(pool, c)
+        assert said(first, "Hello").usage.new_tokens > 0
+        assert list(pool.loaded) == ["a", "b"]
+
+
+def test_budgie_is_given_up_last(rows, for_two):
+    budgie, pool = replace(rows[0], name="budgie"), pool_of(for_two)
+    use(pool, budgie, rows[1], rows[2])
+    assert list(pool.loaded) == ["budgie", "c"]
+
+
+def test_nothing_is_given_up_for_a_model_that_would_not_fit_anyway(rows, for_two, tmp_path):
+    big = ModelRow("big", str(save_tiny_model(tmp_path / "big", hidden_size=512)), "Big")
+    pool = pool_of(for_two)
+    use(pool, rows[0])
+    with pytest.raises(ModelUnavailable, match="of memory"):
+        use(pool, big)
+    assert list(pool.loaded) == ["a"]
+
+
+def test_a_failed_load_or_turn_leaves_the_pool_as_it_was(rows, for_two, broken):
+    pool = pool_of(for_two)
+    with pytest.raises(ModelUnavailable, match="Broken"):
+        use(pool, broken)
+    with pytest.raises(ZeroDivisionError), lease(pool, rows[0]):
+        _ = 1 / 0
+    use(pool, rows[1], rows[2])  # the lease of the first was returned, so it may go
+    assert list(pool.loaded) == ["b", "c"]
+
+
+def test_models_are_placed_at_the_start_and_none_drives_out_another(rows, for_two, broken):
+    pool = pool_of(for_two)
+    refused = pool.place([rows[0], broken, rows[1], rows[2]])
+    assert list(pool.loaded) == ["a", "b"]
+    assert list(refused) == ["broken", "c"]
+    assert "of memory" in str(refused["c"])
+    use(pool, rows[2])  # their leases were returned: a turn may drive one out
+    assert list(pool.loaded) == ["b", "c"]
+
+
+def test_the_parrot_comes_from_the_same_pool():
+    with lease(ModelPool(), catalog.find("parrot", {"MODEL_IDS": "parrot"})) as engine:
+        assert isinstance(engine, Parrot)
+        assert said(engine, "Hello there").text == "Hello the"
+
+
+@pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"memory.max": "900\n", "memory.current": "700", "memory.stat": "anon 1\ninactive_file 300\n"}, 500),
+        ({"memory.max": "900\n", "memory.current": "950", "memory.stat": ""}, 0),
+        (
+            {"memory/memory.limit_in_bytes": "900", "memory/memory.usage_in_bytes": "100", "memory/memory.stat": ""},
+            800,
+        ),
+    ],
+    ids=["version 2", "over the limit", "version 1"],
+)
+def test_the_limits_of_a_container_bound_the_free_memory(tmp_path, files, free):
+    if hardware.device() == "cuda":
+        pytest.skip("the memory of the GPU counts here")
+    unlimited = hardware.free_memory(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert hardware.free_memory(tmp_path) == free < unlimited
+
+
+def test_a_container_without_limits_has_the_memory_of_the_machine(tmp_path):
+    if hardware.device() == "cuda":
+        pytest.skip("the memory of the GPU counts here")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert hardware.free_memory(tmp_path) > 1_000_000
+    assert hardware.free_disk() > 1_000_000
