@@ -27,6 +27,8 @@ def build_messages(history: Sequence[Any], message: str, system_prompt: str = ""
 
     Raises `BadConversation`.
     """
+    if not isinstance(history, list | tuple):
+        raise BadConversation('A conversation is a list of messages such as {"role": "user", "content": "Hello"}.')
     if len(history) > MOST_MESSAGES:
         raise BadConversation(
             f"The conversation has {len(history)} messages; at most {MOST_MESSAGES} fit. Clear the chat."

@@ -144,9 +144,11 @@ class Inside:
 def inside(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "endless"
     shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
-    for name in ("config.json", "generation_config.json"):
+    never = {"config.json": {"eos_token_id": 0}, "generation_config.json": {"eos_token_id": 0}}
+    never["tokenizer_config.json"] = {"eos_token": "<|endoftext|>"}  # which Budgie never says
+    for name, changes in never.items():
         values = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(values | {"eos_token_id": None}))
+        (folder / name).write_text(json.dumps(values | changes))
     running = Inside(folder)
     yield running
     running.close()
