@@ -14,7 +14,7 @@ from parley.engines.base import Delta
 from parley.messages import Message
 from parley.settings import Settings
 from parley.ui import api, controls, page
-from parley.ui.chat import Chat
+from parley.ui.interface import Chat
 
 turn.POOL.place(catalog.at_start())  # ZeroGPU keeps for its workers what is on cuda now
 

@@ -1,5 +1,7 @@
 """How an answer looks in the chat: the folded thought, the text, and under it one quiet line."""
 
+from typing import Literal
+
 import gradio as gr
 
 from parley.engines.base import Answer, Usage
@@ -18,18 +20,33 @@ def bubbles(answer: Answer, error: str = "") -> list[gr.ChatMessage]:
     """The messages that show `answer`. All but the text itself bear a title, by which the history leaves them out."""
     shown = []
     if answer.thought:
-        over = bool(answer.text or answer.finish)
-        title, status = ("Thought", "done") if over else ("Thinking…", "pending")
-        shown.append(gr.ChatMessage(answer.thought, metadata={"title": title, "status": status}))
+        over = bool(answer.text or answer.finish or error)
+        shown.append(_titled("Thought" if over else "Thinking…", answer.thought, "done" if over else "pending"))
     if answer.text:
-        shown.append(gr.ChatMessage(answer.text))
+        shown.append(_said("assistant", answer.text))
     if error:
-        shown.append(gr.ChatMessage(error, metadata={"title": "Could not finish", "id": "error"}))
-    elif answer.status and not answer.text:
-        shown.append(gr.ChatMessage("", metadata={"title": answer.status, "status": "pending"}))
+        shown.append(_titled("**Could not finish**", error))  # bold marks an error for the style sheet
     elif answer.finish:
-        shown.append(gr.ChatMessage(_details(answer), metadata={"title": quiet_line(answer), "status": "done"}))
-    return shown or [gr.ChatMessage("")]
+        shown.append(_titled(quiet_line(answer), _details(answer), "done"))
+    elif not answer.text and not answer.thought:
+        shown.append(_titled(answer.status or "Reading…", "", "pending"))
+    return shown
+
+
+def question(text: str) -> gr.ChatMessage:
+    """The message that shows what the visitor asked."""
+    return _said("user", text)
+
+
+def _said(role: Literal["user", "assistant"], text: str) -> gr.ChatMessage:
+    # A list of parts, for Gradio takes the indentation out of a plain string.
+    return gr.ChatMessage([{"type": "text", "text": text}], role=role)
+
+
+def _titled(title: str, text: str, status: str | None = None) -> gr.ChatMessage:
+    message = _said("assistant", text)
+    message.metadata = {"title": title, "status": status} if status else {"title": title}
+    return message
 
 
 def quiet_line(answer: Answer) -> str:

@@ -3,14 +3,13 @@
 import asyncio
 import inspect
 import logging
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
-from gradio.events import Dependency
 
 from parley import catalog, turn
 from parley.engines.base import Answer, Delta
@@ -18,12 +17,12 @@ from parley.errors import ChatError
 from parley.messages import Message, build_messages
 from parley.settings import OPTIONS, Settings
 from parley.ui.admission import Admission
-from parley.ui.bubbles import bubbles
 from parley.ui.running import Running
 
 log = logging.getLogger("parley")
 
 Reply = Callable[[str, Sequence[Message], Settings], Iterator[Delta]]
+FLUSH = 0.05  # seconds between two updates of the page: each costs the browser several milliseconds
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
 
@@ -36,7 +35,7 @@ class Conversations:
         self._running: dict[str, Running] = {}  # by session
 
     async def answers(self, settings: Settings, messages: Sequence[Message], session: str) -> AsyncGenerator[Answer]:
-        """Yields the whole answer so far, each time there is more of it; the last one has a finish reason."""
+        """Yields the whole answer so far, at most every `FLUSH` seconds; the last one has a finish reason."""
         run_id = uuid.uuid4().hex
         running = Running(lambda: self._reply(run_id, messages, settings), lambda: turn.stop(run_id))
         self._running[session] = running
@@ -51,12 +50,14 @@ class Conversations:
                             return
                         yield Answer(status=f"Waiting for a free place: you are number {place} in the line")
                 admitted = True
-            answer = Answer()
+            answer = shown = Answer()
+            due = 0.0
             async with aclosing(running.deltas()) as deltas:
                 async for delta in deltas:
-                    answer += delta
-                    if delta != Delta():
+                    answer = answer + delta if delta != Delta() else answer
+                    if answer is not shown and (answer.finish or time.monotonic() >= due):
                         yield answer
+                        shown, due = answer, time.monotonic() + FLUSH
             if not answer.finish:
                 yield answer + Delta(finish="stopped")
         finally:
@@ -70,30 +71,40 @@ class Conversations:
         if running := self._running.get(request.session_hash or ""):
             running.stop()
 
-    async def chat(self, message: str, history: list[dict], *rest: Any) -> AsyncGenerator[Any]:
-        """Answer a message. Yields the answer so far, as text.
+    def busy(self, request: gr.Request) -> bool:
+        """Whether a turn of this visitor runs."""
+        return (request.session_hash or "") in self._running
+
+    async def take_turn(
+        self, message: str, history: Sequence[Any], values: Sequence[Any], request: gr.Request
+    ) -> AsyncGenerator[tuple[Answer, str]]:
+        """Yields the answer so far and, if it ends with one, a sentence for the reader about what went wrong."""
+        answer = Answer()
+        try:
+            settings = await self._settings(values)
+            conversation = build_messages(history, message, settings.system_prompt)
+            async with aclosing(self.answers(settings, conversation, request.session_hash or "")) as answers:
+                async for answer in answers:
+                    yield answer, ""
+        except ChatError as refusal:
+            yield answer, str(refusal)
+        except Exception:
+            log.exception("a turn failed")
+            yield answer, BROKEN
+
+    async def chat(self, message: str, history: list[dict], *rest: Any) -> AsyncGenerator[str]:
+        """Answer a message. Yields the answer so far.
 
         The conversation is kept per client; pass the whole of it in `messages` (a list of {"role", "content"}) to do
         without. A setting that is left out takes the model's own recommendation.
         """
         *values, messages, request = rest
-        on_page = request.headers.get("x-gradio-user") == "app"
-        answer, error = Answer(), ""
-        try:
-            settings = await self._settings(values)
-            conversation = build_messages(history if messages is None else messages, message, settings.system_prompt)
-            async with aclosing(self.answers(settings, conversation, request.session_hash or "")) as answers:
-                async for answer in answers:
-                    yield bubbles(answer) if on_page else answer.text
-        except ChatError as refusal:
-            error = str(refusal)
-        except Exception:
-            log.exception("a turn failed")
-            error = BROKEN
-        if error and not on_page:
-            raise gr.Error(error, print_exception=False)
-        if error:
-            yield bubbles(answer, error)
+        asked = self.take_turn(message, history if messages is None else messages, values, request)
+        async with aclosing(asked) as answers:
+            async for answer, error in answers:
+                if error:
+                    raise gr.Error(error, print_exception=False)
+                yield answer.text
 
     async def _settings(self, values: Sequence[Any]) -> Settings:
         given = dict(zip(OPTIONS, values, strict=True))
@@ -118,34 +129,3 @@ def with_named_parameters(chat: Callable[..., Any]) -> Callable[..., Any]:
     named.__annotations__ = types | {"request": gr.Request}
     named.__doc__ = chat.__doc__
     return named
-
-
-class Chat(gr.ChatInterface):
-    """A ChatInterface that stops on its usual road, and that recovers from a failure outside the chat function.
-
-    Stock Gradio disables the box for good when an event fails (its value checks, a full queue); here the message stays
-    in the chat with a notice, and Retry works.
-    """
-
-    def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
-        self.conversations = Conversations(reply, slots)
-        super().__init__(
-            with_named_parameters(self.conversations.chat),
-            additional_inputs=additional_inputs,
-            concurrency_limit=None,
-            **rest,
-        )
-
-    def _setup_stop_events(self, event_triggers: list, events_to_cancel: list[Dependency], after_success: Any) -> None:
-        super()._setup_stop_events(event_triggers, [], after_success)
-        free = {"submit_btn": self.textbox.submit_btn, "stop_btn": False, "interactive": True}
-        private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-        for event in events_to_cancel:
-            event.then(lambda: gr.update(**free), None, self.textbox, **private)
-            event.failure(self._recover, [self.chatbot], [self.chatbot, self.chatbot_state], **private)
-        self.textbox.stop(self.conversations.stop, None, None, **private)
-
-    def _recover(self, shown: list) -> tuple[list, list]:
-        notice = bubbles(Answer(), "The server refused this turn. Check the settings, then press Retry.")
-        history = self._append_message_to_history(notice, shown, "assistant")
-        return history, history

@@ -1,0 +1,118 @@
+"""The chat on the page: what is shown is the only state, and nothing that fails ever locks it."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+
+from parley.engines.base import Answer
+from parley.ui.bubbles import bubbles, question
+from parley.ui.chat import Conversations, Reply, with_named_parameters
+
+Shown = list[Any]  # the messages of the chatbot, as Gradio hands them over
+
+FREE = gr.update(submit_btn=True, stop_btn=False)
+BUSY = gr.update(submit_btn=False, stop_btn=True)
+REFUSED = "The server could not take this turn. Nothing is lost: press Retry."
+
+
+class Chat(gr.ChatInterface):
+    """A ChatInterface whose roads to an answer (send, retry, edit, example) are two steps each.
+
+    The first shows the question, at once and outside the queue; the second answers the last question that is shown.
+    Whatever fails, the question stands in the chat or is still in the box, which is never disabled. Stock Gradio
+    disables the box for an answer, for good when an event fails, and keeps a second history that can disagree with
+    what is shown.
+    """
+
+    def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
+        self.conversations = Conversations(reply, slots)
+        super().__init__(
+            with_named_parameters(self.conversations.chat),
+            additional_inputs=additional_inputs,
+            concurrency_limit=None,
+            cache_examples=False,  # on a Space Gradio would answer them at start
+            **rest,
+        )
+
+    def _setup_events(self) -> None:
+        shown, box = self.chatbot, self.textbox
+        private = {"show_progress": "hidden", "api_visibility": "private"}
+        at_once = private | {"queue": False}
+        roads = [
+            box.submit(self._send, [box, shown], [shown, box], **at_once),
+            shown.retry(self._retry, shown, [shown, box], **at_once),
+            shown.edit(self._edit, shown, [shown, box], **at_once),
+            shown.example_select(self._example, shown, [shown, box], **at_once),
+        ]
+        inputs = [shown, *self.additional_inputs]
+        answers = [
+            road.success(self._answer, inputs, [shown, box], concurrency_limit=None, **private) for road in roads
+        ]
+        for answer in answers:
+            answer.failure(self._recover, shown, [shown, box], **at_once)
+        box.stop(self.conversations.stop, None, None, **at_once)
+        shown.undo(self._undo, shown, [shown, box], **at_once)
+        shown.clear(lambda: FREE, None, box, cancels=answers, **at_once)
+        self._add_api()
+
+    def _add_api(self) -> None:
+        self.fake_api_btn.click(
+            self._api_wrapper(self.fn, self._stream_fn),
+            [self.textbox, self.chatbot_state, *self.additional_inputs],
+            [self.api_response, self.chatbot_state],
+            api_name=self.api_name,
+            concurrency_limit=None,
+            postprocess=False,
+        )
+
+    def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
+        if not text.strip() or self.conversations.busy(request):
+            return gr.skip(), gr.skip()
+        return [*shown, question(text)], BUSY | {"value": ""}
+
+    def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+        asked = _last_question(shown)
+        if asked is None or self.conversations.busy(request):
+            return gr.skip(), gr.skip()
+        return shown[: asked + 1], BUSY
+
+    def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
+        if not edit.value.strip() or self.conversations.busy(request):
+            return gr.skip(), gr.skip()
+        return [*shown[: edit.index], question(edit.value)], BUSY
+
+    def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
+        return self._send(request, example.value["text"], shown)[0], BUSY
+
+    def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+        asked = _last_question(shown)
+        if asked is None or self.conversations.busy(request):
+            return gr.skip(), gr.skip()
+        return shown[:asked], gr.update(value=_text(shown[asked]))
+
+    async def _answer(self, request: gr.Request, shown: Shown, *values: Any) -> AsyncGenerator[tuple[Any, Any]]:
+        if not shown or shown[-1]["role"] != "user" or self.conversations.busy(request):
+            yield gr.skip(), gr.skip()
+            return
+        *settings, _ = values  # the last one is the API's `messages`
+        yield [*shown, *bubbles(Answer())], gr.skip()
+        turn = self.conversations.take_turn(_text(shown[-1]), shown[:-1], settings, request)
+        answer, error = Answer(), ""
+        async with aclosing(turn):
+            async for answer, error in turn:
+                yield [*shown, *bubbles(answer, error)], gr.skip()
+        yield [*shown, *bubbles(answer, error)], FREE
+
+    def _recover(self, shown: Shown) -> tuple[Shown, Any]:
+        return [*shown, *(bubbles(Answer(), REFUSED) if shown else [])], FREE  # empty: cleared while it answered
+
+
+def _last_question(shown: Sequence[Any]) -> int | None:
+    return next((i for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), None)
+
+
+def _text(message: Any) -> str:
+    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
