@@ -76,9 +76,7 @@ _BY_NAME = {row.name: row for row in CATALOGUE}
 class Traits:
     """What can be known of a model before it is loaded."""
 
-    recommended: Mapping[
-        str, Any
-    ]  # names of `Settings` to the values of its generation_config.json, within our bounds
+    recommended: Mapping[str, Any]  # by names of `Settings`: what its generation_config.json says, within our bounds
     thinking: bool
     context: int | None  # tokens
 

@@ -102,11 +102,12 @@ def test_a_bad_value_is_refused_with_one_clear_sentence_and_the_next_call_works(
 
 
 def test_nan_is_refused_on_the_server(inside):
-    body = json.dumps({"data": ["hi", "parrot", "sampling", float("nan")]}).encode()
-    ask = urllib.request.Request(f"{inside.url}/gradio_api/call/chat", body, {"Content-Type": "application/json"})
+    url = f"{inside.url}/gradio_api/call/v2/chat"
+    body = json.dumps({"message": "hi", "strategy": "sampling", "temperature": float("nan")}).encode()
+    ask = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     event = json.load(urllib.request.urlopen(ask))["event_id"]
-    with urllib.request.urlopen(f"{inside.url}/gradio_api/call/chat/{event}") as stream:
-        assert "event: error" in stream.read().decode()
+    with urllib.request.urlopen(f"{url}/{event}") as stream:
+        assert "Temperature must be a number from 0.05 to 2.0" in stream.read().decode()
 
 
 def test_a_conversation_is_kept_per_client(inside):
