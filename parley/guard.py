@@ -1,5 +1,7 @@
-"""The ASGI guard: headers that keep a model's output from making the reader's browser call anyone."""
+"""The ASGI guard: headers that keep a model's output from making the reader's browser call anyone, and a limit on what
+strangers may send."""
 
+import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -23,24 +25,62 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
+MOST_BYTES = 2_000_000  # of a request: a long conversation, several times over
+# Gradio's roads for files, of which there are none here.
+CLOSED = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/stream", "/gradio_api/component_server")
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 class Guard:
-    """Adds the security headers to every response. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
+    """Stands before every request. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request or connection."""
+        """Serves one request or connection; answers 404 for what is not needed here and 413 for what is too large."""
 
-        async def send_guarded(message: MutableMapping[str, Any]) -> None:
+        async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
 
-        await self._app(scope, receive, send_guarded if scope["type"] == "http" else send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"].startswith(CLOSED):
+            await _refuse(send_guarded, 404, "There is nothing here.")
+        elif (body := await _body(scope, receive)) is None:
+            await _refuse(send_guarded, 413, f"A request may have at most {MOST_BYTES} bytes.")
+        else:
+            await self._app(scope, _again(body, receive), send_guarded)
+
+
+async def _body(scope: Scope, receive: Receive) -> bytes | None:
+    """The whole body of a request that has one; None for one that is too large, of which the rest is not read."""
+    body, more = b"", scope["method"] in ("POST", "PUT", "PATCH")
+    while more and len(body) <= MOST_BYTES:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body if len(body) <= MOST_BYTES else None
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """A receiver that gives `body` first and then what else comes: the disconnect."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
+
+
+async def _refuse(send: Send, status: int, sentence: str) -> None:
+    body = json.dumps({"detail": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
