@@ -33,9 +33,9 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Itera
 
 with gr.Blocks(title=page.TITLE, fill_height=True) as demo:
     gr.Markdown(page.HEADER, elem_id="title")
-    with gr.Row(equal_height=False):
-        talk = gr.Column(scale=4, min_width=460)
-        with gr.Column(scale=1, min_width=260, elem_id="settings"):
+    with gr.Row(equal_height=False, elem_id="desk"):
+        talk = gr.Column(elem_id="talk")
+        with gr.Column(elem_id="settings"):
             inputs = controls.controls()
             whole = gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
     with talk:

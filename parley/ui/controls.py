@@ -6,7 +6,10 @@ import gradio as gr
 from gradio.components import Component
 
 from parley import catalog, strategies
+from parley.engines.hub import ModelRow
 from parley.settings import OPTIONS, Option
+
+ON_TOP = ("model", "strategy", "thinking", "system_prompt")  # what a visitor is likeliest to change
 
 # Gradio's own checks fail outside the chat function, with a sentence of their own; `Settings.check` does all of it.
 
@@ -32,45 +35,60 @@ class Slider(gr.Slider):
 
 
 class Number(gr.Number):
-    """A number box that hands over whatever was sent."""
+    """A number box that hands over whatever was sent, and is empty for None, where stock Gradio first shows a 0."""
 
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
-        """Unchanged."""
-        return payload
+        """Unchanged, but for the empty box."""
+        return None if payload == "" else payload
+
+    def postprocess(self, value: Any) -> Any:
+        """Unchanged, but for the empty box."""
+        return "" if value is None else value
 
 
 def controls() -> dict[str, Component]:
-    """The controls by the name of their setting, in order, showing what suits the first model."""
+    """The controls by the name of their setting, showing what suits the first model."""
     first = next(iter(catalog.models()))
-    made = {name: _control(option) for name, option in OPTIONS.items()}
+    made = {name: _control(OPTIONS[name]) for name in sorted(OPTIONS, key=lambda name: name not in ON_TOP)}
     made["model"].value = first
     for name, update in zip(OPTIONS, for_model(first), strict=True):
         for key, value in update.items():
             if key != "__type__":
                 setattr(made[name], key, value)
-    return made
+    return {name: made[name] for name in OPTIONS}
 
 
 def for_model(name: str) -> list[dict]:
     """An update per control after another model was chosen: its recommended values, and what it can be asked for."""
-    traits = catalog.traits(catalog.find(name))
+    row = catalog.find(name)
+    traits = catalog.traits(row)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
-    shown = _shown(values["strategy"], traits.thinking)
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
-    return [gr.update(visible=n in shown, **({"value": values[n]} if n in sampling else {})) for n in OPTIONS]
+    kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
+    updates = _updates(values["strategy"], traits.thinking)
+    updates["model"]["info"] = _about(row, traits)
+    return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
 
 def for_strategy(strategy: str, model: str) -> list[dict]:
     """An update per control after another strategy was chosen."""
-    shown = _shown(strategy, catalog.traits(catalog.find(model)).thinking)
-    return [gr.update(visible=n in shown) for n in OPTIONS]
+    return list(_updates(strategy, catalog.traits(catalog.find(model)).thinking).values())
 
 
-def _shown(strategy: str, thinking: bool) -> set[str]:
-    always = {"model", "strategy", "system_prompt"} | ({"thinking"} if thinking else set())
-    return always | set(strategies.find(strategy).uses)
+def _updates(strategy: str, thinking: bool) -> dict[str, dict]:
+    row = strategies.find(strategy)
+    shown = {"model", "strategy", "system_prompt", *row.uses} | ({"thinking"} if thinking else set())
+    updates = {n: gr.update(visible=n in shown) for n in OPTIONS}
+    updates["strategy"]["info"] = row.summary
+    return updates
+
+
+def _about(row: ModelRow, traits: catalog.Traits) -> str:
+    size = f"{row.parameters / 1e6:,.1f} million parameters" if row.parameters else ""
+    reads = f"reads {traits.context:,} tokens" if traits.context else ""
+    return " · ".join(filter(None, (size, reads, row.licence)))
 
 
 def _control(o: Option) -> Component:

@@ -10,7 +10,11 @@ from parley.guard import Guard
 
 HERE = Path(__file__).parent
 TITLE = "Parley"
-HEADER = "# Parley\nTalk with open language models, and choose how they decode."
+HEADER = "# Parley\nTalk with open language models, and choose how they decode. [Settings](#settings)"
+INVITATION = (
+    "## What shall we talk about?\n"
+    "An open model answers, word by word. Which one, and how it picks its words, is yours to set."
+)
 EXAMPLES = [
     "Hello, who are you?",
     "Tell me a story about an owl.",
@@ -21,17 +25,34 @@ EXAMPLES = [
 THEME = gr.themes.Base(
     primary_hue="teal",
     secondary_hue="teal",
-    neutral_hue="slate",
+    neutral_hue="zinc",
     radius_size="lg",
-    spacing_size="md",
     font=["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
     font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+).set(
+    body_background_fill="white",
+    body_background_fill_dark="#141417",
+    body_text_color_subdued="*neutral_500",
+    body_text_color_subdued_dark="*neutral_400",
+    block_background_fill="*neutral_50",
+    block_background_fill_dark="#1b1b1f",
+    border_color_primary="*neutral_200",
+    border_color_primary_dark="#303036",
+    input_border_width="1px",
+    input_background_fill="white",
+    input_background_fill_dark="#222227",
+    color_accent="*primary_600",
+    color_accent_soft="*primary_50",
+    color_accent_soft_dark="#123a37",
+    slider_color="*primary_600",
+    slider_color_dark="*primary_500",
 )
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
-    "css_paths": HERE / "page.css",
-    "head_paths": HERE / "head.html",
+    # Gradio rewrites the selectors of its `css` option, wrongly where they hold a comma or stand in an @media.
+    "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
+    "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
     "app_kwargs": {"middleware": [Middleware(Guard)]},
     "ssr_mode": False,
@@ -53,7 +74,7 @@ def chatbot() -> gr.Chatbot:
         editable="user",
         feedback_options=None,
         buttons=["copy"],
-        placeholder="<h2>What shall we talk about?</h2>",
+        placeholder=INVITATION,
     )
 
 
