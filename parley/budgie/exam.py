@@ -1,0 +1,250 @@
+"""Budgie's exam: questions that its corpus never has, marked by program, with a score per skill.
+
+`python -m parley.budgie.exam [folder] [--sample SEED] [--failures] [--write-card]`
+"""
+
+import argparse
+import ast
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from parley.budgie import WEIGHTS
+from parley.budgie.corpus import normalise
+
+LONGEST_ANSWER = 160  # tokens; an answer that is not finished by then is wrong
+PIRATE = "arr|ahoy|matey|yo ho|shiver"
+
+
+@dataclass(frozen=True)
+class Question:
+    """The user turns of one chat and how its last answer is marked."""
+
+    skill: str
+    check: str
+    turns: tuple[str, ...]
+    expected: str
+    system: str | None = None
+    think: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was answered and whether it was right."""
+
+    question: Question
+    reply: str
+    passed: bool
+
+
+@cache
+def _table() -> dict:
+    return tomllib.loads((Path(__file__).parent / "exam.toml").read_text(encoding="utf-8"))
+
+
+@cache
+def questions() -> tuple[Question, ...]:
+    """All questions, in the order of exam.toml."""
+    found = []
+    for skill, entry in _table()["skills"].items():
+        for *turns, expected in entry["rows"]:
+            system = turns.pop(0).removeprefix("system:") if turns[0].startswith("system:") else None
+            found.append(Question(skill, entry["check"], tuple(turns), expected, system, entry.get("think", False)))
+    return tuple(found)
+
+
+@cache
+def held_out_turns() -> frozenset[str]:
+    """Every user turn and system prompt of the exam, normalised: none may occur in the corpus."""
+    texts = [text for question in questions() for text in (*question.turns, question.system) if text]
+    return frozenset(map(normalise, texts))
+
+
+@cache
+def held_out_values() -> tuple[str, ...]:
+    """Names and words that the exam uses and the corpus never has."""
+    return tuple(value for values in _table()["held_out"].values() for value in values)
+
+
+def says(reply: str, expected: str) -> bool:
+    """One of the alternatives "a|b" occurs as whole words, in any casing; "a & b" wants both."""
+    found = (
+        rf"(?<!\w)(?:{'|'.join(map(re.escape, part.split('|')))})(?!\w)" for part in expected.split(" & ") if part
+    )
+    return all(re.search(pattern, reply, re.IGNORECASE) for pattern in found)
+
+
+def exactly(reply: str, expected: str) -> bool:
+    """The answer is what is expected; a full stop after it does not matter."""
+    return reply.strip().rstrip(".!") == expected
+
+
+def says_symbol(reply: str, expected: str) -> bool:
+    """One of the alternatives occurs anywhere."""
+    return any(symbol in reply for symbol in expected.split("|"))
+
+
+def numbers(reply: str, expected: str) -> bool:
+    """These numbers in this order, and no others."""
+    return re.findall(r"\d+", reply) == expected.split()
+
+
+def number(reply: str, expected: str) -> bool:
+    """The last number is the result."""
+    return re.findall(r"\d+", reply)[-1:] == [expected]
+
+
+def story(reply: str, expected: str) -> bool:
+    """At least three sentences and 25 words, and it names what was asked for."""
+    return len(re.findall(r"[.!?](?:\s|$)", reply)) >= 3 and len(reply.split()) >= 25 and says(reply, expected)
+
+
+def poem(reply: str, expected: str) -> bool:
+    """At least three lines that are no list and no code."""
+    return len([line for line in reply.splitlines() if line.strip()]) >= 3 and not re.search(r"(?m)^(-|\d|`)", reply)
+
+
+def list_of(reply: str, expected: str) -> bool:
+    """Nothing but that many different bullets or numbered lines."""
+    lines = [re.fullmatch(r"(?:-|\d+\.) (\S.*)", line) for line in reply.splitlines() if line.strip()]
+    return all(lines) and len({line[1] for line in lines}) == len(lines) == int(expected)
+
+
+def code(reply: str, expected: str) -> bool:
+    """One block of Python that parses and holds what is expected."""
+    block = re.search(r"```python\n(.*?)\n```\s*$", reply, re.DOTALL)
+    try:
+        return bool(block) and bool(ast.parse(block[1]).body) and says(block[1], expected)
+    except SyntaxError:
+        return False
+
+
+def one_word(reply: str, expected: str) -> bool:
+    """A single word, the expected one."""
+    return len(reply.split()) == 1 and says(reply, expected)
+
+
+def capitals(reply: str, expected: str) -> bool:
+    """No small letter, and what is expected is said."""
+    return reply == reply.upper() != reply.lower() and says(reply, expected)
+
+
+def pirate(reply: str, expected: str) -> bool:
+    """A word that only pirates use, and what is expected is said."""
+    return bool(re.search(PIRATE, reply, re.IGNORECASE)) and says(reply, expected)
+
+
+def thinks(reply: str, expected: str) -> bool:
+    """A thought that is not empty, then the answer; both hold the result."""
+    parts = re.fullmatch(r"<think>\s*(\S.*?)\s*</think>\s*(\S.*)", reply, re.DOTALL)
+    return bool(parts) and "<think>" not in parts[2] and says(parts[1], expected) and says(parts[2], expected)
+
+
+CHECKS: dict[str, Callable[[str, str], bool]] = {
+    "says": says,
+    "says_symbol": says_symbol,
+    "exactly": exactly,
+    "numbers": numbers,
+    "number": number,
+    "story": story,
+    "poem": poem,
+    "list": list_of,
+    "code": code,
+    "one_word": one_word,
+    "capitals": capitals,
+    "pirate": pirate,
+    "thinks": thinks,
+}
+
+
+def passes(question: Question, reply: str) -> bool:
+    """Whether `reply` answers `question`; thinking where it was not asked for is wrong."""
+    if not question.think and "<think>" in reply:
+        return False
+    return CHECKS[question.check](reply.strip(), question.expected)
+
+
+class Budgie:
+    """A model folder on the processor, in float32, for the exam. Not thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        import torch
+        from transformers import AutoTokenizer, LlamaForCausalLM
+
+        self.tokenizer = AutoTokenizer.from_pretrained(folder)
+        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+    def reply(self, messages: list[dict[str, str]], *, think: bool = False, sample: bool = False) -> str:
+        """The answer to `messages`; with `sample`, by the settings of generation_config.json."""
+        inputs = self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, enable_thinking=think, return_dict=True, return_tensors="pt"
+        )
+        choice = {} if sample else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        output = self.model.generate(**inputs, max_new_tokens=LONGEST_ANSWER, **choice)[
+            0, inputs["input_ids"].shape[1] :
+        ]
+        text = self.tokenizer.decode(output, skip_special_tokens=True).strip()
+        return text if output[-1] == self.tokenizer.eos_token_id else text + " (not finished)"
+
+
+def sit(budgie: Budgie, asked: Iterable[Question], *, sample: bool = False) -> list[Result]:
+    """Every question of `asked` in a chat of its own; earlier turns are answered by the model too."""
+    results = []
+    for question in asked:
+        messages = [{"role": "system", "content": question.system}] if question.system else []
+        for turn in question.turns:
+            messages.append({"role": "user", "content": turn})
+            think = question.think and turn == question.turns[-1]
+            reply = budgie.reply(messages, think=think, sample=sample)
+            messages.append({"role": "assistant", "content": reply})
+        results.append(Result(question, reply, not reply.endswith("(not finished)") and passes(question, reply)))
+    return results
+
+
+def table(results: list[Result]) -> str:
+    """A markdown table: skill, right answers, questions."""
+    lines = ["| skill | right | of |", "|---|---:|---:|"]
+    for skill in dict.fromkeys(result.question.skill for result in results):
+        passed = [result.passed for result in results if result.question.skill == skill]
+        lines.append(f"| {skill.replace('_', ' ')} | {sum(passed)} | {len(passed)} |")
+    right = sum(result.passed for result in results)
+    return "\n".join([*lines, f"| **all** | **{right}** | **{len(results)}** ({right / len(results):.1%}) |"])
+
+
+def write_card(folder: Path, text: str) -> None:
+    """Puts the table between the two markers of the model card."""
+    card = folder / "README.md"
+    begin, end = "<!-- exam -->\n", "\n<!-- end of exam -->"
+    before, _, rest = card.read_text(encoding="utf-8").partition(begin)
+    card.write_text(before + begin + text + end + rest.partition(end)[2], encoding="utf-8")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=WEIGHTS)
+    parser.add_argument(
+        "--sample", type=int, metavar="SEED", help="sample by generation_config.json instead of greedy"
+    )
+    parser.add_argument("--failures", action="store_true", help="print every wrong answer")
+    parser.add_argument("--write-card", action="store_true", help="write the table into the folder's README.md")
+    arguments = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)  # for a model this small a second thread only waits
+    torch.manual_seed(arguments.sample or 0)
+    results = sit(Budgie(arguments.folder), questions(), sample=arguments.sample is not None)
+    for result in results:
+        if arguments.failures and not result.passed:
+            question = result.question
+            print(question.skill, question.system or "", question.turns, "->", repr(result.reply))
+    print(table(results))
+    if arguments.write_card:
+        write_card(arguments.folder, table(results))
+
+
+if __name__ == "__main__":
+    main()
