@@ -1,0 +1,54 @@
+"""Contrastive search: of the likely next tokens the one that repeats least what was said (Su et al., 2022).
+
+https://arxiv.org/abs/2202.06417. The same tokens as the version that was built into transformers until 4.49.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+
+@torch.no_grad()
+def contrastive(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    on_token: Callable[[torch.Tensor], None],
+    **inputs: Any,
+) -> torch.Tensor:
+    """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
+
+    Each of the `top_k` likeliest tokens is tried in one forward pass; what counts is its probability, by
+    1 - `penalty_alpha`, less the largest cosine similarity of its hidden state to those before, by `penalty_alpha`.
+    """
+    alpha, k = generation_config.penalty_alpha, generation_config.top_k
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
+    outputs = model._prefill(input_ids, generation_config, inputs)
+    cache = outputs.past_key_values
+    said = F.normalize(outputs.hidden_states[-1], dim=-1)  # (1, tokens, width)
+    logits = outputs.logits[:, -1].float()
+    while True:
+        probabilities, ids = logits_processor(input_ids, logits).softmax(-1).topk(k)  # (1, k) each
+        cache.batch_repeat_interleave(k)
+        outputs = model(
+            input_ids=ids.view(k, 1),
+            past_key_values=cache,
+            position_ids=ids.new_full((k, 1), cache.get_seq_length()),
+            use_cache=True,
+            output_hidden_states=True,
+        )
+        tried = F.normalize(outputs.hidden_states[-1], dim=-1)  # (k, 1, width)
+        repeats = (tried @ said.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
+        best = ((1 - alpha) * probabilities[0] - alpha * repeats).argmax().view(1)
+        cache.batch_select_indices(best)
+        said = torch.cat([said, tried[best]], dim=1)
+        logits = outputs.logits[best, -1].float()
+        input_ids = torch.cat([input_ids, ids[:, best]], dim=-1)
+        on_token(ids[:, best].cpu())
+        if stopping_criteria(input_ids, None).all():
+            return input_ids

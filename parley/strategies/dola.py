@@ -1,0 +1,81 @@
+"""DoLa: prefers tokens whose probability grows between an early layer and the last one (Chuang et al., 2023).
+
+https://arxiv.org/abs/2309.03883. The same tokens as the version that was built into transformers until 4.49.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+PLAUSIBLE = 0.1  # tokens less likely than this fraction of the likeliest are out
+
+
+def early_layers(count: int, tied: bool, which: str) -> list[int]:
+    """The layers that the last one is compared with: every second one of the lower or of the upper half.
+
+    `count` is the number of layers. At most 20 are looked at in a deep model. Where the embedding is `tied` to the
+    output, the first layers are left out, for they mostly repeat the input.
+    """
+    half = count // 2 if count <= 40 else 20
+    if which == "high":
+        return list(range(count - half if count > 40 else half, count, 2))
+    start = 0 if not tied else 2 if count > 2 else count - 1
+    return [start] if start == count // 2 else list(range(start, half, 2))
+
+
+@torch.no_grad()
+def dola(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    on_token: Callable[[torch.Tensor], None],
+    **inputs: Any,
+) -> torch.Tensor:
+    """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
+
+    At each step the early layer that differs most from the last one (Jensen-Shannon divergence) is taken;
+    `dola_layers` is "low" or "high".
+    """
+    config = model.config.get_text_config()
+    layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, generation_config.dola_layers)
+    head = model.get_output_embeddings()
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
+    outputs = model._prefill(input_ids, generation_config, inputs)
+    while True:
+        inputs = model._update_model_kwargs_for_generation(outputs, inputs)
+        last = outputs.logits[:, -1].float()
+        early = torch.stack([head(outputs.hidden_states[layer][:, -1]).float() for layer in layers])
+        scores = logits_processor(input_ids, _contrast(last, early[_furthest(last, early)]))
+        if generation_config.do_sample:
+            token = torch.multinomial(scores.softmax(-1), num_samples=1)
+        else:
+            token = scores.argmax(-1, keepdim=True)
+        input_ids = torch.cat([input_ids, token], dim=-1)
+        on_token(token.cpu())
+        if stopping_criteria(input_ids, None).all():
+            return input_ids
+        outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **inputs))
+
+
+def _furthest(last: torch.Tensor, early: torch.Tensor) -> int:
+    """Which of the early logits, shape (layers, 1, vocabulary), diverges most from the last ones."""
+    if len(early) == 1:
+        return 0
+    between = 0.5 * (last.softmax(-1)[None] + early.softmax(-1))
+    divergences = [
+        F.kl_div(logits.log_softmax(-1), between, reduction="none").mean(-1) for logits in (last[None], early)
+    ]
+    return int((0.5 * (divergences[0] + divergences[1])).mean(-1).argmax())
+
+
+def _contrast(last: torch.Tensor, early: torch.Tensor) -> torch.Tensor:
+    """The growth of the log probabilities; minus infinity for implausible tokens. Shapes (1, vocabulary)."""
+    last, early = last.log_softmax(-1), early.log_softmax(-1)
+    out = last < last.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
+    return (last - early).masked_fill(out, -math.inf)
