@@ -90,7 +90,8 @@ def test_each_floor_knows_only_its_libraries(path):
     assert "spaces" not in roots
     if floor(named(path)) != "ui":
         assert "gradio" not in roots
-    if floor(named(path)) not in ("engines", "streaming", "budgie"):
+    loop = floor(named(path)) == "strategies" and path.name != "__init__.py"
+    if floor(named(path)) not in ("engines", "streaming", "budgie") and not loop:
         assert not roots & {"torch", "transformers"}
 
 
