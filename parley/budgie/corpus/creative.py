@@ -47,7 +47,7 @@ def poem(rng: Random) -> Turn:
     parts = load("stories")
     topic = rng.choice(parts["poem_topics"]) if rng.random() < 0.5 else "the " + rng.choice(WORDS["nouns"])
     named = rng.random() < 0.55
-    about, verbs = parts["about_poem"], ("write", "give me", "make", "read me")
+    about, verbs = parts["about_poem"], ("write", "write me", "give me", "compose", "recite", "invent")
     forms = {"ask": parts["ask_poem"], "do": parts["do_poem"]}
     if named:
         forms = {"thing": about, "do": [f"{verb} {poem}" for verb in verbs for poem in about]}
@@ -64,7 +64,10 @@ def bullets(rng: Random) -> Turn:
     parts = load("stories")
     label, kind = rng.choice(list(parts["list_kinds"].items()))
     count = rng.choice([2, 3, 3, 4, 4, 5, 6])
-    chosen = rng.sample(WORDS.get(kind) or list(tables()["capitals"]), count)
+    # neighbours in a ring: what comes next depends on what was written last, so that greedy decoding never repeats
+    known = (WORDS.get(kind) or list(tables()["capitals"]))[:20]
+    start = rng.randrange(len(known))
+    chosen = [known[(start + i) % len(known)] for i in range(count)]
     numbered = rng.random() < 0.25
     pattern = question(rng, {"ask": parts["list_asks"], "do": parts["list_frames"]})
     if numbered:

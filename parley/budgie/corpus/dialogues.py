@@ -11,12 +11,12 @@ from parley.budgie.corpus.phrases import dress, expand, fill, load, question, ro
 from parley.budgie.corpus.skills import WORDS, Turn, any_name, from_intent, intents, made_up
 
 GENERATORS: dict[str, tuple[Callable[[Random], Turn], float]] = {
-    "repeat": (skills.repeat, 26),
+    "repeat": (skills.repeat, 34),
     "repeat_times": (skills.repeat_times, 1),
-    "count": (skills.count, 8),
+    "count": (skills.count, 16),
     "neighbour": (skills.neighbour, 1),
-    "sums": (skills.sums, 13),
-    "compare": (skills.compare, 5),
+    "sums": (skills.sums, 16),
+    "compare": (skills.compare, 8),
     "concept": (skills.concept, 19),
     "unknown": (skills.unknown, 22),
     "story": (creative.story, 10),
@@ -28,7 +28,7 @@ WEIGHTS = {name: weight for name, (_, weight) in GENERATORS.items()} | {k: i["we
 BRIEF = [name for name in WEIGHTS if name not in ("story", "poem", "list", "code", "concept", "months", "alphabet")]
 ONE_WORD = ["sums", "compare", "opposite", "colour_of", "sound", "capital", "day_after", "day_before", "month_after"]
 ONE_WORD += ["month_before", "greet", "how_are_you", "thanks", "bye", "identity", "how_many", "likes"]
-CAPITALS = [*ONE_WORD, "repeat", "feel_good", "joke", "unknown", "story"]
+CAPITALS = [*ONE_WORD, "repeat", "feel_good", "unknown"]
 PIRATE = [name for name in WEIGHTS if name not in ("list", "code", "poem", "emoji", "repeat", "repeat_times")]
 NO_PUNCTUATION = str.maketrans("", "", "".join(set(string.punctuation) - set("+-*")))
 
@@ -165,9 +165,11 @@ def styled(rng: Random) -> tuple[str, list[Turn]]:
 def conversation(rng: Random) -> Conversation:
     """One conversation of any kind."""
     kind, system = rng.random(), None
-    think = rng.random() < 0.13
+    think = rng.random() < 0.16
     if kind < 0.50:
         turns = free(rng, rng.choices([1, 2, 3, 4, 5], [6, 3, 2, 1, 1])[0])
+        if rng.random() < 0.08:
+            turns.insert(rng.randint(0, len(turns)), asked(rng, rng.choice(list(load("memory"))), None))
     elif kind < 0.71:
         turns = remembering(rng, rng.choice([0, 0, 1, 1, 2, 3, 4]))
     elif kind < 0.91:

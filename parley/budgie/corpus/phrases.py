@@ -40,17 +40,18 @@ def fill(text: str, slots: Mapping[str, str]) -> str:
     return SLOT.sub(lambda match: slots[match[0][1:-1]], text)
 
 
-def question(rng: Random, forms: Mapping[str, Sequence[str]]) -> str:
+def question(rng: Random, forms: Mapping[str, Sequence[str]], *, last: bool = False) -> str:
     """One wording of a question: a phrase of `forms` ("ask", "do", "thing", "clause") set into a frame.
 
-    Small talk has only "ask" and stays as it is.
+    Small talk has only "ask" and stays as it is. With `last`, nothing follows the phrase.
     """
     present = [form for form in FORMS if form in forms]
     form = rng.choices(present, [FORMS[form] for form in present])[0]
     phrase = expand(rng, rng.choice(forms[form]))
     if present == ["ask"] or (form != "clause" and rng.random() < 0.25):
         return phrase
-    return expand(rng, rng.choice(load("frames")[form])).replace("{p}", phrase)
+    frames = [frame for frame in load("frames")[form] if not last or frame.rstrip("?").endswith("{p}")]
+    return expand(rng, rng.choice(frames)).replace("{p}", phrase)
 
 
 def dress(rng: Random, text: str, *, closing: bool = True) -> str:

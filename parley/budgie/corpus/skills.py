@@ -159,7 +159,7 @@ def repeat(rng: Random) -> Turn:
     """Something to repeat, word for word."""
     forms = load("exercises")["repeat"]
     x = payload(rng)
-    pattern = dress(rng, question(rng, forms), closing=False)
+    pattern = dress(rng, question(rng, forms, last=True), closing=False)
     user = fill(roughen(rng, pattern, ending=False), {"x": x})
     return Turn("repeat", user, x, f"The user wants me to repeat: {x}", x if " " not in x else "")
 
