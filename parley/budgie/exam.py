@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
+from transformers import AutoTokenizer, BatchEncoding, LlamaForCausalLM
+
 from parley.budgie import WEIGHTS
 from parley.budgie.corpus import normalise
 
 LONGEST_ANSWER = 160  # tokens; an answer that is not finished by then is wrong
+UNFINISHED = " (not finished)"
 PIRATE = "arr|ahoy|matey|yo ho|shiver"
 
 
@@ -143,21 +147,8 @@ def thinks(reply: str, expected: str) -> bool:
     return bool(parts) and "<think>" not in parts[2] and says(parts[1], expected) and says(parts[2], expected)
 
 
-CHECKS: dict[str, Callable[[str, str], bool]] = {
-    "says": says,
-    "says_symbol": says_symbol,
-    "exactly": exactly,
-    "numbers": numbers,
-    "number": number,
-    "story": story,
-    "poem": poem,
-    "list": list_of,
-    "code": code,
-    "one_word": one_word,
-    "capitals": capitals,
-    "pirate": pirate,
-    "thinks": thinks,
-}
+MARKED = (says, says_symbol, exactly, numbers, number, story, poem, list_of, code, one_word, capitals, pirate, thinks)
+CHECKS: dict[str, Callable[[str, str], bool]] = {check.__name__: check for check in MARKED}
 
 
 def passes(question: Question, reply: str) -> bool:
@@ -171,23 +162,25 @@ class Budgie:
     """A model folder on the processor, in float32, for the exam. Not thread-safe."""
 
     def __init__(self, folder: Path) -> None:
-        import torch
-        from transformers import AutoTokenizer, LlamaForCausalLM
-
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
         self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
-    def reply(self, messages: list[dict[str, str]], *, think: bool = False, sample: bool = False) -> str:
-        """The answer to `messages`; with `sample`, by the settings of generation_config.json."""
-        inputs = self.tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, enable_thinking=think, return_dict=True, return_tensors="pt"
-        )
+    def prompt(self, messages: list[dict[str, str]], *, think: bool = False) -> BatchEncoding:
+        """What the template makes of `messages`: tensors of (1, tokens)."""
+        options = {"add_generation_prompt": True, "enable_thinking": think}
+        return self.tokenizer.apply_chat_template(messages, **options, return_dict=True, return_tensors="pt")
+
+    def write(self, prompt: BatchEncoding, *, sample: bool = False) -> torch.Tensor:
+        """The tokens (1, n) that follow `prompt`; with `sample`, by the settings of generation_config.json."""
         choice = {} if sample else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        output = self.model.generate(**inputs, max_new_tokens=LONGEST_ANSWER, **choice)[
-            0, inputs["input_ids"].shape[1] :
-        ]
+        output = self.model.generate(**prompt, max_new_tokens=LONGEST_ANSWER, **choice)
+        return output[:, prompt["input_ids"].shape[1] :]
+
+    def reply(self, messages: list[dict[str, str]], *, think: bool = False, sample: bool = False) -> str:
+        """The text that answers `messages`."""
+        output = self.write(self.prompt(messages, think=think), sample=sample)[0]
         text = self.tokenizer.decode(output, skip_special_tokens=True).strip()
-        return text if output[-1] == self.tokenizer.eos_token_id else text + " (not finished)"
+        return text if output[-1] == self.tokenizer.eos_token_id else text + UNFINISHED
 
 
 def sit(budgie: Budgie, asked: Iterable[Question], *, sample: bool = False) -> list[Result]:
@@ -200,8 +193,22 @@ def sit(budgie: Budgie, asked: Iterable[Question], *, sample: bool = False) -> l
             think = question.think and turn == question.turns[-1]
             reply = budgie.reply(messages, think=think, sample=sample)
             messages.append({"role": "assistant", "content": reply})
-        results.append(Result(question, reply, not reply.endswith("(not finished)") and passes(question, reply)))
+        results.append(Result(question, reply, not reply.endswith(UNFINISHED) and passes(question, reply)))
     return results
+
+
+@torch.inference_mode()
+def agreement(budgie: Budgie, draft: Budgie, asked: Iterable[Question]) -> float:
+    """The share of Budgie's greedy tokens that `draft` would guess, in the answers to the first turns of `asked`."""
+    right = total = 0
+    for question in asked:
+        system = [{"role": "system", "content": question.system}] if question.system else []
+        prompt = budgie.prompt([*system, {"role": "user", "content": question.turns[0]}], think=question.think)
+        answer = budgie.write(prompt)[0]
+        ids = torch.cat([prompt["input_ids"][0], answer])
+        guesses = draft.model(ids[None]).logits[0, -len(answer) - 1 : -1].argmax(-1)
+        right, total = right + int((guesses == answer).sum()), total + len(answer)
+    return right / total
 
 
 def table(results: list[Result]) -> str:
@@ -230,18 +237,20 @@ def main() -> None:
         "--sample", type=int, metavar="SEED", help="sample by generation_config.json instead of greedy"
     )
     parser.add_argument("--failures", action="store_true", help="print every wrong answer")
+    parser.add_argument("--draft", type=Path, help="also print the share of tokens that this draft would have guessed")
     parser.add_argument("--write-card", action="store_true", help="write the table into the folder's README.md")
     arguments = parser.parse_args()
-    import torch
-
     torch.set_num_threads(1)  # for a model this small a second thread only waits
     torch.manual_seed(arguments.sample or 0)
-    results = sit(Budgie(arguments.folder), questions(), sample=arguments.sample is not None)
+    budgie = Budgie(arguments.folder)
+    results = sit(budgie, questions(), sample=arguments.sample is not None)
     for result in results:
         if arguments.failures and not result.passed:
             question = result.question
             print(question.skill, question.system or "", question.turns, "->", repr(result.reply))
     print(table(results))
+    if arguments.draft:
+        print(f"The draft agrees with {agreement(budgie, Budgie(arguments.draft), questions()):.1%} of the tokens.")
     if arguments.write_card:
         write_card(arguments.folder, table(results))
 
