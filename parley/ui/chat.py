@@ -34,56 +34,22 @@ class Conversations:
         self._admission = Admission(slots) if slots else None
         self._running: dict[str, Running] = {}  # by session
 
-    async def answers(self, settings: Settings, messages: Sequence[Message], session: str) -> AsyncGenerator[Answer]:
-        """Yields the whole answer so far, at most every `FLUSH` seconds; the last one has a finish reason."""
-        run_id = uuid.uuid4().hex
-        running = Running(lambda: self._reply(run_id, messages, settings), lambda: turn.stop(run_id))
-        self._running[session] = running
-        admission = self._admission if catalog.find(settings.model).engine == "local" else None
-        admitted = False
-        try:
-            if admission:
-                async with aclosing(admission.enter()) as line:
-                    async for place in line:
-                        if running.stopped:
-                            yield Answer(finish="stopped")
-                            return
-                        yield Answer(status=f"Waiting for a free place: you are number {place} in the line")
-                admitted = True
-            answer = shown = Answer()
-            due = 0.0
-            async with aclosing(running.deltas()) as deltas:
-                async for delta in deltas:
-                    answer = answer + delta if delta != Delta() else answer
-                    if answer is not shown and (answer.finish or time.monotonic() >= due):
-                        yield answer
-                        shown, due = answer, time.monotonic() + FLUSH
-            if not answer.finish:
-                yield answer + Delta(finish="stopped")
-        finally:
-            if admission and admitted:
-                admission.leave()
-            if self._running.get(session) is running:
-                del self._running[session]
-
     def stop(self, request: gr.Request) -> None:
         """Ends what runs for this visitor; the chat then finishes on its usual road, with what there is."""
         if running := self._running.get(request.session_hash or ""):
             running.stop()
 
-    def busy(self, request: gr.Request) -> bool:
-        """Whether a turn of this visitor runs."""
-        return (request.session_hash or "") in self._running
-
     async def take_turn(
         self, message: str, history: Sequence[Any], values: Sequence[Any], request: gr.Request
     ) -> AsyncGenerator[tuple[Answer, str]]:
         """Yields the answer so far and, if it ends with one, a sentence for the reader about what went wrong."""
-        answer = Answer()
+        run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
+        running = self._running[session] = Running(lambda: turn.stop(run_id))
         try:
             settings = await self._settings(values)
-            conversation = build_messages(history, message, settings.system_prompt)
-            async with aclosing(self.answers(settings, conversation, request.session_hash or "")) as answers:
+            messages = build_messages(history, message, settings.system_prompt)
+            deltas = self._deltas(running, run_id, messages, settings)
+            async with aclosing(_answers(deltas)) as answers:
                 async for answer in answers:
                     yield answer, ""
         except ChatError as refusal:
@@ -91,6 +57,32 @@ class Conversations:
         except Exception:
             log.exception("a turn failed")
             yield answer, BROKEN
+        finally:
+            if self._running.get(session) is running:
+                del self._running[session]
+
+    async def _deltas(
+        self, running: Running, run_id: str, messages: Sequence[Message], settings: Settings
+    ) -> AsyncGenerator[Delta]:
+        """What the engine makes, after the wait for a place; nothing if the visitor stops while he waits."""
+        admission = self._admission if catalog.find(settings.model).engine == "local" else None
+        admitted = False
+        try:
+            if admission:
+                async with aclosing(admission.enter()) as line:
+                    async for place in line:
+                        if running.stopped:
+                            return
+                        yield Delta(status=f"Waiting for a free place: you are number {place} in the line")
+                admitted = True
+            if running.stopped:
+                return
+            async with aclosing(running.deltas(lambda: self._reply(run_id, messages, settings))) as deltas:
+                async for delta in deltas:
+                    yield delta
+        finally:
+            if admission and admitted:
+                admission.leave()
 
     async def chat(self, message: str, history: list[dict], *rest: Any) -> AsyncGenerator[str]:
         """Answer a message. Yields the answer so far.
@@ -111,6 +103,22 @@ class Conversations:
         name = given["model"] or next(iter(catalog.models()))
         traits = await asyncio.to_thread(catalog.traits, catalog.find(name))
         return Settings.check(given | {"model": name}, traits.recommended)
+
+
+async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:
+    """Yields the whole answer so far, at most every `FLUSH` seconds; the last one has a finish reason.
+
+    Heartbeats make it yield too, unchanged: Gradio ends a turn whose visitor has left only between two yields.
+    """
+    answer, due = Answer(), 0.0
+    async with aclosing(deltas):
+        async for delta in deltas:
+            answer += delta
+            if answer.finish or time.monotonic() >= due:
+                yield answer
+                due = time.monotonic() + FLUSH
+    if not answer.finish:
+        yield answer + Delta(finish="stopped")
 
 
 def with_named_parameters(chat: Callable[..., Any]) -> Callable[..., Any]:

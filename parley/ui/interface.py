@@ -1,5 +1,6 @@
 """The chat on the page: what is shown is the only state, and nothing that fails ever locks it."""
 
+import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -15,6 +16,7 @@ Shown = list[Any]  # the messages of the chatbot, as Gradio hands them over
 
 FREE = gr.update(submit_btn=True, stop_btn=False)
 BUSY = gr.update(submit_btn=False, stop_btn=True)
+LAPSE = 5.0  # seconds after which a question whose second step never came no longer counts
 REFUSED = "The server could not take this turn. Nothing is lost: press Retry."
 
 
@@ -29,6 +31,8 @@ class Chat(gr.ChatInterface):
 
     def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
         self.conversations = Conversations(reply, slots)
+        self._asked: dict[str | None, float] = {}  # by session: when its question was shown
+        self._answering: dict[str | None, bool] = {}  # by session: whether the answer is still wanted
         super().__init__(
             with_named_parameters(self.conversations.chat),
             additional_inputs=additional_inputs,
@@ -55,7 +59,7 @@ class Chat(gr.ChatInterface):
             answer.failure(self._recover, shown, [shown, box], **at_once)
         box.stop(self.conversations.stop, None, None, **at_once)
         shown.undo(self._undo, shown, [shown, box], **at_once)
-        shown.clear(lambda: FREE, None, box, cancels=answers, **at_once)
+        shown.clear(self._clear, None, box, **at_once)
         self._add_api()
 
     def _add_api(self) -> None:
@@ -68,45 +72,70 @@ class Chat(gr.ChatInterface):
             postprocess=False,
         )
 
+    def _may_ask(self, request: gr.Request) -> bool:
+        """Whether this session has no turn; if so, it has one now."""
+        now = time.monotonic()
+        self._asked = {session: at for session, at in self._asked.items() if now - at < LAPSE}
+        if request.session_hash in self._asked or request.session_hash in self._answering:
+            return False
+        self._asked[request.session_hash] = now
+        return True
+
     def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
-        if not text.strip() or self.conversations.busy(request):
+        if not text.strip() or not self._may_ask(request):
             return gr.skip(), gr.skip()
         return [*shown, question(text)], BUSY | {"value": ""}
 
     def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         asked = _last_question(shown)
-        if asked is None or self.conversations.busy(request):
+        if asked is None or not self._may_ask(request):
             return gr.skip(), gr.skip()
         return shown[: asked + 1], BUSY
 
     def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
-        if not edit.value.strip() or self.conversations.busy(request):
+        if not edit.value.strip() or not self._may_ask(request):
             return gr.skip(), gr.skip()
         return [*shown[: edit.index], question(edit.value)], BUSY
 
     def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
-        return self._send(request, example.value["text"], shown)[0], BUSY
+        return self._send(request, example.value["text"], shown)
 
     def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         asked = _last_question(shown)
-        if asked is None or self.conversations.busy(request):
+        if asked is None or request.session_hash in self._answering:
             return gr.skip(), gr.skip()
         return shown[:asked], gr.update(value=_text(shown[asked]))
 
+    def _clear(self, request: gr.Request) -> Any:
+        if request.session_hash not in self._answering:
+            return FREE
+        # What is on its way to the page brings the old talk back; the end of the answer then takes it away.
+        self._answering[request.session_hash] = False
+        self.conversations.stop(request)
+        return gr.skip()
+
     async def _answer(self, request: gr.Request, shown: Shown, *values: Any) -> AsyncGenerator[tuple[Any, Any]]:
-        if not shown or shown[-1]["role"] != "user" or self.conversations.busy(request):
+        session = request.session_hash
+        if not shown or shown[-1]["role"] != "user" or session in self._answering:
             yield gr.skip(), gr.skip()
             return
+        self._asked.pop(session, None)
+        self._answering[session] = True
         *settings, _ = values  # the last one is the API's `messages`
-        yield [*shown, *bubbles(Answer())], gr.skip()
         turn = self.conversations.take_turn(_text(shown[-1]), shown[:-1], settings, request)
         answer, error = Answer(), ""
-        async with aclosing(turn):
-            async for answer, error in turn:
-                yield [*shown, *bubbles(answer, error)], gr.skip()
-        yield [*shown, *bubbles(answer, error)], FREE
+        try:
+            yield [*shown, *bubbles(answer)], gr.skip()
+            async with aclosing(turn):
+                async for answer, error in turn:
+                    if self._answering[session]:
+                        yield [*shown, *bubbles(answer, error)], gr.skip()
+            yield [*shown, *bubbles(answer, error)] if self._answering[session] else [], FREE
+        finally:
+            del self._answering[session]
 
-    def _recover(self, shown: Shown) -> tuple[Shown, Any]:
+    def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
+        self._asked.pop(request.session_hash, None)
         return [*shown, *(bubbles(Answer(), REFUSED) if shown else [])], FREE  # empty: cleared while it answered
 
 

@@ -74,6 +74,7 @@ def chatbot() -> gr.Chatbot:
         editable="user",
         feedback_options=None,
         buttons=["copy"],
+        group_consecutive_messages=False,  # grouped, a copy would hold the thought and the quiet line too
         placeholder=INVITATION,
     )
 

@@ -12,10 +12,9 @@ _OVER = object()
 
 
 class Running:
-    """One turn under way. Closing the iteration, for whatever reason, stops the turn."""
+    """One turn under way, from the moment that it was asked for. `stop` reaches its engine; False if none runs yet."""
 
-    def __init__(self, deltas: Callable[[], Iterator[Delta]], stop: Callable[[], bool]) -> None:
-        self._source = deltas
+    def __init__(self, stop: Callable[[], bool]) -> None:
         self._stop = stop
         self._left = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -23,7 +22,7 @@ class Running:
 
     @property
     def stopped(self) -> bool:
-        """Whether `stop` was called before the turn began, or its iteration has ended."""
+        """Whether `stop` was called before the engine began, or the iteration has ended."""
         return self._left.is_set()
 
     def stop(self) -> None:
@@ -31,11 +30,11 @@ class Running:
         if not self._stop():
             self._left.set()
 
-    async def deltas(self) -> AsyncGenerator[Delta]:
-        """Yields what the turn makes and raises what it raises. To be closed by whoever iterates."""
+    async def deltas(self, source: Callable[[], Iterator[Delta]]) -> AsyncGenerator[Delta]:
+        """Yields what `source` makes and raises what it raises. To be closed, which stops it, by whoever iterates."""
         # The context carries the request, from which `spaces` takes the visitor's quota.
         context = contextvars.copy_context()
-        threading.Thread(target=context.run, args=(self._pump,), daemon=True, name="turn").start()
+        threading.Thread(target=context.run, args=(self._pump, source), daemon=True, name="turn").start()
         try:
             while (item := await self._queue.get()) is not _OVER:
                 if isinstance(item, BaseException):
@@ -46,9 +45,9 @@ class Running:
             self._left.set()
             self._stop()
 
-    def _pump(self) -> None:
+    def _pump(self, source: Callable[[], Iterator[Delta]]) -> None:
         try:
-            with closing(self._source()) as deltas:
+            with closing(source()) as deltas:
                 for delta in deltas:
                     self._hand_over(delta)
                     if self._left.is_set():
