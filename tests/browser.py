@@ -1,0 +1,87 @@
+"""A visitor of the page: a real Chromium, and what a person does in it."""
+
+import contextlib
+import os
+import re
+import shutil
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+expect.set_options(timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def open_chromium():
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        message = "no Chromium on this machine: apt-get install chromium"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")  # not longer: Playwright keeps an event loop in the thread of the tests
+def chromium():
+    with open_chromium() as browser:
+        yield browser
+
+
+class Visitor:
+    """One tab, from opening the page to closing it. `faults` holds what no visit may cause."""
+
+    def __init__(self, browser, url, *, width=1280, height=800, scheme="light", within=None):
+        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+        self.context.set_default_timeout(PATIENCE)
+        self.faults = []
+        self.expected = re.compile("(?!)")  # those of them that a test provokes: none
+        self.tab = self.context.new_page()
+        self.tab.on("console", lambda m: m.type in ("error", "warning") and self.faults.append(m.text))
+        self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.tab.on("response", lambda r: r.status >= 400 and self.faults.append(f"{r.status} {r.url}"))
+        allowed = (url, within or url, "data:", "blob:")
+        self.tab.on("request", lambda r: r.url.startswith(allowed) or self.faults.append(f"left the origin: {r.url}"))
+        self.tab.goto(within or url)
+        self.page = self.tab.frame_locator("iframe") if within else self.tab
+        self.box = self.page.locator("#message textarea")
+        self.send_button = self.page.locator("#message .submit-button")
+        self.stop_button = self.page.locator("#message .stop-button")
+        self.questions = self.page.locator("#chat .user-row")
+        self.answer = self.page.locator("#chat .bot-row:not(:has(.thought-group)) .prose").last
+        self.folded = self.page.locator("#chat .thought-group")  # thoughts, quiet lines, errors
+        self.quiet = self.folded.last.locator(".title p")
+        self.error = self.page.locator("#chat .thought-group:has(.title strong)")
+        expect(self.page.locator("#setting-model input")).not_to_have_value("")
+
+    def setting(self, name):
+        return self.page.locator(f"#setting-{name}")
+
+    def choose(self, name, label):
+        self.setting(name).locator("input").click()
+        self.page.get_by_role("option", name=label, exact=False).click()
+
+    def send(self, text):
+        self.box.fill(text)
+        self.box.press("Enter")
+
+    def ask(self, text):
+        """Sends and waits for the end of the answer."""
+        count = self.questions.count()
+        self.send(text)
+        expect(self.questions).to_have_count(count + 1)
+        self.until_free()
+
+    def until_free(self):
+        expect(self.send_button).to_be_visible()
+        expect(self.box).to_be_enabled()
+
+    def press(self, label):
+        self.page.get_by_role("button", name=label, exact=True).last.click()
+
+    def close(self):
+        self.context.close()
