@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -20,6 +21,16 @@ LAPSE = 5.0  # seconds after which a question whose second step never came no lo
 REFUSED = "The server could not take this turn. Nothing is lost: press Retry."
 
 
+@dataclass
+class Turn:
+    """Where a session's turn stands, from its question on. Read and changed on the event loop only."""
+
+    asked: float  # time.monotonic()
+    answering: bool = False
+    stopped: bool = False
+    cleared: bool = False  # what is on its way to the page then brings the old talk back; the end takes it away
+
+
 class Chat(gr.ChatInterface):
     """A ChatInterface whose roads to an answer (send, retry, edit, example) are two steps each.
 
@@ -31,8 +42,7 @@ class Chat(gr.ChatInterface):
 
     def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
         self.conversations = Conversations(reply, slots)
-        self._asked: dict[str | None, float] = {}  # by session: when its question was shown
-        self._answering: dict[str | None, bool] = {}  # by session: whether the answer is still wanted
+        self._turns: dict[str | None, Turn] = {}  # by session
         super().__init__(
             with_named_parameters(self.conversations.chat),
             additional_inputs=additional_inputs,
@@ -57,7 +67,7 @@ class Chat(gr.ChatInterface):
         ]
         for answer in answers:
             answer.failure(self._recover, shown, [shown, box], **at_once)
-        box.stop(self.conversations.stop, None, None, **at_once)
+        box.stop(self._stop, None, None, **at_once)
         shown.undo(self._undo, shown, [shown, box], **at_once)
         shown.clear(self._clear, None, box, **at_once)
         self._add_api()
@@ -73,69 +83,75 @@ class Chat(gr.ChatInterface):
         )
 
     def _may_ask(self, request: gr.Request) -> bool:
-        """Whether this session has no turn; if so, it has one now."""
+        """Whether this session has no turn; if so, one begins."""
         now = time.monotonic()
-        self._asked = {session: at for session, at in self._asked.items() if now - at < LAPSE}
-        if request.session_hash in self._asked or request.session_hash in self._answering:
+        self._turns = {s: turn for s, turn in self._turns.items() if turn.answering or now - turn.asked < LAPSE}
+        if request.session_hash in self._turns:
             return False
-        self._asked[request.session_hash] = now
+        self._turns[request.session_hash] = Turn(now)
         return True
 
-    def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
+    async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
         if not text.strip() or not self._may_ask(request):
             return gr.skip(), gr.skip()
         return [*shown, question(text)], BUSY | {"value": ""}
 
-    def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+    async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         asked = _last_question(shown)
         if asked is None or not self._may_ask(request):
             return gr.skip(), gr.skip()
         return shown[: asked + 1], BUSY
 
-    def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
+    async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
         if not edit.value.strip() or not self._may_ask(request):
             return gr.skip(), gr.skip()
         return [*shown[: edit.index], question(edit.value)], BUSY
 
-    def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
-        return self._send(request, example.value["text"], shown)
+    async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
+        return await self._send(request, example.value["text"], shown)
 
-    def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+    async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         asked = _last_question(shown)
-        if asked is None or request.session_hash in self._answering:
+        if asked is None or request.session_hash in self._turns:
             return gr.skip(), gr.skip()
         return shown[:asked], gr.update(value=_text(shown[asked]))
 
-    def _clear(self, request: gr.Request) -> Any:
-        if request.session_hash not in self._answering:
-            return FREE
-        # What is on its way to the page brings the old talk back; the end of the answer then takes it away.
-        self._answering[request.session_hash] = False
-        self.conversations.stop(request)
-        return gr.skip()
+    async def _stop(self, request: gr.Request) -> None:
+        if turn := self._turns.get(request.session_hash):
+            turn.stopped = True
+            self.conversations.stop(request)
+
+    async def _clear(self, request: gr.Request) -> Any:
+        if turn := self._turns.get(request.session_hash):
+            turn.cleared = True
+            await self._stop(request)
+        return gr.skip() if turn else FREE
 
     async def _answer(self, request: gr.Request, shown: Shown, *values: Any) -> AsyncGenerator[tuple[Any, Any]]:
-        session = request.session_hash
-        if not shown or shown[-1]["role"] != "user" or session in self._answering:
+        turn = self._turns.get(request.session_hash) or Turn(time.monotonic())
+        if not shown or shown[-1]["role"] != "user" or turn.answering:
             yield gr.skip(), gr.skip()
             return
-        self._asked.pop(session, None)
-        self._answering[session] = True
+        turn.answering = True
+        self._turns[request.session_hash] = turn
         *settings, _ = values  # the last one is the API's `messages`
-        turn = self.conversations.take_turn(_text(shown[-1]), shown[:-1], settings, request)
         answer, error = Answer(), ""
         try:
             yield [*shown, *bubbles(answer)], gr.skip()
-            async with aclosing(turn):
-                async for answer, error in turn:
-                    if self._answering[session]:
-                        yield [*shown, *bubbles(answer, error)], gr.skip()
-            yield [*shown, *bubbles(answer, error)] if self._answering[session] else [], FREE
+            if turn.stopped:
+                answer = Answer(finish="stopped")
+            else:
+                taken = self.conversations.take_turn(_text(shown[-1]), shown[:-1], settings, request)
+                async with aclosing(taken):
+                    async for answer, error in taken:
+                        if not turn.cleared:
+                            yield [*shown, *bubbles(answer, error)], gr.skip()
+            yield [] if turn.cleared else [*shown, *bubbles(answer, error)], FREE
         finally:
-            del self._answering[session]
+            del self._turns[request.session_hash]
 
-    def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
-        self._asked.pop(request.session_hash, None)
+    async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
+        self._turns.pop(request.session_hash, None)
         return [*shown, *(bubbles(Answer(), REFUSED) if shown else [])], FREE  # empty: cleared while it answered
 
 
