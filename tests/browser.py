@@ -16,31 +16,35 @@ expect.set_options(timeout=PATIENCE)
 
 @contextlib.contextmanager
 def open_chromium():
+    """Gives a fresh profile; the tabs in it share a cache, and nothing else that the page would use."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         message = "no Chromium on this machine: apt-get install chromium"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
+        context = browser.new_context()
+        context.set_default_timeout(PATIENCE)
+        yield context
         browser.close()
 
 
 @pytest.fixture(scope="module")  # not longer: Playwright keeps an event loop in the thread of the tests
 def chromium():
-    with open_chromium() as browser:
-        yield browser
+    with open_chromium() as context:
+        yield context
 
 
 class Visitor:
     """One tab, from opening the page to closing it. `faults` holds what no visit may cause."""
 
-    def __init__(self, browser, url, *, width=1280, height=800, scheme="light", within=None):
-        self.context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
-        self.context.set_default_timeout(PATIENCE)
+    def __init__(self, context, url, *, width=1280, height=800, scheme="light", within=None):
+        self.context = context
         self.faults = []
         self.expected = re.compile("(?!)")  # those of them that a test provokes: none
-        self.tab = self.context.new_page()
+        self.tab = context.new_page()
+        self.tab.set_viewport_size({"width": width, "height": height})
+        self.tab.emulate_media(color_scheme=scheme)
         self.tab.on("console", lambda m: m.type in ("error", "warning") and self.faults.append(m.text))
         self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
         self.tab.on("response", lambda r: r.status >= 400 and self.faults.append(f"{r.status} {r.url}"))
@@ -84,4 +88,4 @@ class Visitor:
         self.page.get_by_role("button", name=label, exact=True).last.click()
 
     def close(self):
-        self.context.close()
+        self.tab.close()
