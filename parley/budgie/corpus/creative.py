@@ -65,7 +65,7 @@ def bullets(rng: Random) -> Turn:
     label, kind = rng.choice(list(parts["list_kinds"].items()))
     count = rng.choice([2, 3, 3, 4, 4, 5, 6])
     # neighbours in a ring: what comes next depends on what was written last, so that greedy decoding never repeats
-    known = (WORDS.get(kind) or list(tables()["capitals"]))[:20]
+    known = (WORDS.get(kind) or list(tables()["capitals"]))[:15]
     start = rng.randrange(len(known))
     chosen = [known[(start + i) % len(known)] for i in range(count)]
     numbered = rng.random() < 0.25

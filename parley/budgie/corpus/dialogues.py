@@ -17,11 +17,11 @@ GENERATORS: dict[str, tuple[Callable[[Random], Turn], float]] = {
     "neighbour": (skills.neighbour, 1),
     "sums": (skills.sums, 16),
     "compare": (skills.compare, 8),
-    "concept": (skills.concept, 19),
+    "concept": (skills.concept, 22),
     "unknown": (skills.unknown, 22),
     "story": (creative.story, 10),
     "poem": (creative.poem, 5),
-    "list": (creative.bullets, 8),
+    "list": (creative.bullets, 16),
     "code": (creative.code, 4),
 }
 WEIGHTS = {name: weight for name, (_, weight) in GENERATORS.items()} | {k: i["weight"] for k, i in intents().items()}
@@ -148,7 +148,9 @@ def who(rng: Random, name: str, style: str) -> Turn:
 def styled(rng: Random) -> tuple[str, list[Turn]]:
     """A system prompt that asks for a style or gives a name, and turns that follow it."""
     styles = load("styles")
-    style = rng.choice(["pirate", "one_word", "capitals", "butler", "persona", "persona", "one_word", "capitals"])
+    style = rng.choice(
+        ["pirate", "one_word", "capitals", "butler", "persona", "persona", "one_word", "capitals", "capitals"]
+    )
     name = any_name(rng) if rng.random() < 0.6 else upper_first(made_up(rng, 2))
     system = system_text(rng, rng.choice(styles[style]), name)
     pools = {"pirate": PIRATE, "one_word": ONE_WORD, "capitals": CAPITALS}
