@@ -1,15 +1,21 @@
 """A visitor of the page: a real Chromium, and what a person does in it."""
 
 import contextlib
+import http.server
 import os
 import re
 import shutil
+import threading
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from parley import turn
+from tests.conftest import Passes, until
+
 PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+QUIET = re.compile(r"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s · finished\s*$")
 
 expect.set_options(timeout=PATIENCE)
 
@@ -89,3 +95,62 @@ class Visitor:
 
     def close(self):
         self.tab.close()
+
+
+@pytest.fixture
+def visit(chromium, inside):
+    """Opens a tab; at the end no tab may have met an error, or sent a request to another origin."""
+    visitors = []
+
+    def open_tab(**look):
+        visitors.append(Visitor(chromium, inside.url, **look))
+        return visitors[-1]
+
+    yield open_tab
+    for visitor in visitors:
+        visitor.close()
+    until(lambda: not turn._cancels)
+    assert [fault for visitor in visitors for fault in visitor.faults if not visitor.expected.search(fault)] == []
+
+
+@pytest.fixture
+def visitor(visit):
+    return visit()
+
+
+@pytest.fixture
+def parrot(visitor):
+    visitor.choose("model", "Parrot")
+    return visitor
+
+
+@pytest.fixture
+def chatterbox(visitor, inside):
+    """A visitor of a model that never ends by itself, and the count of its forward passes."""
+    visitor.choose("model", "endless")
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        yield visitor, passes
+
+
+@pytest.fixture
+def elsewhere(inside):
+    """A page of another site that embeds ours, and (at /bare) a part of our site that has no script."""
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked.append(self.path)
+            framed = inside.url + ("/robots.txt" if self.path == "/bare" else "/")
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(f"<body style='margin:0'><iframe src='{framed}' width=700 height=500>".encode())
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    server.asked = []
+    server.url = f"http://localhost:{server.server_port}"  # another site than 127.0.0.1
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()

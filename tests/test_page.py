@@ -1,83 +1,23 @@
 """The page as a visitor sees it: a real Chromium against the app, which runs in this process to be looked into."""
 
-import http.server
 import json
 import re
 import shutil
 import threading
 import time
 
-import pytest
-from playwright.sync_api import Error, expect
+from playwright.sync_api import expect
 
 from parley import turn
 from parley.settings import OPTIONS
 from parley.ui import controls
-from tests.browser import Visitor, chromium  # noqa: F401  (a fixture)
+from tests.browser import QUIET
 from tests.conftest import ROOT, Passes, until
 
+pytest_plugins = ["tests.browser"]
+
 STORY = "Once upon a time there was a bird that could count. " * 8
-QUIET = re.compile(r"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s · finished\s*$")
 WORDS = re.compile(r"\w{2,}")
-
-
-@pytest.fixture
-def visit(chromium, inside):  # noqa: F811
-    """Opens a tab; at the end no tab may have met an error, or sent a request to another origin."""
-    visitors = []
-
-    def open_tab(**look):
-        visitors.append(Visitor(chromium, inside.url, **look))
-        return visitors[-1]
-
-    yield open_tab
-    for visitor in visitors:
-        visitor.close()
-    until(lambda: not turn._cancels)
-    assert [fault for visitor in visitors for fault in visitor.faults if not visitor.expected.search(fault)] == []
-
-
-@pytest.fixture
-def visitor(visit):
-    return visit()
-
-
-@pytest.fixture
-def parrot(visitor):
-    visitor.choose("model", "Parrot")
-    return visitor
-
-
-@pytest.fixture
-def endless(visitor, inside):
-    """A visitor of a model that never ends by itself, and the count of its forward passes."""
-    visitor.choose("model", "endless")
-    with Passes(inside.engine("endless").loaded.model) as passes:
-        yield visitor, passes
-
-
-@pytest.fixture
-def elsewhere(inside):
-    """A page of another site that embeds ours, and (at /bare) a part of our site that has no script."""
-
-    class Page(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.asked.append(self.path)
-            framed = inside.url + ("/robots.txt" if self.path == "/bare" else "/")
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html")
-            self.end_headers()
-            self.wfile.write(f"<body style='margin:0'><iframe src='{framed}' width=700 height=500>".encode())
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    server.asked = []
-    server.url = f"http://localhost:{server.server_port}"  # another site than 127.0.0.1
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
 
 
 def prompts_of(model):
@@ -113,8 +53,8 @@ def test_an_answer_grows_on_the_page_before_it_ends(parrot):
     assert lengths == sorted(lengths)
 
 
-def test_stop_keeps_the_text_and_the_talk_goes_on_from_it(endless, inside):
-    visitor, passes = endless
+def test_stop_keeps_the_text_and_the_talk_goes_on_from_it(chatterbox, inside):
+    visitor, passes = chatterbox
     engine = inside.engine("endless")
     visitor.send("hello")
     expect(visitor.answer).to_have_text(WORDS)
@@ -136,8 +76,8 @@ def test_stop_keeps_the_text_and_the_talk_goes_on_from_it(endless, inside):
     assert counted < 900, "it would have run to the end of the context"
 
 
-def test_a_closed_tab_ends_the_model(endless):
-    visitor, passes = endless
+def test_a_closed_tab_ends_the_model(chatterbox):
+    visitor, passes = chatterbox
     visitor.send("hello")
     expect(visitor.answer).to_have_text(WORDS)
     visitor.close()
@@ -250,6 +190,31 @@ def test_an_exception_in_the_model_keeps_the_partial_answer_and_reaches_the_page
     expect(visitor.error).to_have_count(0)
 
 
+def test_when_the_server_cannot_take_a_turn_the_question_stands_and_retry_works(parrot):
+    parrot.expected = re.compile("50[0-9]|Too busy")
+    parrot.tab.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Too busy"}), times=1)
+    parrot.send("are you there?")
+    expect(parrot.error).to_have_text(re.compile("could not take this turn"))
+    parrot.until_free()
+    expect(parrot.questions).to_have_text(["are you there?"])
+    parrot.press("Retry")
+    expect(parrot.answer).to_have_text("are you there?")
+
+
+def test_a_second_visitor_sees_his_place_in_the_line_and_can_leave_it(chatterbox, visit, inside):
+    first, _ = chatterbox
+    first.send("hello")
+    expect(first.answer).to_have_text(WORDS)
+    second = visit()
+    second.send("hello")
+    expect(second.quiet).to_have_text(re.compile("Waiting for a free place: you are number 1"))
+    second.stop_button.click()
+    expect(second.quiet).to_have_text(re.compile("stopped"))
+    assert inside.waiting() == 0
+    first.stop_button.click()
+    first.until_free()
+
+
 def test_settings_that_a_strategy_does_not_use_are_hidden(visitor):
     drawn = ("temperature", "top_p", "top_k", "min_p", "seed")
     visitor.choose("strategy", "Sampling")
@@ -298,100 +263,3 @@ def test_a_thought_is_folded(parrot):
     expect(thought.get_by_text("a secret thought")).to_be_hidden()
     thought.locator(".title").click()
     expect(thought.get_by_text("a secret thought")).to_be_visible()
-
-
-def test_every_script_is_shown_exactly(parrot):
-    code = "def add(a, b):\n    if a:\n        return a + b\n    return '<b>&amp;</b>'"
-    said = "สวัสดีครับ ภาษาไทย · こんにちは、カタカナ · 🙂👩‍👩‍👧🏳️‍🌈 · https://example.org/a_b?c=d&e=f#g"
-    parrot.ask(f"{said}\n\n```python\n{code}\n```")
-    expect(parrot.answer.locator("p").first).to_have_text(said)
-    assert parrot.answer.locator("pre code").inner_text().rstrip("\n") == code
-    assert parrot.questions.locator("pre code").inner_text().rstrip("\n") == code
-    parrot.ask("    four spaces before, two after  ")  # a question keeps them on its way through the page
-    expect(parrot.answer.locator("pre code")).to_have_text("four spaces before, two after  ", use_inner_text=True)
-
-
-def test_html_and_scripts_in_a_question_and_in_an_answer_are_inert(parrot, inside, elsewhere):
-    evil = elsewhere.url.removeprefix("http:")
-    attack = (
-        "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'><svg onload='window.pwned = 1'></svg>"
-        "<iframe srcdoc='<script>parent.pwned = 1</script>'></iframe><a href='javascript:window.pwned = 1'>click</a>"
-        "<style>#message { display: none }</style><form action='//evil/'><button>go</button></form>\n\n"
-        "[link](javascript:window.pwned=1) ![](//evil/pixel.png) "
-        "<div style='background: url(//evil/css.png)'>x</div> <b onmouseover='window.pwned = 1'>bold</b>"
-    )
-    parrot.ask(attack.replace("//evil", evil))
-    parrot.tab.evaluate("document.querySelectorAll('#chat :is(a, b)').forEach((e) => e.click() + e.onmouseover?.())")
-    with parrot.tab.expect_console_message(lambda m: "form-action" in m.text):
-        parrot.tab.evaluate("document.querySelector('#chat form button').click()")
-    assert parrot.tab.evaluate("window.pwned") is None
-    assert parrot.tab.url.startswith(inside.url)
-    assert parrot.page.locator("#chat :is(script, iframe, [onerror], [onload], [href^=javascript])").count() == 0
-    assert parrot.tab.evaluate("document.querySelector('#message').offsetHeight") > 20
-    assert elsewhere.asked == []
-    # What the browser tells of its refusals, and of the picture `x`, which our own server does not have.
-    parrot.expected = re.compile(f"Content Security Policy|left the origin: http:{evil}|/x$|404")
-
-
-def in_view(visitor):
-    expect(visitor.box).to_be_in_viewport(ratio=1)
-    expect(visitor.send_button).to_be_in_viewport(ratio=1)
-
-
-@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 800)])
-def test_the_box_is_always_in_view(visit, width, height):
-    visitor = visit(width=width, height=height)
-    in_view(visitor)
-    visitor.choose("model", "Parrot")
-    visitor.tab.evaluate("scrollTo(0, 0)")
-    visitor.ask("A line.\n\n" * 25)
-    in_view(visitor)
-    assert visitor.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    beside = visitor.setting("model").bounding_box()["y"] < height
-    assert beside == (width > 860)
-    visitor.box.fill("a long message\n" * 30)
-    in_view(visitor)
-
-
-def test_it_works_embedded_in_another_site_with_third_party_storage_blocked(visit, elsewhere):
-    visitor = visit(within=elsewhere.url, width=700, height=500)
-    in_view(visitor)
-    visitor.ask("hello")
-    expect(visitor.quiet).to_have_text(QUIET)
-    visitor.choose("model", "Parrot")
-    visitor.ask("A line.\n\n" * 25)
-    visitor.tab.frames[1].evaluate("scrollTo(0, 0)")
-    in_view(visitor)
-    with visitor.context.new_page() as bare:
-        bare.goto(f"{elsewhere.url}/bare")
-        with pytest.raises(Error, match="Access is denied"):
-            bare.frames[1].evaluate("localStorage.length")
-
-
-CONTRAST = """(e) => {
-    const parts = (c) => c.match(/[\\d.]+/g).map(Number);
-    const linear = (v) => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
-    const light = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
-    let behind = e;
-    while (behind && (parts(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
-    const [a, b] = [light(parts(getComputedStyle(e).color)), light(parts(getComputedStyle(behind).backgroundColor))];
-    return {contrast: (Math.max(a, b) + .05) / (Math.min(a, b) + .05), behind: b};
-}"""
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_light_and_dark_are_followed_and_readable(visit, scheme):
-    visitor = visit(scheme=scheme)
-    visitor.choose("model", "Parrot")
-    visitor.ask("hello")
-    shown = [
-        visitor.answer.locator("p"),
-        visitor.quiet,
-        visitor.questions.locator("p"),
-        visitor.setting("model").locator(".info-text"),
-        visitor.page.locator("#title p"),
-    ]
-    for text in shown:
-        seen = text.evaluate(CONTRAST)
-        assert seen["contrast"] >= 4.5, text
-        assert (seen["behind"] > 0.5) == (scheme == "light")

@@ -1,0 +1,107 @@
+"""What the page shows and lets through at any size, in any frame, whatever a model or a visitor writes."""
+
+import re
+
+import pytest
+from playwright.sync_api import Error, expect
+
+from tests.browser import QUIET
+
+pytest_plugins = ["tests.browser"]
+
+
+def test_every_script_is_shown_exactly(parrot):
+    code = "def add(a, b):\n    if a:\n        return a + b\n    return '<b>&amp;</b>'"
+    said = "สวัสดีครับ ภาษาไทย · こんにちは、カタカナ · 🙂👩‍👩‍👧🏳️‍🌈 · https://example.org/a_b?c=d&e=f#g"
+    parrot.ask(f"{said}\n\n```python\n{code}\n```")
+    expect(parrot.answer.locator("p").first).to_have_text(said)
+    assert parrot.answer.locator("pre code").inner_text().rstrip("\n") == code
+    assert parrot.questions.locator("pre code").inner_text().rstrip("\n") == code
+    parrot.ask("    four spaces before, two after  ")  # a question keeps them on its way through the page
+    expect(parrot.answer.locator("pre code")).to_have_text("four spaces before, two after  ", use_inner_text=True)
+
+
+def test_html_and_scripts_in_a_question_and_in_an_answer_are_inert(parrot, inside, elsewhere):
+    evil = elsewhere.url.removeprefix("http:")
+    attack = (
+        "<script>window.pwned = 1</script><img src=x onerror='window.pwned = 1'><svg onload='window.pwned = 1'></svg>"
+        "<iframe srcdoc='<script>parent.pwned = 1</script>'></iframe><a href='javascript:window.pwned = 1'>click</a>"
+        "<style>#message { display: none }</style><form action='//evil/'><button>go</button></form>\n\n"
+        "[link](javascript:window.pwned=1) ![](//evil/pixel.png) "
+        "<div style='background: url(//evil/css.png)'>x</div> <b onmouseover='window.pwned = 1'>bold</b>"
+    )
+    parrot.ask(attack.replace("//evil", evil))
+    parrot.tab.evaluate("document.querySelectorAll('#chat :is(a, b)').forEach((e) => e.click() + e.onmouseover?.())")
+    with parrot.tab.expect_console_message(lambda m: "form-action" in m.text):
+        parrot.tab.evaluate("document.querySelector('#chat form button').click()")
+    assert parrot.tab.evaluate("window.pwned") is None
+    assert parrot.tab.url.startswith(inside.url)
+    assert parrot.page.locator("#chat :is(script, iframe, [onerror], [onload], [href^=javascript])").count() == 0
+    assert parrot.tab.evaluate("document.querySelector('#message').offsetHeight") > 20
+    assert elsewhere.asked == []
+    # What the browser tells of its refusals, and of the picture `x`, which our own server does not have.
+    parrot.expected = re.compile(f"Content Security Policy|left the origin: http:{evil}|/x$|404")
+
+
+def in_view(visitor):
+    expect(visitor.box).to_be_in_viewport(ratio=1)
+    expect(visitor.send_button).to_be_in_viewport(ratio=1)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 800)])
+def test_the_box_is_always_in_view(visit, width, height):
+    visitor = visit(width=width, height=height)
+    in_view(visitor)
+    visitor.choose("model", "Parrot")
+    visitor.tab.evaluate("scrollTo(0, 0)")
+    visitor.ask("A line.\n\n" * 25)
+    in_view(visitor)
+    assert visitor.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    beside = visitor.setting("model").bounding_box()["y"] < height
+    assert beside == (width > 860)
+    visitor.box.fill("a long message\n" * 30)
+    in_view(visitor)
+
+
+def test_it_works_embedded_in_another_site_with_third_party_storage_blocked(visit, elsewhere):
+    visitor = visit(within=elsewhere.url, width=700, height=500)
+    in_view(visitor)
+    visitor.ask("hello")
+    expect(visitor.quiet).to_have_text(QUIET)
+    visitor.choose("model", "Parrot")
+    visitor.ask("A line.\n\n" * 25)
+    visitor.tab.frames[1].evaluate("scrollTo(0, 0)")
+    in_view(visitor)
+    with visitor.context.new_page() as bare:
+        bare.goto(f"{elsewhere.url}/bare")
+        with pytest.raises(Error, match="Access is denied"):
+            bare.frames[1].evaluate("localStorage.length")
+
+
+CONTRAST = """(e) => {
+    const parts = (c) => c.match(/[\\d.]+/g).map(Number);
+    const linear = (v) => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
+    const light = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
+    let behind = e;
+    while (behind && (parts(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
+    const [a, b] = [light(parts(getComputedStyle(e).color)), light(parts(getComputedStyle(behind).backgroundColor))];
+    return {contrast: (Math.max(a, b) + .05) / (Math.min(a, b) + .05), behind: b};
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_are_followed_and_readable(visit, scheme):
+    visitor = visit(scheme=scheme)
+    visitor.choose("model", "Parrot")
+    visitor.ask("hello")
+    shown = [
+        visitor.answer.locator("p"),
+        visitor.quiet,
+        visitor.questions.locator("p"),
+        visitor.setting("model").locator(".info-text"),
+        visitor.page.locator("#title p"),
+    ]
+    for text in shown:
+        seen = text.evaluate(CONTRAST)
+        assert seen["contrast"] >= 4.5, text
+        assert (seen["behind"] > 0.5) == (scheme == "light")
