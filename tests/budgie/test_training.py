@@ -1,0 +1,90 @@
+"""A training of a few seconds learns, exports a folder that stock transformers loads, and can be resumed."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from parley.budgie import WEIGHTS, batches, train
+from parley.budgie.muon import Muon, orthogonalise
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    monkeypatch.setattr(batches, "CHUNK", 300)  # so that the first batch is there at once
+    AutoTokenizer.from_pretrained(WEIGHTS).save_pretrained(tmp_path / "tokenizer")
+    return tmp_path
+
+
+def run(monkeypatch, work, seconds, *options):
+    """The command line; gives the lines of progress so far."""
+    command = ["train", "--work", str(work), "--minutes", str(seconds / 60), "--batch", "256", "--threads", "1"]
+    monkeypatch.setattr("sys.argv", command + list(options))
+    train.main()
+    return [json.loads(line) for line in (work / "progress.jsonl").read_text().splitlines()]
+
+
+def test_it_learns_exports_and_resumes(monkeypatch, work):
+    first, *_, last = run(monkeypatch, work, 8, "--draft")
+    assert first["step"] == 1
+    assert last["step"] > 10
+    assert last["loss"] < first["loss"] - 0.2
+
+    model, info = AutoModelForCausalLM.from_pretrained(work / "last", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(work / "last")
+    text = tokenizer.apply_chat_template([{"role": "user", "content": "hi"}], return_tensors="pt", return_dict=True)
+    assert model.generate(**text, max_new_tokens=3).shape[1] > text["input_ids"].shape[1]
+
+    before = model.state_dict()
+    resumed = run(monkeypatch, work, last["seconds"] + 5, "--draft", "--resume")[-1]
+    assert resumed["step"] > last["step"] and resumed["tokens"] > last["tokens"]
+    assert resumed["loss"] < last["loss"]
+    after = AutoModelForCausalLM.from_pretrained(work / "last").state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_saved_comes_back(work, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
+    one, two = (train.Run(train.new_model("draft", tokenizer), seconds=60) for _ in range(2))
+    batch = next(batches.batches(tokenizer, 1, 512))
+    one.step(batch)
+    one.save(tmp_path / "state.pt")
+    two.resume(tmp_path / "state.pt")
+    assert two.progress == one.progress
+    for run in (one, two):
+        run.step(batch)
+    assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
+
+
+def test_export_leaves_the_card_alone(work):
+    tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
+    folder = work / "out"
+    folder.mkdir()
+    (folder / "README.md").write_text("the card")
+    train.export(train.new_model("draft", tokenizer), tokenizer, folder)
+    assert (folder / "README.md").read_text() == "the card"
+    needed = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
+    assert needed <= {file.name for file in folder.iterdir()}
+
+
+@pytest.mark.parametrize("shape", [(8, 64), (64, 8)])
+def test_muon_makes_all_singular_values_alike(shape):
+    torch.manual_seed(0)
+    values = torch.linalg.svdvals(
+        orthogonalise(torch.randn(1, *shape) @ torch.diag(torch.logspace(0, 1, shape[1])))[0]
+    )
+    assert values.max() < 1.3 and values.min() > 0.5
+
+
+def test_muon_walks_downhill():
+    torch.manual_seed(0)
+    matrix, goal = torch.nn.Parameter(torch.zeros(6, 4)), torch.randn(6, 4)
+    muon, losses = Muon([matrix], lr=0.05), []
+    for _ in range(60):
+        losses.append(torch.nn.functional.mse_loss(matrix, goal))
+        losses[-1].backward()
+        muon.step()
+        muon.zero_grad()
+    assert losses[-1] < losses[0] / 10
