@@ -51,6 +51,7 @@ with gr.Blocks(title=page.TITLE, fill_height=True) as demo:
         )
     controls.connect(inputs)
     api.add_endpoints()
+demo.queue(max_size=None, api_open=False)  # visitors wait in a line of our own, which tells them their place
 
 if __name__ == "__main__":
-    demo.queue(max_size=None, api_open=False).launch(**page.LAUNCH)
+    demo.launch(**page.LAUNCH)
