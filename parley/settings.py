@@ -25,6 +25,7 @@ class Option:
     step: float | None = None
     lines: int = 1
     optional: bool = False  # None is a value of its own
+    choices: tuple[str, ...] = ()  # for text: all that it may be
 
 
 def option(default: Any, label: str, help: str, **rest: Any) -> Any:
@@ -63,6 +64,80 @@ class Settings:
         high=1.0,
         step=0.01,
     )
+    typical_p: float = option(
+        1.0,
+        "Typical-p",
+        "Keep the tokens whose surprise is nearest to the expected one, up to this much probability; 1 keeps all.",
+        low=0.05,
+        high=1.0,
+        step=0.01,
+    )
+    top_n_sigma: float = option(
+        0.0,
+        "Top-n-sigma",
+        "Keep tokens within so many standard deviations of the highest logit; 0 keeps all.",
+        low=0.0,
+        high=10.0,
+        step=0.1,
+    )
+    top_h: float = option(
+        0.0,
+        "Top-h",
+        "Keep the likeliest tokens up to this share of the distribution's entropy; 0 keeps all.",
+        low=0.0,
+        high=1.0,
+        step=0.01,
+    )
+    epsilon_cutoff: float = option(
+        0.0, "Epsilon cutoff", "Drop tokens less likely than this; 0 drops none.", low=0.0, high=0.1, step=0.0005
+    )
+    eta_cutoff: float = option(
+        0.0,
+        "Eta cutoff",
+        "Drop tokens less likely than this, or than a bound that falls with entropy; 0 drops none.",
+        low=0.0,
+        high=0.1,
+        step=0.0005,
+    )
+    num_beams: int = option(4, "Beams", "How many hypotheses are kept.", low=2, high=8, step=1)
+    length_penalty: float = option(
+        1.0, "Length penalty", "Above 0 favours long hypotheses, below 0 short ones.", low=-2.0, high=2.0, step=0.1
+    )
+    beam_groups: int = option(
+        2, "Groups", "How many groups of beams choose one after the other.", low=2, high=4, step=1
+    )
+    beams_per_group: int = option(2, "Beams a group", "How many hypotheses each group keeps.", low=1, high=4, step=1)
+    diversity_penalty: float = option(
+        0.5,
+        "Diversity penalty",
+        "What a token loses, in nats, for each beam of an earlier group that has just taken it.",
+        low=0.0,
+        high=5.0,
+        step=0.1,
+    )
+    force_words: str = option(
+        "", "Words that must occur", "Words or phrases that the answer must have, one a line.", high=200, lines=2
+    )
+    penalty_alpha: float = option(
+        0.6, "Penalty alpha", "How much a token loses for repeating what was said.", low=0.0, high=1.0, step=0.05
+    )
+    candidates: int = option(4, "Candidates", "How many of the likeliest tokens are tried.", low=2, high=20, step=1)
+    dola_layers: str = option(
+        "high",
+        "Early layers",
+        "Compare with the lower or the upper half of the layers.",
+        high=4,
+        choices=("low", "high"),
+    )
+    draft_tokens: int = option(
+        5, "Draft tokens", "How many tokens are guessed ahead at a time.", low=1, high=20, step=1
+    )
+    matching_ngram: int = option(
+        2, "Matching tokens", "At most so many last tokens are looked for in the prompt.", low=1, high=5, step=1
+    )
+    exit_layer: int = option(
+        2, "Exit after layer", "The guesses come from the model's first so many layers.", low=1, high=200, step=1
+    )
     repetition_penalty: float = option(
         1.0,
         "Repetition penalty",
@@ -70,6 +145,9 @@ class Settings:
         low=1.0,
         high=2.0,
         step=0.01,
+    )
+    no_repeat_ngram_size: int = option(
+        0, "No-repeat n-gram", "No so many tokens in a row occur twice; 0 allows all.", low=0, high=10, step=1
     )
     max_new_tokens: int = option(
         512, "Max new tokens", "The answer ends after at most this many tokens.", low=1, high=4096, step=1
@@ -96,7 +174,7 @@ class Settings:
         checked = {name: _checked(o, given.get(name, fallback[name])) for name, o in OPTIONS.items()}
         settings = cls(**checked)
         strategies.find(settings.strategy)
-        _ = settings.stop_strings
+        _ = settings.stop_strings, settings.forced_words
         return settings
 
     @property
@@ -105,6 +183,14 @@ class Settings:
         found = tuple(line.replace("\\n", "\n").replace("\\t", "\t") for line in self.stop.splitlines() if line)
         if len(found) > 8 or any(len(text) > 50 for text in found):
             raise BadSetting("Give at most 8 stop strings of at most 50 characters each, one a line.")
+        return found
+
+    @property
+    def forced_words(self) -> tuple[str, ...]:
+        """The lines of `force_words`, at most 5."""
+        found = tuple(line.strip() for line in self.force_words.splitlines() if line.strip())
+        if len(found) > 5:
+            raise BadSetting("Give at most 5 words or phrases that must occur, one a line.")
         return found
 
 
@@ -120,6 +206,8 @@ def _checked(o: Option, value: Any) -> Any:
             raise BadSetting(f"{o.label} must be text.")
         if o.high is not None and len(value) > o.high:
             raise BadSetting(f"{o.label} may have at most {o.high:g} characters; this one has {len(value)}.")
+        if o.choices and value not in o.choices:
+            raise BadSetting(f"{o.label} must be one of {', '.join(o.choices)}; {value[:40]!r} is not.")
         return value
     if o.kind is bool:
         if not isinstance(value, bool):

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
 
 from parley.answer_text import CLOSE, OPEN, AnswerText
-from parley.engines.base import Delta, FinishReason
+from parley.engines.base import Beam, Delta, FinishReason
+from parley.strategies.beams import Hypothesis
 
 FLUSH = 0.05  # seconds: pieces reach the reader at most this often
 HEARTBEAT = 0.25  # seconds: at least this often the reader gets something, so that it can be closed
@@ -77,15 +79,22 @@ class AnswerStreamer(TextIteratorStreamer):
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, prompt_ids: Sequence[int], text: AnswerText, brake: Brake
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt_ids: Sequence[int],
+        new_text: Callable[[], AnswerText],
+        brake: Brake,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
         self.ids: list[int] = []  # every generated token, the closing one included
         self.first_piece: float | None = None  # time.monotonic() of the first text or thought
-        self._decode = DecodeStream(ids=list(prompt_ids[-8:]), skip_special_tokens=True)
+        self.drafted = self.accepted = 0  # guesses of speculative decoding
+        self._tail = list(prompt_ids[-8:])
+        self._decode = DecodeStream(ids=self._tail, skip_special_tokens=True)
         specials = {tokenizer.convert_tokens_to_ids(mark): mark for mark in (OPEN, CLOSE)}
         self._marks = {i: mark for i, mark in specials.items() if i in tokenizer.all_special_ids}
-        self._text = text
+        self._new_text = new_text
+        self._text = new_text()
         self._brake = brake
 
     def put(self, value: torch.Tensor) -> None:
@@ -93,11 +102,37 @@ class AnswerStreamer(TextIteratorStreamer):
         if self.next_tokens_are_prompt:
             self.next_tokens_are_prompt = False
             return
+        self.take(value)
+
+    def take(self, value: torch.Tensor) -> None:
+        """Takes generated token ids of shape (n,) or (1, n)."""
         for token in value.flatten().tolist():
             self.ids.append(token)
-            piece = self._marks.get(token) or self._decode.step(self.tokenizer.backend_tokenizer, token)
-            if piece:
+            if piece := self._piece(self._decode, token):
                 self.on_finalized_text(piece)
+
+    def show(self, hypotheses: Sequence[Hypothesis]) -> None:
+        """Takes what a beam search considers, the best first; its text replaces all that was shown before."""
+        self.ids = hypotheses[0].ids.tolist()
+        self.first_piece = self.first_piece or time.monotonic()
+        text, thought, stopped = self._read(self.ids)
+        if stopped:
+            self._brake.stop_string = True
+        beams = tuple(Beam(self._read(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
+        self.text_queue.put(Delta(text=text, thought=thought, replaces=True, beams=beams))
+
+    def count_guess(self, drafted: int, accepted: int) -> None:
+        """Takes how many tokens one step of speculative decoding guessed, and how many were right."""
+        self.drafted, self.accepted = self.drafted + drafted, self.accepted + accepted
+
+    def _piece(self, decode: DecodeStream, token: int) -> str | None:
+        return self._marks.get(token) or decode.step(self.tokenizer.backend_tokenizer, token)
+
+    def _read(self, ids: Sequence[int]) -> tuple[str, str, bool]:
+        """Text and thought of a whole answer, and whether a stop string ends it."""
+        decode, reader = DecodeStream(ids=self._tail, skip_special_tokens=True), self._new_text()
+        text, thought = reader.feed("".join(self._piece(decode, token) or "" for token in ids), last=True)
+        return text, thought, reader.stopped
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Queues what of `text` may be shown."""
@@ -125,7 +160,11 @@ class AnswerStreamer(TextIteratorStreamer):
             except queue.Empty:
                 item = None
             if isinstance(item, Delta):
-                pending = Delta(pending.text + item.text, pending.thought + item.thought)
+                pending = (
+                    item
+                    if item.replaces
+                    else replace(pending, text=pending.text + item.text, thought=pending.thought + item.thought)
+                )
                 if time.monotonic() < flushed + FLUSH:
                     continue
             if item is None or pending != Delta():

@@ -62,7 +62,7 @@ def test_beam_sampling_can_be_watched_and_repeats_with_its_seed(answer):
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_contrastive_search_without_a_penalty_is_greedy(answer, question):
-    loop = {"custom_generate": contrastive, "on_token": nothing, "top_k": 4}
+    loop = {"custom_generate": contrastive, "on_token": nothing, "candidates": 4}
     assert answer(question, penalty_alpha=0.0, **loop) == answer(question)
 
 
@@ -77,7 +77,7 @@ def test_contrastive_search_with_nothing_but_the_penalty_takes_what_is_least_lik
             states = torch.nn.functional.normalize(model(ids, output_hidden_states=True).hidden_states[-1][0], dim=-1)
             similar.append(float((states[:-1] @ states[-1]).max()))
     expected = int(candidates[similar.index(min(similar))])
-    loop = {"custom_generate": contrastive, "on_token": nothing, "top_k": 5, "penalty_alpha": 1.0}
+    loop = {"custom_generate": contrastive, "on_token": nothing, "candidates": 5, "penalty_alpha": 1.0}
     assert answer(QUESTIONS[0], max_new_tokens=1, **loop) == [expected]
 
 
@@ -108,14 +108,14 @@ def test_dola_streams_every_token_that_it_returns(answer):
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_one_group_is_a_plain_beam_search(answer, question):
-    groups = {"num_beam_groups": 1, "diversity_penalty": 0.0}
+    groups = {"beam_groups": 1, "diversity_penalty": 0.0}
     loop = {"custom_generate": diverse_beams, "on_beams": nothing}
     assert answer(question, num_beams=4, **groups, **loop) == answer(question, num_beams=4)
 
 
 def test_groups_begin_differently_when_they_are_told_to(answer):
     steps = []
-    groups = {"num_beams": 4, "num_beam_groups": 4, "diversity_penalty": 100.0}
+    groups = {"num_beams": 4, "beam_groups": 4, "diversity_penalty": 100.0}
     answer(QUESTIONS[0], **groups, custom_generate=diverse_beams, on_beams=steps.append)
     assert len({int(h.ids[0]) for h in steps[0]}) == 4
 

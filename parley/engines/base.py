@@ -22,6 +22,8 @@ class Usage:
     new_tokens: int
     first_piece: float | None  # None: nothing was generated
     seconds: float
+    drafted: int = 0  # tokens that were guessed ahead, and how many of them the model accepted
+    accepted: int = 0
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -32,11 +34,26 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class Beam:
+    """One hypothesis of a beam search."""
+
+    text: str
+    score: float  # log probability in nats, divided by the length to the power of the length penalty
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new since the last one. A delta with nothing in it is a heartbeat. The last one has a finish reason."""
+    """What is new since the last one. A delta with nothing in it is a heartbeat. The last one has a finish reason.
+
+    Its text and thought are to be added to those before; with `replaces` they are the whole answer so far, for the
+    best hypothesis of a beam search may change its mind.
+    """
 
     text: str = ""
     thought: str = ""
+    replaces: bool = False
+    beams: tuple[Beam, ...] = ()  # what a beam search considers now, the best first
     status: str = ""  # what is happening now, shown until something else is
     notices: tuple[str, ...] = ()  # what the reader should know of this answer
     finish: FinishReason | None = None
@@ -50,6 +67,7 @@ class Answer:
 
     text: str = ""
     thought: str = ""
+    beams: tuple[Beam, ...] = ()
     status: str = ""
     notices: tuple[str, ...] = field(default=())
     finish: FinishReason | None = None
@@ -60,8 +78,9 @@ class Answer:
         said = delta.text or delta.thought
         return replace(
             self,
-            text=self.text + delta.text,
-            thought=self.thought + delta.thought,
+            text=delta.text if delta.replaces else self.text + delta.text,
+            thought=delta.thought if delta.replaces else self.thought + delta.thought,
+            beams=delta.beams or self.beams,
             status=delta.status or ("" if said else self.status),
             notices=self.notices + delta.notices,
             finish=delta.finish or self.finish,

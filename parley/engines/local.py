@@ -1,6 +1,7 @@
 """The engine for a transformers model in this process: chat template, context window, `generate`, streamer."""
 
 import bisect
+import functools
 import random
 import threading
 import time
@@ -10,10 +11,11 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from transformers import GenerationConfig, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from parley import strategies, streaming
 from parley.answer_text import OPEN, AnswerText
+from parley.engines import decoding
 from parley.engines.base import Delta, FinishReason, Usage
 from parley.engines.loading import Loaded
 from parley.errors import BadConversation, BadSetting
@@ -51,8 +53,9 @@ class LocalEngine:
         limit = min(settings.max_new_tokens, room)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         brake = streaming.Brake(cancel, self._seconds)
-        text = AnswerText(settings.stop_strings, in_thought=prompt.pre_opened)
-        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), text, brake)
+        new_text = functools.partial(AnswerText, settings.stop_strings, in_thought=prompt.pre_opened)
+        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), new_text, brake)
+        plan = decoding.arguments(self.loaded, settings, limit, streamer)
 
         def work() -> None:
             while not _generating.acquire(timeout=streaming.FLUSH):
@@ -60,7 +63,7 @@ class LocalEngine:
                     return
             try:
                 torch.manual_seed(seed)
-                self._generate(prompt, settings, limit, streamer, brake)
+                self._generate(prompt, plan, brake)
             finally:
                 _generating.release()
 
@@ -70,7 +73,8 @@ class LocalEngine:
         yield from streaming.run(work, streamer, brake, cancel)
         finish = brake.reason or self._natural_end(streamer.ids, limit, settings)
         first = None if streamer.first_piece is None else streamer.first_piece - began
-        usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, time.monotonic() - began)
+        guesses = streamer.drafted, streamer.accepted
+        usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, time.monotonic() - began, *guesses)
         yield Delta(finish=finish, usage=usage, seed=seed if strategies.find(settings.strategy).samples else None)
 
     def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
@@ -78,47 +82,15 @@ class LocalEngine:
             return "end"
         return "length" if limit == settings.max_new_tokens else "context"
 
-    def _generate(
-        self,
-        prompt: Prompt,
-        settings: Settings,
-        limit: int,
-        streamer: streaming.AnswerStreamer,
-        brake: streaming.Brake,
-    ) -> None:
+    def _generate(self, prompt: Prompt, plan: dict[str, Any], brake: streaming.Brake) -> None:
         device = self.loaded.model.device
         with torch.inference_mode():
             self.loaded.model.generate(
                 prompt.ids.to(device),
                 attention_mask=torch.ones_like(prompt.ids, device=device),
-                generation_config=self._config(settings, limit),
-                streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
+                **plan,
             )
-
-    def _config(self, settings: Settings, limit: int) -> GenerationConfig:
-        """Everything that decides how the next token is chosen; nothing is left to a default of the library."""
-        neutral = {
-            "do_sample": False,
-            "temperature": None,
-            "top_p": None,
-            "top_k": None,
-            "min_p": None,
-            "num_beams": 1,
-        }
-        chosen: dict[str, Any] = {}
-        if strategies.find(settings.strategy).samples:
-            chosen = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p}
-            chosen |= {"top_k": settings.top_k, "min_p": settings.min_p or None}
-        own = self.loaded.model.generation_config
-        return GenerationConfig(
-            **(neutral | chosen),
-            repetition_penalty=settings.repetition_penalty,
-            max_new_tokens=limit,
-            eos_token_id=own.eos_token_id,
-            pad_token_id=own.pad_token_id,
-            bos_token_id=own.bos_token_id,
-        )
 
     def _prompt(self, messages: Sequence[Message], settings: Settings) -> Prompt:
         """The newest part of the conversation that leaves room for an answer, rendered."""

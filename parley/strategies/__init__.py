@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from parley.errors import BadSetting
 
-EVERYWHERE = ("repetition_penalty", "max_new_tokens", "stop")  # settings that every strategy uses
+EVERYWHERE = ("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop")  # what every strategy uses
+TRUNCATION = ("top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "top_h", "epsilon_cutoff", "eta_cutoff")
+BEAMS = ("num_beams", "length_penalty")
+DOCS = "https://huggingface.co/docs/transformers/generation_strategies"
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,8 @@ class Strategy:
     source: str  # paper or page
     settings: tuple[str, ...] = ()  # names of the fields of `Settings` that it uses beyond `EVERYWHERE`
     samples: bool = False  # whether it draws random numbers
+    runs: str = "tokens"  # the row of `engines.decoding.RUNS` that runs it
+    croppable: bool = False  # it takes tokens back, which a model with a state cannot
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -33,7 +38,7 @@ STRATEGIES: dict[str, Strategy] = {
             label="Greedy",
             summary="Always takes the most likely next token.",
             when="For short, factual answers, and when the same question should give the same answer.",
-            source="https://huggingface.co/docs/transformers/generation_strategies#greedy-search",
+            source=f"{DOCS}#greedy-search",
         ),
         Strategy(
             name="sampling",
@@ -41,8 +46,83 @@ STRATEGIES: dict[str, Strategy] = {
             summary="Draws the next token at random, weighted by the model's probabilities.",
             when="For conversation and for stories, where variety reads better than certainty.",
             source="https://arxiv.org/abs/1904.09751",
-            settings=("temperature", "top_p", "top_k", "min_p"),
+            settings=("temperature", *TRUNCATION),
             samples=True,
+        ),
+        Strategy(
+            name="beams",
+            label="Beam search",
+            summary="Keeps several hypotheses and returns the one that is most likely as a whole.",
+            when="For translations and summaries, where the best sentence may begin with an unlikely word.",
+            source=f"{DOCS}#beam-search",
+            settings=BEAMS,
+            runs="live_beams",
+        ),
+        Strategy(
+            name="beam_sampling",
+            label="Beam-search sampling",
+            summary="Keeps several hypotheses whose continuations are drawn at random.",
+            when="For answers that are likely as a whole and yet differ from run to run.",
+            source=f"{DOCS}#beam-search",
+            settings=("temperature", *TRUNCATION, *BEAMS),
+            samples=True,
+            runs="live_beams",
+        ),
+        Strategy(
+            name="diverse_beams",
+            label="Diverse beam search",
+            summary="Searches with groups of beams that are kept from saying the same.",
+            when="To see alternatives that differ in more than their last words.",
+            source="https://arxiv.org/abs/1610.02424",
+            settings=("beam_groups", "beams_per_group", "diversity_penalty", "length_penalty"),
+            runs="diverse_beams",
+        ),
+        Strategy(
+            name="constrained_beams",
+            label="Constrained beam search",
+            summary="Searches for the most likely answer that has certain words.",
+            when="When a name or a term has to occur in the answer.",
+            source="https://arxiv.org/abs/1804.06609",
+            settings=("force_words", *BEAMS),
+            runs="constrained_beams",
+        ),
+        Strategy(
+            name="contrastive",
+            label="Contrastive search",
+            summary="Takes, of the likeliest tokens, the one that repeats least what was said.",
+            when="For long answers that should neither repeat themselves nor wander off.",
+            source="https://arxiv.org/abs/2202.06417",
+            settings=("penalty_alpha", "candidates"),
+            runs="contrastive",
+        ),
+        Strategy(
+            name="dola",
+            label="DoLa",
+            summary="Takes the token whose probability grows most between an early layer and the last.",
+            when="For facts: what late layers add is more often knowledge than habit.",
+            source="https://arxiv.org/abs/2309.03883",
+            settings=("dola_layers",),
+            runs="dola",
+        ),
+        Strategy(
+            name="prompt_lookup",
+            label="Prompt lookup",
+            summary="Guesses that the answer goes on like a passage of the prompt, and checks several tokens at once.",
+            when="For the text of greedy search, sooner, where the answer quotes the conversation.",
+            source="https://huggingface.co/docs/transformers/assisted_decoding#prompt-lookup-decoding",
+            settings=("draft_tokens", "matching_ngram"),
+            runs="speculative",
+            croppable=True,
+        ),
+        Strategy(
+            name="early_exit",
+            label="Self-speculative early exit",
+            summary="Guesses with the model's first layers and checks several tokens at once with all of them.",
+            when="For the text of greedy search, sooner, with models that were trained to exit early.",
+            source="https://arxiv.org/abs/2404.16710",
+            settings=("exit_layer", "draft_tokens"),
+            runs="speculative",
+            croppable=True,
         ),
     )
 }

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import GenerationConfig
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Finished:
     def full_of_better_than(self, attainable: float) -> bool:
         """Whether there are enough, and all at least as good as what can still be attained."""
         return len(self.hypotheses) == self._most and self.hypotheses[0].score >= attainable
+
+
+def end_tokens(config: GenerationConfig) -> set[int]:
+    """The tokens that end an answer, of a configuration that `generate` has prepared; none for one that never ends."""
+    return set() if config._eos_token_tensor is None else set(config._eos_token_tensor.tolist())
 
 
 def ranked(finished: Sequence[Hypothesis], running: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive
+from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, end_tokens
 
 Phrase = tuple[int, ...]  # the tokens of one word or phrase that must occur, at least one
 
@@ -119,7 +119,7 @@ class Search:
         self.finished = Finished(config.num_beams, config.length_penalty)
         self.over = False
         self._count = config.num_beams
-        self._ends = set(config._eos_token_tensor.tolist())
+        self._ends = end_tokens(config)
         self._start = Progress(tuple(phrases))
         self._longest = max(map(len, phrases))
 

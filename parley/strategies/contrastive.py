@@ -18,15 +18,17 @@ def contrastive(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    penalty_alpha: float,
+    candidates: int,
     on_token: Callable[[torch.Tensor], None],
     **inputs: Any,
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    Each of the `top_k` likeliest tokens is tried in one forward pass; what counts is its probability, by
+    Each of the likeliest `candidates` is tried in one forward pass; what counts is its probability, by
     1 - `penalty_alpha`, less the largest cosine similarity of its hidden state to those before, by `penalty_alpha`.
     """
-    alpha, k = generation_config.penalty_alpha, generation_config.top_k
+    alpha, k = penalty_alpha, candidates
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, ranked
+from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, end_tokens, ranked
 
 
 class Group:
@@ -18,7 +18,7 @@ class Group:
         self.rows = rows  # which rows of the batch are its own
         self.finished = Finished(len(rows), config.length_penalty)
         self.over = False
-        self._ends = set(config._eos_token_tensor.tolist())
+        self._ends = end_tokens(config)
         self._vocabulary = vocabulary
 
     def step(self, ids: torch.Tensor, scores: torch.Tensor) -> tuple[list[int], list[int], list[float]]:
@@ -52,6 +52,8 @@ def diverse_beams(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    beam_groups: int,
+    diversity_penalty: float,
     on_beams: OnBeams,
     **inputs: Any,
 ) -> torch.Tensor:
@@ -65,7 +67,7 @@ def diverse_beams(
     inputs.pop("synced_gpus", None)
     outputs = model._prefill(input_ids, config, inputs)
     vocabulary = outputs.logits.shape[-1]
-    rows = torch.arange(beams, device=device).view(config.num_beam_groups, -1)
+    rows = torch.arange(beams, device=device).view(beam_groups, -1)
     groups = [Group(each, config, vocabulary) for each in rows]
     sums = torch.full((beams,), -1e9, device=device)
     sums[rows[:, 0]] = 0.0
@@ -80,7 +82,7 @@ def diverse_beams(
                 sums[own] = 0.0
                 continue
             taken = torch.bincount(tokens[: own[0]], minlength=vocabulary)
-            scores = logits_processor(input_ids[own], log_probabilities[own] - config.diversity_penalty * taken)
+            scores = logits_processor(input_ids[own], log_probabilities[own] - diversity_penalty * taken)
             sources, chosen, values = group.step(input_ids[own, prompt:], scores + sums[own, None])
             order[own] = own[torch.tensor(sources, device=device)]
             tokens[own] = torch.tensor(chosen, device=device)

@@ -34,6 +34,7 @@ def dola(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
+    dola_layers: str,
     on_token: Callable[[torch.Tensor], None],
     **inputs: Any,
 ) -> torch.Tensor:
@@ -43,7 +44,7 @@ def dola(
     `dola_layers` is "low" or "high".
     """
     config = model.config.get_text_config()
-    layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, generation_config.dola_layers)
+    layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, dola_layers)
     head = model.get_output_embeddings()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
     outputs = model._prefill(input_ids, generation_config, inputs)

@@ -1,0 +1,89 @@
+"""Speculative decoding as transformers has it, with its guesses counted (Leviathan et al., 2022).
+
+https://arxiv.org/abs/2211.17192. The search is the library's own: a delegate of the model watches where the guesses
+come from, and changes nothing.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import GenerationMixin
+
+
+class Tokens(BaseStreamer):
+    """Hands every accepted token on."""
+
+    def __init__(self, on_token: Callable[[torch.Tensor], None]) -> None:
+        self.put = on_token
+
+    def end(self) -> None:
+        """Nothing is held back."""
+
+
+def speculative(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    on_token: Callable[[torch.Tensor], None],
+    on_guess: Callable[[int, int], None],
+    **inputs: Any,
+) -> torch.Tensor:
+    """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
+
+    `on_guess` takes how many tokens were guessed in a step and how many of them the model accepted.
+    """
+    watched = _Watched(model, on_guess)
+    return GenerationMixin._assisted_decoding(
+        watched,
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        streamer=Tokens(on_token),
+        inputs_tensor=input_ids,
+        **inputs,
+    )
+
+
+class _Watched:
+    """The model for one answer; only the source of the guesses is listened to."""
+
+    def __init__(self, model: PreTrainedModel, on_guess: Callable[[int, int], None]) -> None:
+        self._model, self._on_guess = model, on_guess
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._model(*args, **kwargs)
+
+    def _get_candidate_generator(self, **kwargs: Any) -> Any:
+        source = self._model._get_candidate_generator(**kwargs)
+        return _Counted(source, self._on_guess)
+
+
+class _Counted:
+    """A source of guesses that tells how many it made and how many were accepted."""
+
+    def __init__(self, source: Any, on_guess: Callable[[int, int], None]) -> None:
+        self._source, self._on_guess = source, on_guess
+        self._guessed = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+    def get_candidates(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
+        """Continuations of `input_ids`, shape (1, tokens)."""
+        guesses = self._source.get_candidates(input_ids, *args, **kwargs)
+        self._guessed = guesses[0].shape[1] - input_ids.shape[1]
+        return guesses
+
+    def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
+        """Called after each check, with how many guesses were right."""
+        self._on_guess(self._guessed, int(num_matches))
+        self._source.update_candidate_strategy(input_ids, scores, num_matches)

@@ -1,0 +1,211 @@
+"""Every row of the table of strategies, run by the local engine as Budgie."""
+
+import itertools
+import math
+import threading
+
+import pytest
+import torch
+
+from parley.engines import decoding
+from parley.engines.base import Answer
+from parley.errors import BadSetting
+from parley.messages import build_messages
+from parley.settings import OPTIONS, Settings
+from parley.strategies import STRATEGIES
+from tests.conftest import Passes
+
+ALL = list(STRATEGIES)
+BEAMED = [name for name, row in STRATEGIES.items() if row.runs.endswith("beams")]
+SPECULATIVE = [name for name, row in STRATEGIES.items() if row.runs == "speculative"]
+
+
+def settings(strategy, **values):
+    return Settings.check({"strategy": strategy, "seed": 5, "max_new_tokens": 40, **values})
+
+
+def deltas(engine, chosen, question="Tell me a story about an owl.", cancel=None):
+    return list(engine.stream(build_messages([], question), chosen, cancel or threading.Event()))
+
+
+def answer(engine, chosen, question="Tell me a story about an owl."):
+    return sum(deltas(engine, chosen, question), Answer())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_row_says_what_a_reader_wants_to_know(name):
+    row = STRATEGIES[name]
+    assert row.summary.endswith(".") and row.when.endswith(".") and row.source.startswith("https://")
+    assert set(row.uses) <= set(OPTIONS)
+    assert row.runs in decoding.RUNS
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_streams_and_its_last_text_is_the_answer(budgie, name):
+    made = deltas(budgie, settings(name))
+    answers = [sum(made[: i + 1], Answer()) for i in range(len(made))]
+    texts = list(dict.fromkeys(a.text for a in answers if a.text))
+    assert len(texts) >= 3
+    assert answers[-1].finish in ("end", "length")
+    assert answers[-1].usage.new_tokens > 10
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_equal_seeds_give_equal_text(budgie, name):
+    first, second = (answer(budgie, settings(name)) for _ in range(2))
+    assert first.text == second.text
+    assert first.seed == (5 if STRATEGIES[name].samples else None)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_stop_ends_it_within_one_step_and_keeps_what_there_is(endless, name):
+    cancel = threading.Event()
+    chosen = settings(name, max_new_tokens=900, force_words="lantern")
+    so_far, passes_at_stop = Answer(), None
+    with Passes(endless.loaded.model) as passes:
+        for delta in endless.stream(build_messages([], "Tell me a story."), chosen, cancel):
+            so_far += delta
+            if len(so_far.text) > 20 and not cancel.is_set():
+                cancel.set()
+                passes_at_stop = passes.count
+    assert so_far.finish == "stopped"
+    assert len(so_far.text) > 20
+    assert passes.count - passes_at_stop <= 1 + chosen.draft_tokens * (name in SPECULATIVE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_stop_string_ends_it(budgie, name):
+    whole = answer(budgie, settings(name)).text
+    word = whole.split()[5]
+    cut = answer(budgie, settings(name, stop=word))
+    assert cut.finish == "stop string"
+    assert word not in cut.text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_n_gram_occurs_twice_when_that_is_forbidden(endless, name):
+    made = answer(endless, settings(name, max_new_tokens=90, no_repeat_ngram_size=2))
+    ids = endless.loaded.tokenizer.encode(made.text, add_special_tokens=False)
+    pairs = list(itertools.pairwise(ids))
+    assert len(pairs) - len(set(pairs)) <= 1  # text that is read anew may be cut differently at its ends
+
+
+@pytest.mark.parametrize("name", ["prompt_lookup", "early_exit"])
+@pytest.mark.parametrize(
+    "question", ["Hello, who are you?", "Repeat after me: red tea, red tea, red tea", "Count to 9."]
+)
+def test_speculation_gives_the_text_of_greedy_search(budgie, name, question):
+    fast = answer(budgie, settings(name), question)
+    assert fast.text == answer(budgie, settings("greedy"), question).text
+    assert 0 <= fast.usage.accepted <= fast.usage.drafted
+
+
+def test_guesses_are_counted(budgie):
+    made = answer(budgie, settings("early_exit", exit_layer=5, draft_tokens=3))
+    assert made.usage.drafted >= made.usage.accepted > 0
+
+
+@pytest.mark.parametrize("name", BEAMED)
+def test_beams_are_shown_with_their_scores_the_best_first(budgie, name):
+    made = deltas(budgie, settings(name))
+    tables = [delta.beams for delta in made if delta.beams]
+    assert len(tables) >= 3
+    for delta in made:
+        if delta.beams:
+            assert delta.replaces and delta.text == delta.beams[0].text
+    assert all(math.isfinite(beam.score) and beam.score <= 0 for beams in tables for beam in beams)
+    if name != "constrained_beams":
+        assert all(beams[0].score == max(beam.score for beam in beams) for beams in tables)
+
+
+def test_the_words_that_must_occur_do(budgie):
+    made = answer(
+        budgie, settings("constrained_beams", force_words="lantern", max_new_tokens=80), "Hello, who are you?"
+    )
+    assert "lantern" in made.text
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nothing_of_the_models_own_configuration_or_of_the_librarys_defaults_decides(budgie, name):
+    streamer = Listener()
+    config = decoding.arguments(budgie.loaded, settings(name), 40, streamer)["generation_config"]
+    assert config.do_sample is STRATEGIES[name].samples
+    if not STRATEGIES[name].samples:
+        assert config.temperature is None and config.top_p is None and not config.top_k
+    assert config.max_new_tokens == 40
+
+
+class Listener:
+    """Stands where an answer's streamer stands when nothing is generated."""
+
+    def show(self, hypotheses): ...
+
+    def take(self, tokens): ...
+
+    def count_guess(self, drafted, accepted): ...
+
+
+def kept(engine, **values):
+    """Which of 200 tokens with known logits can still be drawn."""
+    plan = decoding.arguments(
+        engine.loaded, settings("sampling", **({"top_k": 0, "top_p": 1.0} | values)), 40, Listener()
+    )
+    model = engine.loaded.model
+    config, _ = model._prepare_generation_config(plan["generation_config"])
+    model._prepare_special_tokens(config, True, device=model.device, batch_size=1)
+    processors = model._get_logits_processor(
+        generation_config=config, input_ids_seq_length=1, logits_processor=plan["logits_processor"]
+    )
+    scores = processors(torch.tensor([[7]]), LOGITS[None].clone())[0]
+    return {i for i in range(200) if scores[i].isfinite()}
+
+
+LOGITS = torch.linspace(4.0, -4.0, 200)
+P = (LOGITS / 0.7).softmax(-1).double()
+ENTROPY = float(-(P * P.log()).sum())
+
+
+def nucleus(order, mass):
+    """The first tokens of `order` whose probabilities reach `mass`."""
+    total, chosen = 0.0, set()
+    for i in order:
+        if total >= mass:
+            break
+        chosen.add(i)
+        total += float(P[i])
+    return chosen
+
+
+TYPICAL = sorted(range(200), key=lambda i: abs(-math.log(float(P[i])) - ENTROPY))
+SIGMA = (LOGITS / 0.7).std(correction=0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, set(range(200))),
+        ({"top_k": 17}, set(range(17))),
+        ({"top_p": 0.8}, nucleus(range(200), 0.8)),
+        ({"min_p": 0.25}, {i for i in range(200) if P[i] >= 0.25 * P[0]}),
+        ({"typical_p": 0.5}, nucleus(TYPICAL, 0.5)),
+        ({"top_n_sigma": 1.0}, {i for i in range(200) if LOGITS[i] / 0.7 >= LOGITS[0] / 0.7 - SIGMA}),
+        ({"epsilon_cutoff": 0.01}, {i for i in range(200) if P[i] >= 0.01}),
+        (
+            {"eta_cutoff": 0.01},
+            {i for i in range(200) if P[i] >= min(0.01, math.sqrt(0.01) * math.exp(-ENTROPY))},
+        ),
+    ],
+    ids=str,
+)
+def test_a_knob_keeps_the_tokens_that_its_definition_names(budgie, values, expected):
+    assert len(kept(budgie, **values) ^ expected) <= 1  # one token may lie on the edge
+
+
+def test_top_h_keeps_fewer_tokens_the_smaller_it_is(budgie):
+    sizes = [len(kept(budgie, top_h=share)) for share in (0.2, 0.5, 0.9)]
+    assert 0 < sizes[0] < sizes[1] < sizes[2] < 200
+
+
+def test_an_early_exit_past_the_last_layer_is_refused_with_the_layers_there_are(budgie):
+    with pytest.raises(BadSetting, match="has 6 layers, so it can exit after layer 1 to 5, not after 6"):
+        answer(budgie, settings("early_exit", exit_layer=6))
