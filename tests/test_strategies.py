@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from transformers import GenerationConfig, LogitsProcessorList
 
 from parley.engines import decoding
 from parley.engines.base import Answer
@@ -17,7 +18,7 @@ from tests.conftest import Passes
 
 ALL = list(STRATEGIES)
 BEAMED = [name for name, row in STRATEGIES.items() if row.runs.endswith("beams")]
-SPECULATIVE = [name for name, row in STRATEGIES.items() if row.runs == "speculative"]
+SPECULATIVE = [name for name, row in STRATEGIES.items() if row.croppable]
 
 
 def settings(strategy, **values):
@@ -127,34 +128,22 @@ def test_the_words_that_must_occur_do(budgie):
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_of_the_models_own_configuration_or_of_the_librarys_defaults_decides(budgie, name):
-    streamer = Listener()
-    config = decoding.arguments(budgie.loaded, settings(name), 40, streamer)["generation_config"]
+    config = GenerationConfig(**decoding.plan(budgie.loaded, settings(name), 40).config)
     assert config.do_sample is STRATEGIES[name].samples
     if not STRATEGIES[name].samples:
         assert config.temperature is None and config.top_p is None and not config.top_k
     assert config.max_new_tokens == 40
 
 
-class Listener:
-    """Stands where an answer's streamer stands when nothing is generated."""
-
-    def show(self, hypotheses): ...
-
-    def take(self, tokens): ...
-
-    def count_guess(self, drafted, accepted): ...
-
-
 def kept(engine, **values):
     """Which of 200 tokens with known logits can still be drawn."""
-    plan = decoding.arguments(
-        engine.loaded, settings("sampling", **({"top_k": 0, "top_p": 1.0} | values)), 40, Listener()
-    )
+    values = {"top_k": 0, "top_p": 1.0} | values
+    plan = decoding.plan(engine.loaded, settings("sampling", **values), 40)
     model = engine.loaded.model
-    config, _ = model._prepare_generation_config(plan["generation_config"])
+    config, _ = model._prepare_generation_config(GenerationConfig(**plan.config))
     model._prepare_special_tokens(config, True, device=model.device, batch_size=1)
     processors = model._get_logits_processor(
-        generation_config=config, input_ids_seq_length=1, logits_processor=plan["logits_processor"]
+        generation_config=config, input_ids_seq_length=1, logits_processor=LogitsProcessorList(plan.processors)
     )
     scores = processors(torch.tensor([[7]]), LOGITS[None].clone())[0]
     return {i for i in range(200) if scores[i].isfinite()}
@@ -195,7 +184,7 @@ SIGMA = (LOGITS / 0.7).std(correction=0)
             {i for i in range(200) if P[i] >= min(0.01, math.sqrt(0.01) * math.exp(-ENTROPY))},
         ),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_knob_keeps_the_tokens_that_its_definition_names(budgie, values, expected):
     assert len(kept(budgie, **values) ^ expected) <= 1  # one token may lie on the edge

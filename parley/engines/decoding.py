@@ -1,15 +1,17 @@
 """How each strategy is run: from checked settings to the arguments of `generate`, with nothing left to a default."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedTokenizerBase
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from parley import strategies
 from parley.engines.loading import Loaded
 from parley.errors import BadSetting
 from parley.settings import Settings
-from parley.strategies.constrained_beams import Phrase, constrained_beams
+from parley.strategies.constrained_beams import constrained_beams
 from parley.strategies.contrastive import contrastive
 from parley.strategies.diverse_beams import diverse_beams
 from parley.strategies.dola import dola
@@ -38,10 +40,31 @@ OFF = {"min_p": 0.0, "top_h": 0.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "no
 COPIED = {*NEUTRAL, "repetition_penalty"}
 
 
-def arguments(loaded: Loaded, settings: Settings, limit: int, streamer: AnswerStreamer) -> dict[str, Any]:
-    """The keyword arguments for `generate`, all but the prompt and the stopping criteria.
+@dataclass(frozen=True)
+class Plan:
+    """What `generate` is called with, but for the prompt, the seed and what only watches."""
 
-    `limit`: the most new tokens. The answer goes to `streamer`. Raises `BadSetting` for what this model cannot do.
+    config: dict[str, Any]  # fields of a GenerationConfig, all plain data
+    loop: Callable[..., torch.Tensor] | None = None  # one of ours, for `custom_generate`
+    options: dict[str, Any] = field(default_factory=dict)  # its own arguments, plain data
+    processors: tuple[LogitsProcessor, ...] = ()
+
+    def arguments(self, streamer: AnswerStreamer) -> dict[str, Any]:
+        """The keyword arguments for `generate`; what it makes goes to `streamer`."""
+        listeners = {"on_token": streamer.take, "on_beams": streamer.show, "on_guess": streamer.count_guess}
+        heard = {name: listeners[name] for name in LISTENERS.get(self.loop, ())}
+        return {
+            "generation_config": GenerationConfig(**self.config),
+            "logits_processor": LogitsProcessorList(self.processors),
+            **({"custom_generate": self.loop, **heard} if self.loop else {"streamer": streamer}),
+            **self.options,
+        }
+
+
+def plan(loaded: Loaded, settings: Settings, limit: int) -> Plan:
+    """How this model runs the strategy of these settings, for at most `limit` new tokens.
+
+    Raises `BadSetting` for what it cannot do.
     """
     row = strategies.find(settings.strategy)
     if row.croppable and getattr(loaded.model, "_is_stateful", False):
@@ -50,79 +73,66 @@ def arguments(loaded: Loaded, settings: Settings, limit: int, streamer: AnswerSt
             "Choose another strategy."
         )
     own = loaded.model.generation_config
-    config = NEUTRAL | {"do_sample": row.samples}
+    config = NEUTRAL | {"do_sample": row.samples, "max_new_tokens": limit}
+    config |= {"eos_token_id": own.eos_token_id, "pad_token_id": own.pad_token_id, "bos_token_id": own.bos_token_id}
     for name in row.uses:
         value = getattr(settings, name)
         if name in COPIED and OFF.get(name) != value:
             config[name] = value
-    changes, extra = RUNS[row.runs](loaded, settings, streamer)
-    processors = [TopNSigma(settings.top_n_sigma)] if "top_n_sigma" in row.uses and settings.top_n_sigma else []
-    return {
-        "generation_config": GenerationConfig(
-            **(config | changes),
-            max_new_tokens=limit,
-            eos_token_id=own.eos_token_id,
-            pad_token_id=own.pad_token_id,
-            bos_token_id=own.bos_token_id,
-        ),
-        "logits_processor": LogitsProcessorList(processors),
-        **extra,
-    }
+    sigma = settings.top_n_sigma if "top_n_sigma" in row.uses else 0
+    return RUNS[row.runs](loaded, settings, Plan(config, processors=(TopNSigma(sigma),) if sigma else ()))
 
 
-Run = Callable[[Loaded, Settings, AnswerStreamer], tuple[dict[str, Any], dict[str, Any]]]
+Run = Callable[[Loaded, Settings, Plan], Plan]
 
 
-def _tokens(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
-    return {}, {"streamer": streamer}
+def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    return plain
 
 
-def _live_beams(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
-    return {}, {"custom_generate": live_beams, "on_beams": streamer.show}
+def _live_beams(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    return replace(plain, loop=live_beams)
 
 
-def _diverse_beams(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
+def _diverse_beams(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    config = plain.config | {"num_beams": settings.beam_groups * settings.beams_per_group}
     options = {"beam_groups": settings.beam_groups, "diversity_penalty": settings.diversity_penalty}
-    beams = settings.beam_groups * settings.beams_per_group
-    return {"num_beams": beams}, {"custom_generate": diverse_beams, "on_beams": streamer.show, **options}
+    return replace(plain, config=config, loop=diverse_beams, options=options)
 
 
-def _constrained_beams(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
-    if not settings.forced_words:
-        return _live_beams(loaded, settings, streamer)
-    phrases = [_phrase(loaded.tokenizer, word) for word in settings.forced_words]
-    return {}, {"custom_generate": constrained_beams, "on_beams": streamer.show, "phrases": phrases}
+def _constrained_beams(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    # A word is taken as it stands within a sentence, after a space.
+    encode = loaded.tokenizer.encode
+    phrases = [tuple(encode(f" {word}", add_special_tokens=False)) for word in settings.forced_words]
+    if not phrases:
+        return replace(plain, loop=live_beams)
+    return replace(plain, loop=constrained_beams, options={"phrases": phrases})
 
 
-def _contrastive(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
+def _contrastive(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
     options = {"penalty_alpha": settings.penalty_alpha, "candidates": settings.candidates}
-    return {}, {"custom_generate": contrastive, "on_token": streamer.take, **options}
+    return replace(plain, loop=contrastive, options=options)
 
 
-def _dola(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
-    return {}, {"custom_generate": dola, "on_token": streamer.take, "dola_layers": settings.dola_layers}
+def _dola(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    return replace(plain, loop=dola, options={"dola_layers": settings.dola_layers})
 
 
-def _speculative(loaded: Loaded, settings: Settings, streamer: AnswerStreamer) -> tuple[dict, dict]:
-    config: dict[str, Any] = {"num_assistant_tokens_schedule": "constant"}
-    if settings.strategy == "prompt_lookup":
-        config["prompt_lookup_num_tokens"] = settings.draft_tokens
-        config["max_matching_ngram_size"] = settings.matching_ngram
-    else:
-        layers = loaded.model.config.get_text_config().num_hidden_layers
-        if settings.exit_layer >= layers:
-            raise BadSetting(
-                f"{loaded.row.label} has {layers} layers, so it can exit after layer 1 to {layers - 1}, "
-                f"not after {settings.exit_layer}."
-            )
-        config["assistant_early_exit"] = settings.exit_layer
-        config["num_assistant_tokens"] = settings.draft_tokens
-    return config, {"custom_generate": speculative, "on_token": streamer.take, "on_guess": streamer.count_guess}
+def _prompt_lookup(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    config = {"prompt_lookup_num_tokens": settings.draft_tokens, "max_matching_ngram_size": settings.matching_ngram}
+    return replace(plain, config=plain.config | config, loop=speculative)
 
 
-def _phrase(tokenizer: PreTrainedTokenizerBase, word: str) -> Phrase:
-    """The tokens of a word as it stands within a sentence."""
-    return tuple(tokenizer.encode(f" {word}", add_special_tokens=False))
+def _early_exit(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    layers = loaded.model.config.get_text_config().num_hidden_layers
+    if settings.exit_layer >= layers:
+        raise BadSetting(
+            f"{loaded.row.label} has {layers} layers, so it can exit after layer 1 to {layers - 1}, "
+            f"not after {settings.exit_layer}."
+        )
+    config = {"assistant_early_exit": settings.exit_layer, "num_assistant_tokens": settings.draft_tokens}
+    config["num_assistant_tokens_schedule"] = "constant"
+    return replace(plain, config=plain.config | config, loop=speculative)
 
 
 RUNS: dict[str, Run] = {
@@ -132,5 +142,14 @@ RUNS: dict[str, Run] = {
     "constrained_beams": _constrained_beams,
     "contrastive": _contrastive,
     "dola": _dola,
-    "speculative": _speculative,
+    "prompt_lookup": _prompt_lookup,
+    "early_exit": _early_exit,
+}
+LISTENERS: dict[Callable | None, tuple[str, ...]] = {
+    live_beams: ("on_beams",),
+    diverse_beams: ("on_beams",),
+    constrained_beams: ("on_beams",),
+    contrastive: ("on_token",),
+    dola: ("on_token",),
+    speculative: ("on_token", "on_guess"),
 }

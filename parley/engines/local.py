@@ -55,7 +55,7 @@ class LocalEngine:
         brake = streaming.Brake(cancel, self._seconds)
         new_text = functools.partial(AnswerText, settings.stop_strings, in_thought=prompt.pre_opened)
         streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), new_text, brake)
-        plan = decoding.arguments(self.loaded, settings, limit, streamer)
+        plan = decoding.plan(self.loaded, settings, limit)
 
         def work() -> None:
             while not _generating.acquire(timeout=streaming.FLUSH):
@@ -63,7 +63,7 @@ class LocalEngine:
                     return
             try:
                 torch.manual_seed(seed)
-                self._generate(prompt, plan, brake)
+                self._generate(prompt, plan.arguments(streamer), brake)
             finally:
                 _generating.release()
 
@@ -82,14 +82,14 @@ class LocalEngine:
             return "end"
         return "length" if limit == settings.max_new_tokens else "context"
 
-    def _generate(self, prompt: Prompt, plan: dict[str, Any], brake: streaming.Brake) -> None:
+    def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake) -> None:
         device = self.loaded.model.device
         with torch.inference_mode():
             self.loaded.model.generate(
                 prompt.ids.to(device),
                 attention_mask=torch.ones_like(prompt.ids, device=device),
                 stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
-                **plan,
+                **arguments,
             )
 
     def _prompt(self, messages: Sequence[Message], settings: Settings) -> Prompt:

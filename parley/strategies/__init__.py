@@ -111,7 +111,7 @@ STRATEGIES: dict[str, Strategy] = {
             when="For the text of greedy search, sooner, where the answer quotes the conversation.",
             source="https://huggingface.co/docs/transformers/assisted_decoding#prompt-lookup-decoding",
             settings=("draft_tokens", "matching_ngram"),
-            runs="speculative",
+            runs="prompt_lookup",
             croppable=True,
         ),
         Strategy(
@@ -121,7 +121,7 @@ STRATEGIES: dict[str, Strategy] = {
             when="For the text of greedy search, sooner, with models that were trained to exit early.",
             source="https://arxiv.org/abs/2404.16710",
             settings=("exit_layer", "draft_tokens"),
-            runs="speculative",
+            runs="early_exit",
             croppable=True,
         ),
     )
