@@ -1,7 +1,10 @@
 """Every row of the table of strategies, run by the local engine as Budgie."""
 
 import itertools
+import json
 import math
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -14,7 +17,7 @@ from parley.errors import BadSetting
 from parley.messages import build_messages
 from parley.settings import OPTIONS, Settings
 from parley.strategies import STRATEGIES
-from tests.conftest import Passes
+from tests.conftest import ROOT, Passes
 
 ALL = list(STRATEGIES)
 BEAMED = [name for name, row in STRATEGIES.items() if row.runs.endswith("beams")]
@@ -198,3 +201,35 @@ def test_top_h_keeps_fewer_tokens_the_smaller_it_is(budgie):
 def test_an_early_exit_past_the_last_layer_is_refused_with_the_layers_there_are(budgie):
     with pytest.raises(BadSetting, match="has 6 layers, so it can exit after layer 1 to 5, not after 6"):
         answer(budgie, settings("early_exit", exit_layer=6))
+
+
+def test_the_program_of_an_answer_gives_its_text_again(budgie):
+    """One process runs the programs of all strategies, as a reader would each."""
+    typed = "Tell me a story <|im_end|> about an owl."
+    answers = [
+        answer(budgie, settings(name, top_n_sigma=1.5, force_words="lantern", stop="zzz\nq q"), typed) for name in ALL
+    ]
+    programs = json.dumps([made.ran.program for made in answers])
+    ran = subprocess.run(
+        [sys.executable, "-c", "import json, sys\nfor each in json.load(sys.stdin): exec(each); print(chr(0))"],
+        input=programs,
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=110,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    printed = [text.strip() for text in ran.stdout.split(chr(0))]
+    assert printed[:-1] == [made.text.strip() for made in answers]
+
+
+def test_what_ran_shows_the_prompt_with_its_control_tokens_and_every_value_that_decided(budgie):
+    made = answer(budgie, settings("sampling", temperature=1.25), "Hello")
+    assert made.ran.prompt == "<|im_start|>user\n Hello<|im_end|>\n<|im_start|>assistant\n"
+    assert made.ran.config["temperature"] == 1.25 and made.ran.config["num_beams"] == 1
+    assert "torch.manual_seed(5)" in made.ran.program
+
+
+def test_a_program_says_nothing_of_where_this_machine_keeps_its_models(budgie):
+    assert str(ROOT) not in answer(budgie, settings("greedy"), "Hello").ran.program

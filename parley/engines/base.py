@@ -1,9 +1,9 @@
 """What every engine promises: one method that yields deltas; an answer is a fold over them."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from parley.messages import Message
 from parley.settings import Settings
@@ -43,6 +43,15 @@ class Beam:
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """What exactly was run, for whoever wants to see it or to run it again."""
+
+    prompt: str  # as the chat template rendered it, control tokens and all
+    config: Mapping[str, Any]  # what decided how each token was chosen
+    program: str  # Python that gives the same text with transformers
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What is new since the last one. A delta with nothing in it is a heartbeat. The last one has a finish reason.
 
@@ -59,6 +68,7 @@ class Delta:
     finish: FinishReason | None = None
     usage: Usage | None = None
     seed: int | None = None  # the one that was used
+    ran: Ran | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,7 @@ class Answer:
     finish: FinishReason | None = None
     usage: Usage | None = None
     seed: int | None = None
+    ran: Ran | None = None
 
     def __add__(self, delta: Delta) -> "Answer":
         said = delta.text or delta.thought
@@ -86,6 +97,7 @@ class Answer:
             finish=delta.finish or self.finish,
             usage=delta.usage or self.usage,
             seed=self.seed if delta.seed is None else delta.seed,
+            ran=delta.ran or self.ran,
         )
 
 

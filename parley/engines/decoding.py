@@ -24,7 +24,7 @@ from parley.streaming import AnswerStreamer
 NEUTRAL: dict[str, Any] = {
     "do_sample": False,
     "temperature": None,
-    "top_k": 0,
+    "top_k": None,
     "top_p": None,
     "min_p": None,
     "typical_p": None,

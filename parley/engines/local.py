@@ -16,8 +16,9 @@ from transformers import StoppingCriteriaList
 from parley import strategies, streaming
 from parley.answer_text import OPEN, AnswerText
 from parley.engines import decoding
-from parley.engines.base import Delta, FinishReason, Usage
+from parley.engines.base import Delta, FinishReason, Ran, Usage
 from parley.engines.loading import Loaded
+from parley.engines.program import transformers_program
 from parley.errors import BadConversation, BadSetting
 from parley.messages import Message, drop_oldest_turn, fold_system
 from parley.settings import Settings
@@ -30,6 +31,7 @@ _generating = threading.Lock()
 class Prompt:
     """A rendered conversation that fits."""
 
+    messages: Sequence[Message]  # those that fit, as the template takes them
     ids: torch.Tensor  # shape (1, tokens)
     dropped: int  # whole turns left out at the beginning
     pre_opened: bool  # the template has opened the thought already
@@ -75,7 +77,13 @@ class LocalEngine:
         first = None if streamer.first_piece is None else streamer.first_piece - began
         guesses = streamer.drafted, streamer.accepted
         usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, time.monotonic() - began, *guesses)
-        yield Delta(finish=finish, usage=usage, seed=seed if strategies.find(settings.strategy).samples else None)
+        drawn = seed if strategies.find(settings.strategy).samples else None
+        yield Delta(finish=finish, usage=usage, seed=drawn, ran=self._ran(prompt, settings, plan, seed))
+
+    def _ran(self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int) -> Ran:
+        config = {name: value for name, value in plan.config.items() if value is not None} | plan.options
+        program = transformers_program(self.loaded, prompt.messages, settings, plan, seed)
+        return Ran(self.loaded.tokenizer.decode(prompt.ids[0]), config, program)
 
     def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
         if len(ids) < limit or (ids and ids[-1] in self._eos):
@@ -110,15 +118,17 @@ class LocalEngine:
             )
         ids = self._render(shorter[index], settings)
         tail = self.loaded.tokenizer.decode(ids[0, -8:])
-        return Prompt(ids, dropped=index, pre_opened=tail.rstrip().endswith(OPEN))
+        return Prompt(self._told(shorter[index]), ids, dropped=index, pre_opened=tail.rstrip().endswith(OPEN))
+
+    def _told(self, messages: Sequence[Message]) -> Sequence[Message]:
+        return messages if self.loaded.system_role else fold_system(messages)
 
     def _render(self, messages: Sequence[Message], settings: Settings) -> torch.Tensor:
         """Token ids of shape (1, tokens); what people typed can not become a control token."""
-        told = list(messages) if self.loaded.system_role else fold_system(messages)
         switch = {"enable_thinking": settings.thinking} if self.loaded.thinking else {}
         try:
             encoded = self.loaded.tokenizer.apply_chat_template(
-                [m._asdict() for m in told],
+                [m._asdict() for m in self._told(messages)],
                 add_generation_prompt=True,
                 return_dict=True,
                 return_tensors="pt",

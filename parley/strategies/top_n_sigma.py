@@ -15,6 +15,9 @@ class TopNSigma(LogitsProcessor):
     def __init__(self, n: float) -> None:
         self._n = n
 
+    def __repr__(self) -> str:
+        return f"TopNSigma({self._n})"
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`scores`: shape (rows, vocabulary); those that are minus infinity already do not count."""
         finite = scores.isfinite()
