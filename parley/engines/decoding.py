@@ -124,10 +124,9 @@ def _prompt_lookup(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
 
 
 def _early_exit(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
-    layers = loaded.model.config.get_text_config().num_hidden_layers
-    if settings.exit_layer >= layers:
+    if settings.exit_layer >= loaded.layers:
         raise BadSetting(
-            f"{loaded.row.label} has {layers} layers, so it can exit after layer 1 to {layers - 1}, "
+            f"{loaded.row.label} has {loaded.layers} layers, so it can exit after layer 1 to {loaded.layers - 1}, "
             f"not after {settings.exit_layer}."
         )
     config = {"assistant_early_exit": settings.exit_layer, "num_assistant_tokens": settings.draft_tokens}

@@ -47,6 +47,7 @@ class Loaded:
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     context: int  # tokens
+    layers: int
     recommended: Mapping[str, Any]  # names of `Settings` to values within our bounds
     thinking: bool  # whether the template reads `enable_thinking`
     system_role: bool  # whether the template takes a system message, and shows it to the model
@@ -114,11 +115,13 @@ def _load(
         model.to(hardware.device())
     _try_out(row, model, tokenizer)
     model.to(hardware.device())
+    text = model.config.get_text_config()
     return Loaded(
         row=row,
         model=model,
         tokenizer=tokenizer,
-        context=context_length(model.config.get_text_config().to_dict(), tokenizer.model_max_length) or USUAL_CONTEXT,
+        context=context_length(text.to_dict(), tokenizer.model_max_length) or USUAL_CONTEXT,
+        layers=text.num_hidden_layers,
         recommended=recommended_settings(generation),
         thinking=reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),

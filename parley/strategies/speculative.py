@@ -37,17 +37,21 @@ def speculative(
 
     `on_guess` takes how many tokens were guessed in a step and how many of them the model accepted.
     """
-    watched = _Watched(model, on_guess)
-    return GenerationMixin._assisted_decoding(
-        watched,
-        input_ids,
-        logits_processor,
-        stopping_criteria,
-        generation_config,
-        streamer=Tokens(on_token),
-        inputs_tensor=input_ids,
-        **inputs,
-    )
+    config = model.config.get_text_config()
+    layers = config.num_hidden_layers
+    try:
+        return GenerationMixin._assisted_decoding(
+            _Watched(model, on_guess),
+            input_ids,
+            logits_processor,
+            stopping_criteria,
+            generation_config,
+            streamer=Tokens(on_token),
+            inputs_tensor=input_ids,
+            **inputs,
+        )
+    finally:
+        config.num_hidden_layers = layers  # an early exit that is interrupted would leave the model cut short
 
 
 class _Watched:

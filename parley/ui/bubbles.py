@@ -1,10 +1,12 @@
 """How an answer looks in the chat: the folded thought, the text, and under it one quiet line."""
 
+import re
+from collections.abc import Sequence
 from typing import Literal
 
 import gradio as gr
 
-from parley.engines.base import Answer, Usage
+from parley.engines.base import Answer, Beam, Usage
 
 ENDINGS = {
     "end": "finished",
@@ -24,6 +26,8 @@ def bubbles(answer: Answer, error: str = "") -> list[gr.ChatMessage]:
         shown.append(_titled("Thought" if over else "Thinking…", answer.thought, "done" if over else "pending"))
     if answer.text:
         shown.append(_said("assistant", answer.text))
+    if answer.beams:
+        shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams)))
     if error:
         shown.append(_titled("**Could not finish**", error))  # bold marks an error for the style sheet
     elif answer.finish:
@@ -61,9 +65,31 @@ def quiet_line(answer: Answer) -> str:
     return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])
 
 
+def _beam_table(beams: Sequence[Beam]) -> str:
+    rows = [f"| {beam.score:.2f} | {'finished' if beam.finished else 'kept'} | {_cell(beam.text)} |" for beam in beams]
+    return "\n".join(["| score | | text |", "|---:|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    """Text as it can stand in a cell of a markdown table, none of it markup."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+.!|~$-])", r"\\\1", " ".join(text.split()))
+
+
 def _details(answer: Answer) -> str:
     usage = answer.usage or Usage(0, 0, None, 0.0)
     lines = [f"Prompt: {usage.prompt_tokens} tokens. Answer: {usage.new_tokens} tokens in {usage.seconds:.1f} s."]
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
-    return " ".join(lines)
+    if usage.drafted:
+        lines.append(f"{usage.accepted} of {usage.drafted} guessed tokens were right.")
+    if answer.ran is None:
+        return " ".join(lines)
+    config = ", ".join(f"{name}={value!r}" for name, value in answer.ran.config.items())
+    parts = [" ".join(lines), "What the model read:", _code("text", answer.ran.prompt), "What decided:"]
+    return "\n\n".join([*parts, _code("text", config), "The same again:", _code("python", answer.ran.program)])
+
+
+def _code(language: str, text: str) -> str:
+    """A code block that nothing in `text` can close."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"

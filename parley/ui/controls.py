@@ -93,17 +93,21 @@ def _about(row: ModelRow, traits: catalog.Traits) -> str:
 
 def _control(o: Option) -> Component:
     look: dict[str, Any] = {"label": o.label, "info": o.help, "elem_id": f"setting-{o.name}"}
-    if o.name == "model":
-        return Dropdown([(row.label, name) for name, row in catalog.models().items()], **look)
-    if o.name == "strategy":
-        return Dropdown([(row.label, name) for name, row in strategies.STRATEGIES.items()], **look)
+    named = {"model": catalog.models(), "strategy": strategies.STRATEGIES}
+    if o.name in named:
+        return Dropdown([(row.label, name) for name, row in named[o.name].items()], **look)
+    if o.choices:
+        return Dropdown(list(o.choices), value=o.default, **look)
     if o.kind is bool:
         return gr.Checkbox(o.default, **look)
     if o.kind is str:
         return gr.Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
-    if o.optional:
-        return Number(o.default, precision=0, placeholder="fresh", **look)
-    return Slider(o.low, o.high, o.default, step=o.step, **look)
+    number = {"value": o.default, **look}
+    return (
+        Number(precision=0, placeholder="fresh", **number)
+        if o.optional
+        else Slider(o.low, o.high, step=o.step, **number)
+    )
 
 
 def connect(made: dict[str, Component]) -> None:
