@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from parley import catalog, turn
-from parley.engines.loading import load
-from parley.engines.local import LocalEngine
+pytest.register_assert_rewrite("tests.browser")
+
+from parley import catalog, turn  # noqa: E402
+from parley.engines.loading import load  # noqa: E402
+from parley.engines.local import LocalEngine  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
