@@ -73,7 +73,7 @@ class Visitor:
 
     def choose(self, name, label):
         self.setting(name).locator("input").click()
-        self.page.get_by_role("option", name=label, exact=False).click()
+        self.page.get_by_role("option", name=re.compile(f"^{re.escape(label)}")).click()
 
     def send(self, text):
         self.box.fill(text)
