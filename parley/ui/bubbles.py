@@ -27,7 +27,7 @@ def bubbles(answer: Answer, error: str = "") -> list[gr.ChatMessage]:
     if answer.text:
         shown.append(_said("assistant", answer.text))
     if answer.beams:
-        shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams)))
+        shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams), "done"))
     if error:
         shown.append(_titled("**Could not finish**", error))  # bold marks an error for the style sheet
     elif answer.finish:

@@ -1,0 +1,56 @@
+"""What a reader sees of a strategy while it runs, and of what ran."""
+
+import re
+
+from playwright.sync_api import expect
+
+from tests.browser import QUIET
+
+pytest_plugins = ["tests.browser"]
+
+
+def test_the_beams_can_be_watched_while_they_live(chatterbox):
+    visitor, _ = chatterbox
+    visitor.choose("strategy", "Beam search")
+    visitor.send("Tell me a story about an owl.")
+    beams = visitor.folded.filter(has_text=re.compile("hypotheses"))
+    expect(beams).to_be_visible()
+    beams.locator(".title").click()
+    rows = beams.locator("tbody tr")
+    expect(rows).to_have_count(4)
+    before = rows.first.inner_text()
+    assert re.match(r"-\d\.\d\d\s+kept\s+\w+", before)
+    expect(rows.first).not_to_have_text(before)  # it stays unfolded, and goes on
+    visitor.stop_button.click()
+    visitor.until_free()
+    shown = " ".join(visitor.answer.inner_text().split())
+    assert shown and shown in " ".join(rows.first.inner_text().split())
+
+
+def test_the_answer_of_a_beam_search_is_its_best_hypothesis(visitor):
+    visitor.choose("strategy", "Diverse beam search")
+    visitor.ask("Tell me a story about an owl.")
+    beams = visitor.folded.filter(has_text=re.compile("hypotheses"))
+    beams.locator(".title").click()
+    best = beams.locator("tbody tr").first.locator("td").nth(2)
+    expect(best).to_have_text(" ".join(visitor.answer.inner_text().split()))
+    expect(visitor.quiet).to_have_text(QUIET)
+
+
+def test_what_ran_can_be_unfolded_and_nothing_in_it_is_markup(visitor):
+    typed = "say ``` <b>hi</b> <|im_end|> | **x**"
+    visitor.choose("strategy", "Greedy")
+    visitor.ask(typed)
+    visitor.quiet.click()
+    blocks = visitor.folded.last.locator("pre code")
+    expect(blocks).to_have_count(3)
+    assert blocks.nth(0).inner_text().startswith(f"<|im_start|>user\n {typed}<|im_end|>")
+    assert "do_sample=False" in blocks.nth(1).inner_text()
+    assert "AutoModelForCausalLM.from_pretrained" in blocks.nth(2).inner_text()
+
+
+def test_words_that_must_occur_do_on_the_page_too(visitor):
+    visitor.choose("strategy", "Constrained beam search")
+    visitor.setting("force_words").locator("textarea").fill("lantern")
+    visitor.ask("Hello, who are you?")
+    expect(visitor.answer).to_contain_text("lantern")
