@@ -26,6 +26,7 @@ class Option:
     lines: int = 1
     optional: bool = False  # None is a value of its own
     choices: tuple[str, ...] = ()  # for text: all that it may be
+    rare: bool = False  # folded away on the page
 
 
 def option(default: Any, label: str, help: str, **rest: Any) -> Any:
@@ -71,6 +72,7 @@ class Settings:
         low=0.05,
         high=1.0,
         step=0.01,
+        rare=True,
     )
     top_n_sigma: float = option(
         0.0,
@@ -79,6 +81,7 @@ class Settings:
         low=0.0,
         high=10.0,
         step=0.1,
+        rare=True,
     )
     top_h: float = option(
         0.0,
@@ -87,9 +90,16 @@ class Settings:
         low=0.0,
         high=1.0,
         step=0.01,
+        rare=True,
     )
     epsilon_cutoff: float = option(
-        0.0, "Epsilon cutoff", "Drop tokens less likely than this; 0 drops none.", low=0.0, high=0.1, step=0.0005
+        0.0,
+        "Epsilon cutoff",
+        "Drop tokens less likely than this; 0 drops none.",
+        low=0.0,
+        high=0.1,
+        step=0.0005,
+        rare=True,
     )
     eta_cutoff: float = option(
         0.0,
@@ -98,10 +108,17 @@ class Settings:
         low=0.0,
         high=0.1,
         step=0.0005,
+        rare=True,
     )
     num_beams: int = option(4, "Beams", "How many hypotheses are kept.", low=2, high=8, step=1)
     length_penalty: float = option(
-        1.0, "Length penalty", "Above 0 favours long hypotheses, below 0 short ones.", low=-2.0, high=2.0, step=0.1
+        1.0,
+        "Length penalty",
+        "Above 0 favours long hypotheses, below 0 short ones.",
+        low=-2.0,
+        high=2.0,
+        step=0.1,
+        rare=True,
     )
     beam_groups: int = option(
         2, "Groups", "How many groups of beams choose one after the other.", low=2, high=4, step=1
@@ -145,15 +162,27 @@ class Settings:
         low=1.0,
         high=2.0,
         step=0.01,
+        rare=True,
     )
     no_repeat_ngram_size: int = option(
-        0, "No-repeat n-gram", "No so many tokens in a row occur twice; 0 allows all.", low=0, high=10, step=1
+        0,
+        "No-repeat n-gram",
+        "No so many tokens in a row occur twice; 0 allows all.",
+        low=0,
+        high=10,
+        step=1,
+        rare=True,
     )
     max_new_tokens: int = option(
         512, "Max new tokens", "The answer ends after at most this many tokens.", low=1, high=4096, step=1
     )
     stop: str = option(
-        "", "Stop strings", "The answer ends before any of these; one a line, \\n for a line break.", high=400, lines=2
+        "",
+        "Stop strings",
+        "The answer ends before any of these; one a line, \\n for a line break.",
+        high=400,
+        lines=2,
+        rare=True,
     )
     seed: int | None = option(
         None, "Seed", "Equal seeds give equal text; empty draws a fresh one.", low=0, high=2**32 - 1, optional=True

@@ -224,8 +224,10 @@ def test_settings_that_a_strategy_does_not_use_are_hidden(visitor):
     visitor.choose("strategy", "Greedy")
     for name in drawn:
         expect(visitor.setting(name)).to_be_hidden()
+    visitor.page.get_by_role("button", name="More settings").click()
     for name in ("repetition_penalty", "max_new_tokens", "stop", "system_prompt"):
         expect(visitor.setting(name)).to_be_visible()
+    expect(visitor.setting("typical_p")).to_be_hidden()
 
 
 def test_the_thinking_switch_is_there_only_for_a_template_that_reads_one(visitor):

@@ -51,7 +51,10 @@ class Number(gr.Number):
 def controls() -> dict[str, Component]:
     """The controls by the name of their setting, showing what suits the first model."""
     first = next(iter(catalog.models()))
-    made = {name: _control(OPTIONS[name]) for name in sorted(OPTIONS, key=lambda name: name not in ON_TOP)}
+    order = sorted(OPTIONS, key=lambda name: name not in ON_TOP)
+    made = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
+    with gr.Accordion("More settings", open=False, elem_id="more"):
+        made |= {name: _control(OPTIONS[name]) for name in order if OPTIONS[name].rare}
     made["model"].value = first
     for name, update in zip(OPTIONS, for_model(first), strict=True):
         for key, value in update.items():
