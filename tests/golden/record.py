@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM
 
 HERE = Path(__file__).parent
 WEIGHTS = HERE.parent.parent / "parley" / "budgie" / "weights"
@@ -67,6 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     tokenizer = Tokenizer.from_file(str(WEIGHTS / "tokenizer.json"))
     model = LlamaForCausalLM.from_pretrained(WEIGHTS, torch_dtype=torch.float32).eval()
+    model.generation_config = GenerationConfig()  # nothing of the model's own sampling
     prompts = [
         tokenizer.encode(f"<|im_start|>user\n {text}<|im_end|>\n<|im_start|>assistant\n").ids for text in QUESTIONS
     ]
