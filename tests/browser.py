@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from parley import turn
-from tests.conftest import Passes, until
+from tests.conftest import ROOT, Passes, until
 
 PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -134,16 +134,19 @@ def chatterbox(visitor, inside):
 
 @pytest.fixture
 def elsewhere(inside):
-    """A page of another site that embeds ours, and (at /bare) a part of our site that has no script."""
+    """A page of another site that embeds ours; at /bare, a part of it that has no script; at /example, our example."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked.append(self.path)
             framed = inside.url + ("/robots.txt" if self.path == "/bare" else "/")
+            page = f"<body style='margin:0'><iframe src='{framed}' width=700 height=500>"
+            if self.path == "/example":
+                page = (ROOT / "examples" / "embed.html").read_text().replace("http://127.0.0.1:7860", inside.url)
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()
-            self.wfile.write(f"<body style='margin:0'><iframe src='{framed}' width=700 height=500>".encode())
+            self.wfile.write(page.encode())
 
         def log_message(self, *_):
             pass

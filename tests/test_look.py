@@ -78,6 +78,12 @@ def test_it_works_embedded_in_another_site_with_third_party_storage_blocked(visi
             bare.frames[1].evaluate("localStorage.length")
 
 
+def test_the_embedding_page_of_the_examples_holds_a_talk(visit, elsewhere):
+    visitor = visit(within=f"{elsewhere.url}/example", width=900, height=800)
+    visitor.ask("hello")
+    expect(visitor.quiet).to_have_text(QUIET)
+
+
 CONTRAST = """(e) => {
     const parts = (c) => c.match(/[\\d.]+/g).map(Number);
     const linear = (v) => v / 255 <= .04045 ? v / 255 / 12.92 : ((v / 255 + .055) / 1.055) ** 2.4;
