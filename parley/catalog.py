@@ -103,9 +103,14 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
         return next(iter(rows.values()))
     if name in rows:
         return rows[name]
-    if environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID"):
+    if allows_any(environ):
         return _on_the_hub(name)
     raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(rows)}.")
+
+
+def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether visitors may name any model of the Hub, which is theirs to fill the disk with: never on a Space."""
+    return environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID")
 
 
 def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:

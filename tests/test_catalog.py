@@ -126,7 +126,8 @@ def test_the_catalogue_does_without_torch():
 
 
 def test_traits_of_budgie_are_read_from_its_files():
-    assert traits(find("budgie", {"MODEL_IDS": "budgie"})) == Traits({}, thinking=True, context=1024)
+    recommended = {"strategy": "sampling", "temperature": 0.7, "top_p": 0.95, "top_k": 0}
+    assert traits(find("budgie", {"MODEL_IDS": "budgie"})) == Traits(recommended, thinking=True, context=1024)
 
 
 def test_traits_of_the_parrot_are_those_of_its_row():

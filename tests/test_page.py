@@ -6,6 +6,7 @@ import shutil
 import threading
 import time
 
+import gradio as gr
 from playwright.sync_api import expect
 
 from parley import turn
@@ -255,6 +256,18 @@ def test_a_template_without_the_switch_hides_it_and_the_models_own_sampling_is_t
     assert plain["thinking"]["value"] is False
     assert [plain[n]["value"] for n in ("strategy", "temperature", "top_p", "top_k")] == ["sampling", 0.3, 0.8, 20]
     assert plain["min_p"]["value"] == OPTIONS["min_p"].default
+
+
+def test_any_model_can_be_typed_where_the_owner_allows_it(monkeypatch):
+    monkeypatch.setenv("MODEL_IDS", "budgie")
+    with gr.Blocks():
+        assert not controls.controls()["model"].allow_custom_value
+        monkeypatch.setenv("ALLOW_ANY_MODEL", "1")
+        assert controls.controls()["model"].allow_custom_value
+    updates = dict(zip(OPTIONS, controls.for_model("not a name"), strict=True))
+    assert "'not a name' is not the name of a model" in updates["model"]["info"]
+    assert "value" not in updates["temperature"]
+    assert len(controls.for_strategy("greedy", "not a name")) == len(OPTIONS)
 
 
 def test_a_thought_is_folded(parrot):

@@ -7,6 +7,7 @@ from gradio.components import Component
 
 from parley import catalog, strategies
 from parley.engines.hub import ModelRow
+from parley.errors import ModelUnavailable
 from parley.settings import OPTIONS, Option
 
 ON_TOP = ("model", "strategy", "thinking", "system_prompt")  # what a visitor is likeliest to change
@@ -64,8 +65,14 @@ def controls() -> dict[str, Component]:
 
 
 def for_model(name: str) -> list[dict]:
-    """An update per control after another model was chosen: its recommended values, and what it can be asked for."""
-    row = catalog.find(name)
+    """An update per control after another model was chosen: its recommended values, and what it can be asked for.
+
+    A name that somebody typed and that cannot be is answered under the box; the rest stays as it is.
+    """
+    try:
+        row = catalog.find(name)
+    except ModelUnavailable as refusal:
+        return [gr.update(info=str(refusal)) if n == "model" else gr.skip() for n in OPTIONS]
     traits = catalog.traits(row)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
@@ -77,7 +84,11 @@ def for_model(name: str) -> list[dict]:
 
 def for_strategy(strategy: str, model: str) -> list[dict]:
     """An update per control after another strategy was chosen."""
-    return list(_updates(strategy, catalog.traits(catalog.find(model)).thinking).values())
+    try:
+        thinking = catalog.traits(catalog.find(model)).thinking
+    except ModelUnavailable:  # said where the model was typed
+        thinking = False
+    return list(_updates(strategy, thinking).values())
 
 
 def _updates(strategy: str, thinking: bool) -> dict[str, dict]:
@@ -98,7 +109,8 @@ def _control(o: Option) -> Component:
     look: dict[str, Any] = {"label": o.label, "info": o.help, "elem_id": f"setting-{o.name}"}
     named = {"model": catalog.models(), "strategy": strategies.STRATEGIES}
     if o.name in named:
-        return Dropdown([(row.label, name) for name, row in named[o.name].items()], **look)
+        rows = [(row.label, name) for name, row in named[o.name].items()]
+        return Dropdown(rows, allow_custom_value=o.name == "model" and catalog.allows_any(), **look)
     if o.choices:
         return Dropdown(list(o.choices), value=o.default, **look)
     if o.kind is bool:
