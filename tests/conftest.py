@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 pytest.register_assert_rewrite("tests.browser")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threads only wait for each other
 
 from parley import catalog, turn  # noqa: E402
 from parley.engines.loading import load  # noqa: E402

@@ -52,5 +52,6 @@ def test_what_ran_can_be_unfolded_and_nothing_in_it_is_markup(visitor):
 def test_words_that_must_occur_do_on_the_page_too(visitor):
     visitor.choose("strategy", "Constrained beam search")
     visitor.setting("force_words").locator("textarea").fill("lantern")
+    visitor.setting("max_new_tokens").locator("input[type=number]").fill("60")
     visitor.ask("Hello, who are you?")
     expect(visitor.answer).to_contain_text("lantern")

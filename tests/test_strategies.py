@@ -3,7 +3,6 @@
 import itertools
 import json
 import math
-import os
 import subprocess
 import sys
 import threading
@@ -218,7 +217,6 @@ def test_the_program_of_an_answer_gives_its_text_again(budgie):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # more only wait for each other on a model this small
         timeout=110,
         check=False,
     )
