@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threa
 from parley import catalog, turn  # noqa: E402
 from parley.engines.loading import load  # noqa: E402
 from parley.engines.local import LocalEngine  # noqa: E402
+from tests.hub_standin import save_tiny_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -41,6 +42,18 @@ def endless():
     made = engine()
     made.loaded.model.generation_config.eos_token_id = None
     return LocalEngine(made.loaded)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A sound model, not to be changed."""
+    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture
+def folder(tiny, tmp_path):
+    """A copy of it to spoil."""
+    return Path(shutil.copytree(tiny, tmp_path / "spoilt"))
 
 
 def until(condition, seconds=20.0):

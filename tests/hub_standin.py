@@ -54,8 +54,9 @@ class HubStandIn:
     """Serves `repos` until closed. Large files come from another host name, as on the Hub."""
 
     def __init__(self):
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.repos: dict[str, Repo] = {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self.repos))
+        self.server.repos = self.repos
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
@@ -77,103 +78,102 @@ def _entry(path, root):
     return path.relative_to(root).as_posix(), entry
 
 
-def _handler(repos):
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Handler(BaseHTTPRequestHandler):
+    """Answers from the repositories of its server."""
 
-        def log_message(self, *_):
-            pass
+    protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self):
-            self.do_GET()
+    def log_message(self, *_):
+        pass
 
-        def do_GET(self):
-            parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
-            api, cdn = parts[:2] == ["api", "models"], parts[0] == "cdn"
-            parts = parts[2:] if api else parts[1:] if cdn else parts
-            repo, rest = repos.get("/".join(parts[:2])), parts[2:]
-            allowed = repo and (cdn or not repo.private or self.headers["Authorization"] == f"Bearer {TOKEN}")
-            if not allowed:
-                return self.refuse(401, "RepoNotFound")
-            if repo.status:
-                return self.refuse(repo.status, "")
-            commit = repo.commit(rest[1] if len(rest) > 1 else "main")
-            if commit is None:
-                return self.refuse(404, "RevisionNotFound")
-            if api:
-                return self.describe("/".join(parts[:2]), repo.folder(commit), commit, tree=rest[:1] == ["tree"])
-            return self.file("/".join(parts[:2]), repo, commit, "/".join(rest[2:]), cdn)
+    def do_HEAD(self):
+        self.do_GET()
 
-        def refuse(self, status, code):
-            self.answer(status, b"", {"X-Error-Code": code} if code else {})
+    def do_GET(self):
+        parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        api, cdn = parts[:2] == ["api", "models"], parts[0] == "cdn"
+        parts = parts[2:] if api else parts[1:] if cdn else parts
+        repo, rest = self.server.repos.get("/".join(parts[:2])), parts[2:]
+        allowed = repo and (cdn or not repo.private or self.headers["Authorization"] == f"Bearer {TOKEN}")
+        if not allowed:
+            return self.refuse(401, "RepoNotFound")
+        if repo.status:
+            return self.refuse(repo.status, "")
+        commit = repo.commit(rest[1] if len(rest) > 1 else "main")
+        if commit is None:
+            return self.refuse(404, "RevisionNotFound")
+        if api:
+            return self.describe("/".join(parts[:2]), repo.folder(commit), commit, tree=rest[:1] == ["tree"])
+        return self.file("/".join(parts[:2]), repo, commit, "/".join(rest[2:]), cdn)
 
-        def describe(self, id, folder, commit, tree):
-            files = dict(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
-            if tree:
-                told = [{"type": "file", "path": path, **entry} for path, entry in files.items()]
-            else:
-                siblings = [
-                    {"rfilename": path, "size": e["size"], "blobId": e["oid"]}
-                    | ({"lfs": {**e["lfs"], "sha256": e["lfs"]["oid"]}} if "lfs" in e else {})
-                    for path, e in files.items()
-                ]
-                told = {"id": id, "sha": commit, "siblings": siblings}
-            self.answer(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+    def refuse(self, status, code):
+        self.answer(status, b"", {"X-Error-Code": code} if code else {})
 
-        def file(self, id, repo, commit, name, cdn):
-            path = repo.folder(commit) / name
-            if repo.gated:
-                return self.refuse(403, "GatedRepo")
-            if not path.is_file():
-                return self.refuse(404, "EntryNotFound")
-            entry = _entry(path, repo.folder(commit))[1]
-            headers = {"X-Repo-Commit": commit, "ETag": f'"{entry["oid"]}"'}
-            if "lfs" in entry and not cdn:
-                headers |= {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(entry["size"])}
-                port = self.server.server_port
-                headers["Location"] = f"http://localhost:{port}/cdn/{id}/resolve/{commit}/{name}"
-                return self.answer(302, b"", headers)
-            repo.requests.append((self.command, name, dict(self.headers)))
-            self.content(repo, name, path.read_bytes(), headers)
-            return None
+    def describe(self, id, folder, commit, tree):
+        files = dict(_entry(path, folder) for path in sorted(folder.rglob("*")) if path.is_file())
+        if tree:
+            told = [{"type": "file", "path": path, **entry} for path, entry in files.items()]
+        else:
+            siblings = [
+                {"rfilename": path, "size": e["size"], "blobId": e["oid"]}
+                | ({"lfs": {**e["lfs"], "sha256": e["lfs"]["oid"]}} if "lfs" in e else {})
+                for path, e in files.items()
+            ]
+            told = {"id": id, "sha": commit, "siblings": siblings}
+        self.answer(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
 
-        def content(self, repo, name, data, headers):
-            faulty = name == repo.faulty and self.command == "GET"
-            if faulty and repo.damaged:
-                repo.damaged -= 1
-                data = repo.damage(data)
-            status, start = 200, 0
-            if wanted := self.headers["Range"]:
-                status, start = 206, int(wanted.removeprefix("bytes=").split("-")[0])
-                headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-            data = data[start:]
-            pause = repo.hold_after if faulty else None
-            if faulty and repo.cut:
-                repo.cut -= 1
-                self.answer(status, data, headers, sent=len(data) // 2)
-                self.close_connection = True
-            else:
-                self.answer(status, data, headers, sent=pause)
-                if pause is not None:
-                    repo.released.wait(60)
-                    self.write(data[pause:])
+    def file(self, id, repo, commit, name, cdn):
+        path = repo.folder(commit) / name
+        if repo.gated:
+            return self.refuse(403, "GatedRepo")
+        if not path.is_file():
+            return self.refuse(404, "EntryNotFound")
+        entry = _entry(path, repo.folder(commit))[1]
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{entry["oid"]}"'}
+        if "lfs" in entry and not cdn:
+            headers |= {"X-Linked-Etag": f'"{entry["lfs"]["oid"]}"', "X-Linked-Size": str(entry["size"])}
+            port = self.server.server_port
+            headers["Location"] = f"http://localhost:{port}/cdn/{id}/resolve/{commit}/{name}"
+            return self.answer(302, b"", headers)
+        repo.requests.append((self.command, name, dict(self.headers)))
+        self.content(repo, name, path.read_bytes(), headers)
+        return None
 
-        def answer(self, status, body, headers, sent=None):
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            if self.command != "HEAD":
-                self.write(body[:sent])
+    def content(self, repo, name, data, headers):
+        faulty = name == repo.faulty and self.command == "GET"
+        if faulty and repo.damaged:
+            repo.damaged -= 1
+            data = repo.damage(data)
+        status, start = 200, 0
+        if wanted := self.headers["Range"]:
+            status, start = 206, int(wanted.removeprefix("bytes=").split("-")[0])
+            headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        data = data[start:]
+        pause = repo.hold_after if faulty else None
+        if faulty and repo.cut:
+            repo.cut -= 1
+            self.answer(status, data, headers, sent=len(data) // 2)
+            self.close_connection = True
+        else:
+            self.answer(status, data, headers, sent=pause)
+            if pause is not None:
+                repo.released.wait(60)
+                self.write(data[pause:])
 
-        def write(self, data):
-            try:
-                self.wfile.write(data)
-                self.wfile.flush()
-            except ConnectionError:  # the reader stopped it
-                self.close_connection = True
+    def answer(self, status, body, headers, sent=None):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.write(body[:sent])
 
-    return Handler
+    def write(self, data):
+        try:
+            self.wfile.write(data)
+            self.wfile.flush()
+        except ConnectionError:  # the reader stopped it
+            self.close_connection = True
 
 
 def save_tiny_model(folder, **config):

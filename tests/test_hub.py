@@ -2,24 +2,11 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 import torch
 
 from tests.hub_standin import TOKEN, WEIGHTS, HubStandIn, Loader, change_weights, edit, save_tiny_model
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A sound model, not to be changed."""
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture
-def folder(tiny, tmp_path):
-    """A copy of it to spoil."""
-    return Path(shutil.copytree(tiny, tmp_path / "spoilt"))
 
 
 @pytest.fixture(scope="module")

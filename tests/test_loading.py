@@ -1,9 +1,7 @@
 """Loading from a folder: what is taken over, what is refused, and with which sentence."""
 
 import json
-import shutil
 import threading
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,18 +20,6 @@ PLAIN = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A sound model, not to be changed."""
-    return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
-
-
-@pytest.fixture
-def folder(tiny, tmp_path):
-    """A copy of it to spoil."""
-    return Path(shutil.copytree(tiny, tmp_path / "spoilt"))
 
 
 def loaded(folder, **machine):

@@ -84,7 +84,7 @@ def _details(answer: Answer) -> str:
         lines.append(f"{usage.accepted} of {usage.drafted} guessed tokens were right.")
     if answer.ran is None:
         return " ".join(lines)
-    config = ", ".join(f"{name}={value!r}" for name, value in answer.ran.config.items())
+    config = "\n".join(f"{name}={value!r}" for name, value in answer.ran.config.items())
     parts = [" ".join(lines), "What the model read:", _code("text", answer.ran.prompt), "What decided:"]
     return "\n\n".join([*parts, _code("text", config), "The same again:", _code("python", answer.ran.program)])
 
