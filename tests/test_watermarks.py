@@ -8,12 +8,13 @@ import torch
 from transformers import GenerationConfig, SynthIDTextWatermarkingConfig, WatermarkingConfig
 
 from parley.errors import BadSetting
-from parley.strategies.watermarks import Detection, GreenList, SynthID, detect
+from parley.strategies.detection import Detection
+from parley.strategies.watermarks import GreenList, SynthID, detect
 
 VOCABULARY = 2048  # Budgie's
 GREEN, SYNTH = GreenList(key=11, bias=4.0), SynthID(key=11)
 MARKS = [GREEN, SYNTH]
-SEEDS = [1, 2, 3]
+SEEDS = [1, 2]
 
 
 def stock(mark):
@@ -48,7 +49,7 @@ def answer(generate, endless):
 
     @functools.cache
     def ids(mark, seed):
-        return generate(mark, seed, max_new_tokens=200, suppress_tokens=special).sequences[0].tolist()
+        return generate(mark, seed, max_new_tokens=160, suppress_tokens=special).sequences[0].tolist()
 
     return ids
 
@@ -129,11 +130,11 @@ def test_an_ordinary_answer_is_not_marked(answer, mark, seed):
 
 
 @pytest.mark.parametrize("mark", MARKS, ids=repr)
-def test_one_random_text_in_a_thousand_is_taken_for_marked(mark):
-    found = [detect(mark, random_ids(seed, 40), VOCABULARY) for seed in range(400)]
-    assert sum(each.marked for each in found) <= 4
-    assert abs(sum(each.z for each in found) / 400) < 0.2
-    assert 0.8 < sum(each.z**2 for each in found) / 400 < 1.25
+def test_random_texts_are_hardly_ever_taken_for_marked(mark):
+    found = [detect(mark, random_ids(seed, 40), VOCABULARY) for seed in range(250)]
+    assert sum(each.marked for each in found) <= 2
+    assert abs(sum(each.z for each in found) / 250) < 0.2
+    assert 0.75 < sum(each.z**2 for each in found) / 250 < 1.25
 
 
 def test_a_higher_bias_is_easier_to_detect(answer):
@@ -184,11 +185,11 @@ def test_a_green_list_is_its_ratio_of_the_vocabulary_and_rises_by_the_bias(ratio
 def test_over_all_keys_synthid_changes_no_probability():
     probabilities = torch.tensor([[0.5, 0.25, 0.15, 0.1, 0.0]])
     ids, total = torch.tensor([[1, 2, 3]]), torch.zeros(1, 5)
-    for key in range(1, 1501):
+    for key in range(1, 1001):
         marked = SynthID(key).construct_processor(5, "cpu")(ids, probabilities.log()).softmax(-1)
         assert marked[0, 4] == 0.0
         total += marked
-    torch.testing.assert_close(total / 1500, probabilities, atol=0.04, rtol=0.0)
+    torch.testing.assert_close(total / 1000, probabilities, atol=0.05, rtol=0.0)
 
 
 @pytest.mark.parametrize("mark", [*MARKS, GreenList(key=3, bias=0.5, greenlist_ratio=0.5)], ids=repr)

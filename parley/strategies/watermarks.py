@@ -8,7 +8,6 @@ import math
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,24 +23,10 @@ from transformers import (
 from transformers.generation.logits_process import SynthIDTextWatermarkState
 
 from parley.errors import BadSetting
+from parley.strategies.detection import Detection
 
-CHANCE = 0.001  # of calling a text marked that is not: rare enough to try several keys on several texts
 DEPTH = 30  # the layers of the tournament in the paper's experiments
 NO_TOKEN = -1  # of no vocabulary
-
-
-@dataclass(frozen=True)
-class Detection:
-    """What a text says about one key."""
-
-    scored: int  # how many tokens counted
-    z: float  # how far above chance they are, in standard deviations
-    p: float  # the chance that a text without this mark scores as high
-
-    @property
-    def marked(self) -> bool:
-        """Whether chance is ruled out, as far as `CHANCE` says."""
-        return self.p < CHANCE
 
 
 class Mark(ABC):
