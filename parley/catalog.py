@@ -1,4 +1,7 @@
-"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found."""
+"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found.
+
+`DRAFT_MODELS`, "target=draft,…", names models that guess ahead for others.
+"""
 
 import functools
 import json
@@ -17,8 +20,9 @@ from parley.engines import hardware
 from parley.engines.hub import ModelRow
 from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
 from parley.errors import ModelUnavailable
+from parley.strategies.demands import RECURRENT, STATEFUL, Abilities
 
-BUDGIE_WEIGHTS = Path(__file__).parent / "budgie" / "weights"
+BUDGIE = Path(__file__).parent / "budgie"
 APACHE = "Apache-2.0"
 SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
 SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
@@ -38,38 +42,36 @@ def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: An
     return ModelRow(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
 
 
-def _budgie() -> ModelRow:
-    bytes = sum(path.stat().st_size for path in BUDGIE_WEIGHTS.glob("*.safetensors"))
-    # Two bytes a parameter; its card has the exact count.
-    return ModelRow(
-        "budgie",
-        str(BUDGIE_WEIGHTS),
-        "Budgie (bundled)",
-        parameters=bytes // 2,
-        bytes=bytes,
-        licence=APACHE,
-        thinking=True,
-    )
+def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelRow:
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    # Two bytes a parameter; the card has the exact count.
+    known = {"parameters": size // 2, "bytes": size, "licence": APACHE, "thinking": True, "draft": draft}
+    return ModelRow(name, str(folder), label, **known)
 
+
+SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"
 
 # Sizes are those of the safetensors files; "about" where the last digits are noughts.
 CATALOGUE: tuple[ModelRow, ...] = (
-    _budgie(),
+    _bundled("budgie", "Budgie (bundled)", BUDGIE / "weights", draft="budgie-draft"),
     ModelRow("parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot"),
-    _hub("HuggingFaceTB/SmolLM2-135M-Instruct", "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
+    _hub(SMALL_SMOLLM, "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
     _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
-    _hub("Qwen/Qwen3-0.6B", "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
+    _hub(SMALL_QWEN, "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
     _hub("allenai/OLMo-2-0425-1B-Instruct", "OLMo 2 1B", 1_484_916_736, 2_970_000_000, "cpu"),
-    _hub("HuggingFaceTB/SmolLM2-1.7B-Instruct", "SmolLM2 1.7B", 1_711_376_384, 3_422_800_000, "cpu"),
-    _hub("Qwen/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, 4_063_500_000, "cpu", thinking=True),
+    _hub(
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct", "SmolLM2 1.7B", 1_711_376_384, 3_422_800_000, "cpu", draft=SMALL_SMOLLM
+    ),
+    _hub("Qwen/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, 4_063_500_000, "cpu", thinking=True, draft=SMALL_QWEN),
     _hub("HuggingFaceTB/SmolLM3-3B", "SmolLM3 3B", 3_075_098_624, 6_150_200_000, "zerogpu", thinking=True),
     _hub("Qwen/Qwen3-4B-Instruct-2507", "Qwen3 4B", 4_022_468_096, 8_044_900_000, "zerogpu"),
     _hub("ibm-granite/granite-4.1-3b", "Granite 4.1 3B", 3_400_000_000, 6_800_000_000, "zerogpu"),
     _hub("microsoft/Phi-4-mini-instruct", "Phi-4 mini", 3_836_021_760, 7_672_000_000, "gpu-16", licence="MIT"),
-    _hub("Qwen/Qwen3-8B", "Qwen3 8B", 8_190_735_360, 16_381_500_000, "gpu-48", thinking=True),
+    _hub("Qwen/Qwen3-8B", "Qwen3 8B", 8_190_735_360, 16_381_500_000, "gpu-48", thinking=True, draft=SMALL_QWEN),
     _hub("allenai/Olmo-3-7B-Instruct", "Olmo 3 7B", 7_298_011_136, 14_596_000_000, "gpu-48"),
 )
-_BY_NAME = {row.name: row for row in CATALOGUE}
+DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # answers nobody, so it is not in the table
+_BY_NAME = {row.name: row for row in (*CATALOGUE, DRAFT)}
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,9 @@ class Traits:
     recommended: Mapping[str, Any]  # by names of `Settings`: what its generation_config.json says, within our bounds
     thinking: bool
     context: int | None  # tokens
+    layers: int | None = None
+    stateful: bool = False  # see `demands`
+    recurrent: bool = False
 
 
 def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
@@ -118,7 +123,35 @@ def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
     elsewhere the default, unless it would have to be downloaded.
     """
     rows = list(models(environ).values())
-    return rows if environ.get("SPACES_ZERO_GPU") else [row for row in rows[:1] if row.folder]
+    if environ.get("SPACES_ZERO_GPU"):
+        drafts = [draft for row in rows if (draft := draft_of(row, environ))]
+        return list(dict.fromkeys((*rows, *drafts)))
+    return [row for row in rows[:1] if row.folder]
+
+
+def draft_of(row: ModelRow, environ: Mapping[str, str] = os.environ) -> ModelRow | None:
+    """The smaller model that guesses ahead for this one: that of `DRAFT_MODELS`, else the table's.
+
+    Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say.
+    """
+    pairs = [item.strip().partition("=") for item in environ.get("DRAFT_MODELS", "").split(",") if item.strip()]
+    for target, equals, draft in pairs:
+        if not (target.strip() and equals and draft.strip()):
+            raise ModelUnavailable(
+                f"DRAFT_MODELS has the item {target + equals + draft!r}. Write target=draft, a comma between pairs."
+            )
+    named = {target.strip(): draft.strip() for target, _, draft in pairs}
+    draft = named.get(row.name) or row.draft
+    return _named(draft) if draft else None
+
+
+def abilities(row: ModelRow, known: Traits | None = None) -> Abilities:
+    """What decides which strategies this model can run, as far as its small files tell."""
+    known, draft = known or traits(row), draft_of(row)
+    same = None
+    if draft:
+        same = True if draft.name == row.draft else _same_vocabulary(row, draft)
+    return Abilities(row.label, known.layers, known.stateful, known.recurrent, draft.label if draft else "", same)
 
 
 def traits(row: ModelRow) -> Traits:
@@ -127,12 +160,18 @@ def traits(row: ModelRow) -> Traits:
     Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
     """
     files = _small_files(row)
-    settings = _json(files.get("tokenizer_config.json"))
+    settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else config
+    layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
     template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
     return Traits(
         recommended=recommended_settings(_json(files.get("generation_config.json"))),
         thinking=reads_thinking(template) if template else bool(row.thinking),
-        context=context_length(_json(files.get("config.json")), settings.get("model_max_length")),
+        context=context_length(config, settings.get("model_max_length")),
+        layers=layers if isinstance(layers, int) else None,
+        stateful=config.get("model_type") in STATEFUL,
+        recurrent=not RECURRENT.isdisjoint(map(str, kinds) if isinstance(kinds, list) else ()),
     )
 
 
@@ -181,12 +220,33 @@ def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
     return texts
 
 
+def _folder(row: ModelRow) -> Path | None:
+    """Where the files of a model are, if they are on this disk: downloaded whole or not at all."""
+    if row.folder or not row.id:
+        return row.folder
+    cached = try_to_load_from_cache(row.id, "config.json", revision=row.revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _same_vocabulary(row: ModelRow, other: ModelRow) -> bool | None:
+    """Whether both have the same tokens by the same ids; None where a file is not here to tell."""
+    files = [folder / "tokenizer.json" for each in (row, other) if (folder := _folder(each))]
+    if len(files) < 2 or not all(path.is_file() for path in files):
+        return None
+    return len({_vocabulary(path, path.stat().st_mtime_ns) for path in files}) == 1
+
+
+@functools.lru_cache(maxsize=64)
+def _vocabulary(path: Path, _: int) -> int:
+    """The hash of all tokens and their ids."""
+    tokenizer = _json(path.read_text("utf-8", "replace"))
+    model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
+    tokens = [model.get("vocab") if isinstance(model, dict) else None, added]
+    return hash(json.dumps(tokens, sort_keys=True))
+
+
 def _small_files(row: ModelRow) -> Mapping[str, str]:
-    folder = row.folder
-    if row.id and folder is None:
-        # A model is downloaded whole: a file that is not beside the cached ones does not exist.
-        cached = try_to_load_from_cache(row.id, "config.json", revision=row.revision)
-        folder = Path(cached).parent if isinstance(cached, str) else None
+    folder = _folder(row)
     if folder is not None:
         return {
             name: (folder / name).read_text("utf-8", "replace") for name in SMALL_FILES if (folder / name).is_file()

@@ -22,7 +22,7 @@ class Option:
     help: str
     low: float | None = None  # for text: unused
     high: float | None = None  # for text: the most characters
-    step: float | None = None
+    step: float | None = None  # None: a number to type, not to slide to
     lines: int = 1
     optional: bool = False  # None is a value of its own
     choices: tuple[str, ...] = ()  # for text: all that it may be
@@ -173,8 +173,40 @@ class Settings:
         step=1,
         rare=True,
     )
+    guidance_scale: float = option(
+        1.0,
+        "Guidance scale",
+        "Above 1 presses the answer away from what the model would say after the negative prompt; 1 does not.",
+        low=1.0,
+        high=5.0,
+        step=0.1,
+        rare=True,
+    )
+    negative_prompt: str = option(
+        "",
+        "Negative prompt",
+        "Instructions to be steered away from; empty steers away from an answer that has not read the question.",
+        high=4000,
+        lines=2,
+        rare=True,
+    )
+    watermark_bias: float = option(
+        4.0, "Bias", "How much the logits of the green tokens are raised.", low=0.5, high=10.0, step=0.1
+    )
+    watermark_key: int = option(
+        15_485_863, "Watermark key", "Who has it can find the mark in the text.", low=1, high=2**32 - 1
+    )
     max_new_tokens: int = option(
         512, "Max new tokens", "The answer ends after at most this many tokens.", low=1, high=4096, step=1
+    )
+    thinking_budget: int = option(
+        0,
+        "Thinking budget",
+        "A thought is closed after so many tokens; 0 lets it end by itself.",
+        low=0,
+        high=4096,
+        step=1,
+        rare=True,
     )
     stop: str = option(
         "",
@@ -205,6 +237,12 @@ class Settings:
         strategies.find(settings.strategy)
         _ = settings.stop_strings, settings.forced_words
         return settings
+
+    @property
+    def steers_away(self) -> bool:
+        """Whether the strategy is guided by a negative prompt, and there is one."""
+        guided = "guidance_scale" in strategies.find(self.strategy).uses and self.guidance_scale > 1
+        return guided and bool(self.negative_prompt.strip())
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

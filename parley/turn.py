@@ -5,11 +5,14 @@ from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
-from parley import catalog
+from parley import catalog, strategies
 from parley.engines.base import Delta, Engine
+from parley.engines.hub import ModelRow
 from parley.engines.pool import ModelPool
+from parley.errors import BadSetting
 from parley.messages import Message
 from parley.settings import Settings
+from parley.strategies.detection import Detection
 from parley.streaming import HEARTBEAT
 
 POOL = ModelPool()
@@ -24,9 +27,12 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Itera
     """
     cancel = _cancels[run_id] = threading.Event()
     try:
+        row = catalog.find(settings.model)
+        helper = catalog.draft_of(row) if strategies.find(settings.strategy).drafts else None
         with ExitStack() as leases:
-            engine = yield from _lease(leases, settings.model, cancel)
-            yield from engine.stream(messages, settings, cancel)
+            engine = yield from _lease(leases, row, cancel)
+            draft = (yield from _lease(leases, helper, cancel)) if helper else None
+            yield from engine.stream(messages, settings, cancel, draft)
     finally:
         del _cancels[run_id]
 
@@ -39,12 +45,24 @@ def stop(run_id: str) -> bool:
     return cancel is not None
 
 
+def detect(text: str, settings: Settings) -> Detection:
+    """How surely a text bears the watermark of these settings; loads their model first where that is needed.
+
+    Raises `ChatError`. Runs on the CPU, and not in a GPU's process.
+    """
+    row = catalog.find(settings.model)
+    if row.engine != "local":
+        raise BadSetting(f"{row.label} has no tokens to look at. Choose the model that wrote the text.")
+    with POOL.lease(row, lambda _: None, threading.Event()) as engine:
+        return engine.detect(text, settings)
+
+
 def seconds(run_id: str, messages: Sequence[Message], settings: Settings) -> int:
     """How long a GPU is asked for, at most: the time of the answer at 20 tokens a second, plus ten seconds."""
     return min(120, 10 + settings.max_new_tokens // 20)
 
 
-def _lease(leases: ExitStack, model: str, cancel: threading.Event) -> Generator[Delta, None, Engine]:
+def _lease(leases: ExitStack, row: ModelRow, cancel: threading.Event) -> Generator[Delta, None, Engine]:
     """The model's engine, leased until `leases` is closed; yields what the loading reports meanwhile."""
     status = ""
 
@@ -52,7 +70,7 @@ def _lease(leases: ExitStack, model: str, cancel: threading.Event) -> Generator[
         nonlocal status
         status = sentence
 
-    loading = _loaders.submit(leases.enter_context, POOL.lease(catalog.find(model), report, cancel))
+    loading = _loaders.submit(leases.enter_context, POOL.lease(row, report, cancel))
     try:
         while not wait([loading], timeout=HEARTBEAT).done:
             yield Delta(status=status)

@@ -1,5 +1,6 @@
 """Real parts for every test: the bundled model, the running app, its clients."""
 
+import functools
 import importlib
 import json
 import os
@@ -27,13 +28,19 @@ from tests.hub_standin import save_tiny_model  # noqa: E402
 ROOT = Path(__file__).parent.parent
 
 
-def engine():
-    return LocalEngine(load(catalog.find("budgie"), report=lambda _: None, cancel=threading.Event()))
+def engine(row=None):
+    return LocalEngine(load(row or catalog.find("budgie"), report=lambda _: None, cancel=threading.Event()))
 
 
 @pytest.fixture(scope="session")
 def budgie():
     return engine()
+
+
+@functools.cache
+def draft():
+    """The bundled model that guesses ahead for Budgie."""
+    return engine(catalog.DRAFT)
 
 
 @pytest.fixture(scope="session")
@@ -134,10 +141,11 @@ def space():
 class Inside:
     """The app served from this process, so that a test can look at the model while clients use it."""
 
-    def __init__(self, folder):
-        self.endless = str(folder)
-        self.models = ["budgie", "parrot", self.endless]
+    def __init__(self, endless, stateful):
+        self.endless, self.stateful = str(endless), str(stateful)
+        self.models = ["budgie", "parrot", self.endless, self.stateful]
         os.environ |= {"MODEL_IDS": ",".join(self.models), "HF_HUB_OFFLINE": "1"}
+        os.environ["DRAFT_MODELS"] = f"{self.endless}=budgie-draft"
         app = importlib.import_module("app")
         self.page = app.page
         self.chat = app.chat
@@ -165,6 +173,6 @@ def inside(tmp_path_factory):
     for name, changes in never.items():
         values = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(values | changes))
-    running = Inside(folder)
+    running = Inside(folder, save_tiny_model(folder.with_name("stateful"), "Mamba", state_size=4))
     yield running
     running.close()

@@ -176,20 +176,21 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
-def save_tiny_model(folder, **config):
-    """A random Llama of two thin layers with Budgie's tokenizer; loads in a moment."""
+def save_tiny_model(folder, kind="Llama", **config):
+    """A random model of two thin layers with Budgie's tokenizer; loads in a moment."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import transformers
 
-    from parley.catalog import BUDGIE_WEIGHTS
+    from parley.catalog import BUDGIE
 
     torch.manual_seed(0)
     shape = {"vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512}
-    made = LlamaConfig(**shape | {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0} | config)
-    LlamaForCausalLM(made).save_pretrained(folder)
+    shape |= {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
+    made = getattr(transformers, f"{kind}Config")(**shape | config)
+    getattr(transformers, f"{kind}ForCausalLM")(made).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(BUDGIE_WEIGHTS / name, folder)
+        shutil.copy(BUDGIE / "weights" / name, folder)
     return folder
 
 

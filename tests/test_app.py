@@ -22,6 +22,7 @@ FLOORS = [
     "messages",
     "settings",
     "strategies",
+    "snippet",
     "errors",
 ]
 PARTS = {"readme", "budgie"}  # programs and data beside the house

@@ -127,7 +127,9 @@ def test_the_catalogue_does_without_torch():
 
 def test_traits_of_budgie_are_read_from_its_files():
     recommended = {"strategy": "sampling", "temperature": 0.7, "top_p": 0.95, "top_k": 0}
-    assert traits(find("budgie", {"MODEL_IDS": "budgie"})) == Traits(recommended, thinking=True, context=1024)
+    assert traits(find("budgie", {"MODEL_IDS": "budgie"})) == Traits(
+        recommended, thinking=True, context=1024, layers=6
+    )
 
 
 def test_traits_of_the_parrot_are_those_of_its_row():

@@ -13,15 +13,16 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from parley.engines import decoding
 from parley.engines.base import Answer
-from parley.errors import BadSetting
+from parley.engines.prompt import fit
+from parley.errors import BadConversation, BadSetting
 from parley.messages import build_messages
 from parley.settings import OPTIONS, Settings
 from parley.strategies import STRATEGIES
-from tests.conftest import ROOT, Passes
+from tests.conftest import ROOT, Passes, draft
 
 ALL = list(STRATEGIES)
 BEAMED = [name for name, row in STRATEGIES.items() if row.runs.endswith("beams")]
-SPECULATIVE = [name for name, row in STRATEGIES.items() if row.croppable]
+SPECULATIVE = [name for name, row in STRATEGIES.items() if "draft_tokens" in row.settings]
 
 
 def settings(strategy, **values):
@@ -29,7 +30,13 @@ def settings(strategy, **values):
 
 
 def deltas(engine, chosen, question="Tell me a story about an owl.", cancel=None):
-    return list(engine.stream(build_messages([], question), chosen, cancel or threading.Event()))
+    messages = build_messages([], question) if isinstance(question, str) else question
+    return list(engine.stream(messages, chosen, cancel or threading.Event(), draft()))
+
+
+def plan(engine, chosen):
+    prompt = fit(engine.loaded, build_messages([], "Hello"), chosen)
+    return decoding.plan(engine.loaded, chosen, prompt, draft().loaded)
 
 
 def answer(engine, chosen, question="Tell me a story about an owl."):
@@ -67,7 +74,7 @@ def test_stop_ends_it_within_one_step_and_keeps_what_there_is(endless, name):
     chosen = settings(name, max_new_tokens=900, force_words="lantern")
     so_far, passes_at_stop = Answer(), None
     with Passes(endless.loaded.model) as passes:
-        for delta in endless.stream(build_messages([], "Tell me a story."), chosen, cancel):
+        for delta in endless.stream(build_messages([], "Tell me a story."), chosen, cancel, draft()):
             so_far += delta
             if len(so_far.text) > 20 and not cancel.is_set():
                 cancel.set()
@@ -95,9 +102,9 @@ def test_no_n_gram_occurs_twice_when_that_is_forbidden(endless, name):
     assert len(pairs) - len(set(pairs)) <= 1  # text that is read anew may be cut differently at its ends
 
 
-@pytest.mark.parametrize("name", ["prompt_lookup", "early_exit"])
+@pytest.mark.parametrize("name", SPECULATIVE)
 @pytest.mark.parametrize(
-    "question", ["Hello, who are you?", "Repeat after me: red tea, red tea, red tea", "Count to 9."]
+    "question", ["Hello, who are you?", "Repeat after me: red tea, red tea, red tea", "Count to 9.", "Say: 好 😀 café"]
 )
 def test_speculation_gives_the_text_of_greedy_search(budgie, name, question):
     fast = answer(budgie, settings(name), question)
@@ -105,9 +112,12 @@ def test_speculation_gives_the_text_of_greedy_search(budgie, name, question):
     assert 0 <= fast.usage.accepted <= fast.usage.drafted
 
 
-def test_guesses_are_counted(budgie):
-    made = answer(budgie, settings("early_exit", exit_layer=5, draft_tokens=3))
-    assert made.usage.drafted >= made.usage.accepted > 0
+@pytest.mark.parametrize("name", ["assisted", "universal_assisted", "early_exit"])
+def test_guesses_are_counted_and_as_many_as_was_set(budgie, name):
+    few, many = (answer(budgie, settings(name, exit_layer=5, draft_tokens=n)).usage for n in (1, 10))
+    assert few.drafted >= few.accepted > 5 and many.accepted > 5
+    assert few.drafted <= few.new_tokens  # one for each check, and each check adds a token of its own
+    assert many.drafted > 2 * few.drafted
 
 
 @pytest.mark.parametrize("name", BEAMED)
@@ -132,24 +142,28 @@ def test_the_words_that_must_occur_do(budgie):
 
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_of_the_models_own_configuration_or_of_the_librarys_defaults_decides(budgie, name):
-    config = GenerationConfig(**decoding.plan(budgie.loaded, settings(name), 40).config)
+    config = GenerationConfig(**plan(budgie, settings(name)).config)
     assert config.do_sample is STRATEGIES[name].samples
     if not STRATEGIES[name].samples:
         assert config.temperature is None and config.top_p is None and not config.top_k
     assert config.max_new_tokens == 40
 
 
-def kept(engine, **values):
-    """Which of 200 tokens with known logits can still be drawn."""
-    values = {"top_k": 0, "top_p": 1.0} | values
-    plan = decoding.plan(engine.loaded, settings("sampling", **values), 40)
+def processed(engine, **values):
+    """The scores of 200 tokens with known logits, of which the seventh was said before."""
+    planned = plan(engine, settings("sampling", **values))
     model = engine.loaded.model
-    config, _ = model._prepare_generation_config(GenerationConfig(**plan.config))
+    config, _ = model._prepare_generation_config(GenerationConfig(**planned.config))
     model._prepare_special_tokens(config, True, device=model.device, batch_size=1)
     processors = model._get_logits_processor(
-        generation_config=config, input_ids_seq_length=1, logits_processor=LogitsProcessorList(plan.processors)
+        generation_config=config, input_ids_seq_length=1, logits_processor=LogitsProcessorList(planned.processors)
     )
-    scores = processors(torch.tensor([[7]]), LOGITS[None].clone())[0]
+    return processors(torch.tensor([[7]]), LOGITS[None].clone())[0]
+
+
+def kept(engine, **values):
+    """Which of the 200 can still be drawn."""
+    scores = processed(engine, **{"top_k": 0, "top_p": 1.0} | values)
     return {i for i in range(200) if scores[i].isfinite()}
 
 
@@ -204,12 +218,75 @@ def test_an_early_exit_past_the_last_layer_is_refused_with_the_layers_there_are(
         answer(budgie, settings("early_exit", exit_layer=6))
 
 
+def guided(engine, negative, scale=3.0):
+    """The scores of the first token of an answer that is steered away, by the processors of the plan."""
+    chosen = settings("greedy", guidance_scale=scale, negative_prompt=negative)
+    planned = plan(engine, chosen)
+    prompt, model = fit(engine.loaded, build_messages([], "Hello"), chosen), engine.loaded.model
+    away = {"negative_prompt_ids": prompt.negative.ids} if prompt.negative else {}
+    made = model.generate(
+        prompt.ids,
+        generation_config=GenerationConfig(
+            **planned.config | {"output_scores": True, "return_dict_in_generate": True}
+        ),
+        **away,
+    )
+    return prompt, made.scores[0][0]
+
+
+@pytest.mark.parametrize("negative", ["", "Answer like a pirate."])
+def test_guidance_moves_the_scores_away_from_those_after_the_negative_prompt(budgie, negative):
+    prompt, scores = guided(budgie, negative)
+    model = budgie.loaded.model
+    away = prompt.negative.ids if negative else prompt.ids[:, -1:]
+    if negative:
+        assert negative in budgie.loaded.tokenizer.decode(away[0])
+    with torch.no_grad():
+        given, other = (model(ids).logits[0, -1].log_softmax(-1) for ids in (prompt.ids, away))
+    assert torch.allclose(scores, other + 3.0 * (given - other), atol=1e-3)
+
+
+def test_without_guidance_a_negative_prompt_changes_nothing(budgie):
+    plain, named = (answer(budgie, settings("greedy", negative_prompt=text)) for text in ("", "Be a pirate."))
+    assert plain.text == named.text
+    assert "negative" not in named.ran.program
+
+
+def test_a_negative_prompt_that_does_not_fit_is_refused(budgie):
+    chosen = settings("greedy", guidance_scale=2.0, negative_prompt="pirate " * 550)
+    with pytest.raises(BadConversation, match="Shorten the negative prompt"):
+        answer(budgie, chosen, "word " * 600)
+
+
+def test_words_that_found_no_room_are_named(budgie):
+    made = answer(budgie, settings("constrained_beams", force_words="lantern\nriver boat", max_new_tokens=2))
+    assert any("There was no room for: " in notice and "lantern" in notice for notice in made.notices)
+    enough = answer(budgie, settings("constrained_beams", force_words="lantern", max_new_tokens=60))
+    assert not enough.notices
+
+
+@pytest.mark.parametrize(
+    ("values", "score"),
+    [
+        ({"temperature": 0.5}, lambda logit, seen: logit / 0.5),
+        ({"temperature": 1.0, "repetition_penalty": 2.0}, lambda logit, seen: logit / 2 if seen else logit),
+    ],
+    ids=str,
+)
+def test_a_knob_changes_the_logits_as_its_definition_says(budgie, values, score):
+    scores = processed(budgie, **{"top_k": 0, "top_p": 1.0} | values)
+    positive = [i for i in range(200) if LOGITS[i] > 0]
+    assert all(math.isclose(scores[i], score(float(LOGITS[i]), i == 7), rel_tol=1e-5) for i in positive)
+
+
 def test_the_program_of_an_answer_gives_its_text_again(budgie):
     """One process runs the programs of all strategies, as a reader would each."""
     typed = "Tell me a story <|im_end|> about an owl."
-    answers = [
-        answer(budgie, settings(name, top_n_sigma=1.5, force_words="lantern", stop="zzz\nq q"), typed) for name in ALL
-    ]
+    values = {"top_n_sigma": 1.5, "force_words": "lantern", "stop": "zzz\nq q"}
+    values |= {"guidance_scale": 1.5, "negative_prompt": "Answer like a pirate."}
+    answers = [answer(budgie, settings(name, **values), typed) for name in ALL]
+    thinking = settings("greedy", thinking=True, thinking_budget=3)
+    answers.append(answer(budgie, thinking, "Which is larger, 12 or 31?"))
     programs = json.dumps([made.ran.program for made in answers])
     ran = subprocess.run(
         [sys.executable, "-c", "import json, sys\nfor each in json.load(sys.stdin): exec(each); print(chr(0))"],
@@ -222,7 +299,8 @@ def test_the_program_of_an_answer_gives_its_text_again(budgie):
     )
     assert ran.returncode == 0, ran.stderr
     printed = [text.strip() for text in ran.stdout.split(chr(0))]
-    assert printed[:-1] == [made.text.strip() for made in answers]
+    assert all(text.endswith(made.text.strip()) for text, made in zip(printed[:-1], answers, strict=True))
+    assert printed[: len(ALL)] == [made.text.strip() for made in answers[: len(ALL)]]
 
 
 def test_what_ran_shows_the_prompt_with_its_control_tokens_and_every_value_that_decided(budgie):

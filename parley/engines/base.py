@@ -48,7 +48,9 @@ class Ran:
 
     prompt: str  # as the chat template rendered it, control tokens and all
     config: Mapping[str, Any]  # what decided how each token was chosen
-    program: str  # Python that gives the same text with transformers
+    program: str  # Python that gives the same text with transformers; empty where transformers has no part in it
+    messages: Sequence[Message]  # what was asked, and by which settings: together they ask for the same text again
+    values: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,15 @@ class Answer:
 class Engine(Protocol):
     """Turns messages into text."""
 
-    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: Settings,
+        cancel: threading.Event,
+        draft: "Engine | None" = None,
+    ) -> Iterator[Delta]:
         """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
-        finish reason and the usage.
+        finish reason and the usage. `draft` guesses ahead, where the strategy wants that.
 
         Setting `cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until it has.
         Raises `ChatError` for what the reader can mend. Does not keep or change `messages`.

@@ -1,6 +1,6 @@
 """How each strategy is run: from checked settings to the arguments of `generate`, with nothing left to a default."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,16 +8,21 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from parley import strategies
+from parley.answer_text import CLOSE, OPEN
 from parley.engines.loading import Loaded
+from parley.engines.prompt import Prompt
 from parley.errors import BadSetting
 from parley.settings import Settings
 from parley.strategies.constrained_beams import constrained_beams
 from parley.strategies.contrastive import contrastive
+from parley.strategies.demands import RECURRENT, Abilities
 from parley.strategies.diverse_beams import diverse_beams
 from parley.strategies.dola import dola
 from parley.strategies.live_beams import live_beams
 from parley.strategies.speculative import speculative
+from parley.strategies.thinking_budget import ThinkingBudget
 from parley.strategies.top_n_sigma import TopNSigma
+from parley.strategies.watermarks import GreenList, Mark, SynthID
 from parley.streaming import AnswerStreamer
 
 # What `generate` would take from the model, or from itself, where it is left out.
@@ -35,9 +40,18 @@ NEUTRAL: dict[str, Any] = {
     "length_penalty": 1.0,
     "early_stopping": False,
     "no_repeat_ngram_size": None,
+    "guidance_scale": None,
 }
-OFF = {"min_p": 0.0, "top_h": 0.0, "epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "no_repeat_ngram_size": 0}
+OFF = {
+    "min_p": 0.0,
+    "top_h": 0.0,
+    "epsilon_cutoff": 0.0,
+    "eta_cutoff": 0.0,
+    "no_repeat_ngram_size": 0,
+    "guidance_scale": 1.0,
+}
 COPIED = {*NEUTRAL, "repetition_penalty"}
+GUESSING = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}  # as many as was set
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,8 @@ class Plan:
     loop: Callable[..., torch.Tensor] | None = None  # one of ours, for `custom_generate`
     options: dict[str, Any] = field(default_factory=dict)  # its own arguments, plain data
     processors: tuple[LogitsProcessor, ...] = ()
+    draft: Loaded | None = None  # the model that guesses ahead
+    through_text: bool = False  # its guesses are tokenised anew
 
     def arguments(self, streamer: AnswerStreamer) -> dict[str, Any]:
         """The keyword arguments for `generate`; what it makes goes to `streamer`."""
@@ -58,29 +74,55 @@ class Plan:
             "logits_processor": LogitsProcessorList(self.processors),
             **({"custom_generate": self.loop, **heard} if self.loop else {"streamer": streamer}),
             **self.options,
+            **({"draft": self.draft.model} if self.draft else {}),
+            **({"tokenizers": (streamer.tokenizer, self.draft.tokenizer)} if self.draft and self.through_text else {}),
         }
 
 
-def plan(loaded: Loaded, settings: Settings, limit: int) -> Plan:
-    """How this model runs the strategy of these settings, for at most `limit` new tokens.
+def plan(loaded: Loaded, settings: Settings, prompt: Prompt, draft: Loaded | None = None) -> Plan:
+    """How this model answers the prompt by the strategy of these settings, as far as the context window reaches.
 
-    Raises `BadSetting` for what it cannot do.
+    `draft` is the model that guesses ahead, where the strategy wants one. Raises `BadSetting` for what it cannot do.
     """
     row = strategies.find(settings.strategy)
-    if row.croppable and getattr(loaded.model, "_is_stateful", False):
-        raise BadSetting(
-            f"{loaded.row.label} keeps a state that cannot be taken back, so {row.label} does not work with it. "
-            "Choose another strategy."
-        )
+    if refusal := row.refusal(_abilities(loaded, draft)):
+        raise BadSetting(refusal)
     own = loaded.model.generation_config
-    config = NEUTRAL | {"do_sample": row.samples, "max_new_tokens": limit}
+    config = NEUTRAL | {
+        "do_sample": row.samples,
+        "max_new_tokens": min(settings.max_new_tokens, loaded.context - prompt.length),
+    }
     config |= {"eos_token_id": own.eos_token_id, "pad_token_id": own.pad_token_id, "bos_token_id": own.bos_token_id}
     for name in row.uses:
         value = getattr(settings, name)
         if name in COPIED and OFF.get(name) != value:
             config[name] = value
-    sigma = settings.top_n_sigma if "top_n_sigma" in row.uses else 0
-    return RUNS[row.runs](loaded, settings, Plan(config, processors=(TopNSigma(sigma),) if sigma else ()))
+    plain = Plan(
+        config,
+        processors=tuple(_processors(loaded, settings, prompt)),
+        draft=draft if row.drafts else None,
+    )
+    return RUNS[row.runs](loaded, settings, plain)
+
+
+def _processors(loaded: Loaded, settings: Settings, prompt: Prompt) -> Iterator[LogitsProcessor]:
+    """What transformers does not have, in its place before temperature and truncation."""
+    if settings.thinking and settings.thinking_budget:
+        marks = [loaded.tokenizer.encode(mark, add_special_tokens=False) for mark in (OPEN, CLOSE)]
+        opening = [] if prompt.pre_opened else marks[0]
+        yield ThinkingBudget(settings.thinking_budget, prompt.length, opening, marks[1])
+    if "top_n_sigma" in strategies.find(settings.strategy).uses and settings.top_n_sigma:
+        yield TopNSigma(settings.top_n_sigma)
+
+
+def _abilities(loaded: Loaded, draft: Loaded | None) -> Abilities:
+    recurrent = not RECURRENT.isdisjoint(getattr(loaded.model.config.get_text_config(), "layer_types", None) or ())
+    stateful = bool(getattr(loaded.model, "_is_stateful", False))
+    known = Abilities(loaded.row.label, loaded.layers, stateful, recurrent)
+    if draft is None:
+        return known
+    same = draft.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
+    return replace(known, draft=draft.row.label, same_tokenizer=same)
 
 
 Run = Callable[[Loaded, Settings, Plan], Plan]
@@ -88,6 +130,17 @@ Run = Callable[[Loaded, Settings, Plan], Plan]
 
 def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
     return plain
+
+
+def _watermark(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    return replace(plain, config=plain.config | {"watermarking_config": mark(settings)})
+
+
+def mark(settings: Settings) -> Mark:
+    """The watermark of these settings."""
+    if settings.strategy == "synthid":
+        return SynthID(settings.watermark_key)
+    return GreenList(settings.watermark_key, settings.watermark_bias)
 
 
 def _live_beams(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
@@ -123,24 +176,35 @@ def _prompt_lookup(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
     return replace(plain, config=plain.config | config, loop=speculative)
 
 
+def _assisted(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    config = plain.config | {"num_assistant_tokens": settings.draft_tokens} | GUESSING
+    return replace(plain, config=config, loop=speculative)
+
+
+def _universal_assisted(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
+    return replace(_assisted(loaded, settings, plain), through_text=True)
+
+
 def _early_exit(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
     if settings.exit_layer >= loaded.layers:
         raise BadSetting(
             f"{loaded.row.label} has {loaded.layers} layers, so it can exit after layer 1 to {loaded.layers - 1}, "
             f"not after {settings.exit_layer}."
         )
-    config = {"assistant_early_exit": settings.exit_layer, "num_assistant_tokens": settings.draft_tokens}
-    config["num_assistant_tokens_schedule"] = "constant"
-    return replace(plain, config=plain.config | config, loop=speculative)
+    assisted = _assisted(loaded, settings, plain)
+    return replace(assisted, config=assisted.config | {"assistant_early_exit": settings.exit_layer})
 
 
 RUNS: dict[str, Run] = {
     "tokens": _tokens,
+    "watermark": _watermark,
     "live_beams": _live_beams,
     "diverse_beams": _diverse_beams,
     "constrained_beams": _constrained_beams,
     "contrastive": _contrastive,
     "dola": _dola,
+    "assisted": _assisted,
+    "universal_assisted": _universal_assisted,
     "prompt_lookup": _prompt_lookup,
     "early_exit": _early_exit,
 }
@@ -152,3 +216,4 @@ LISTENERS: dict[Callable | None, tuple[str, ...]] = {
     dola: ("on_token",),
     speculative: ("on_token", "on_guess"),
 }
+WATCHES = (None, live_beams, speculative)  # what `generate` gives as well when it is not watched

@@ -49,6 +49,7 @@ class ModelRow:
     thinking: bool | None = None  # None: not known before its template is read
     tier: str = "any"
     engine: str = "local"
+    draft: str = ""  # the name of a smaller model with the same tokenizer, which can guess ahead for this one
 
     @property
     def folder(self) -> Path | None:

@@ -1,40 +1,29 @@
 """The engine for a transformers model in this process: chat template, context window, `generate`, streamer."""
 
-import bisect
 import functools
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from transformers import StoppingCriteriaList
 
 from parley import strategies, streaming
-from parley.answer_text import OPEN, AnswerText
+from parley.answer_text import AnswerText
 from parley.engines import decoding
 from parley.engines.base import Delta, FinishReason, Ran, Usage
 from parley.engines.loading import Loaded
 from parley.engines.program import transformers_program
-from parley.errors import BadConversation, BadSetting
-from parley.messages import Message, drop_oldest_turn, fold_system
+from parley.engines.prompt import Prompt, fit
+from parley.messages import Message
 from parley.settings import Settings
+from parley.strategies.detection import Detection
+from parley.strategies.watermarks import detect
 
 # `generate` draws from torch's global generator: two that run at once would spoil each other's seeds.
 _generating = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A rendered conversation that fits."""
-
-    messages: Sequence[Message]  # those that fit, as the template takes them
-    ids: torch.Tensor  # shape (1, tokens)
-    dropped: int  # whole turns left out at the beginning
-    pre_opened: bool  # the template has opened the thought already
 
 
 class LocalEngine:
@@ -47,17 +36,21 @@ class LocalEngine:
         self._eos = set(eos) if isinstance(eos, list) else {eos}
         streaming.install_brakes(loaded.model)
 
-    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: Settings,
+        cancel: threading.Event,
+        draft: "LocalEngine | None" = None,
+    ) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
-        prompt = self._prompt(messages, settings)
-        room = self.loaded.context - prompt.ids.shape[1]
-        limit = min(settings.max_new_tokens, room)
+        prompt = fit(self.loaded, messages, settings)
+        plan = decoding.plan(self.loaded, settings, prompt, draft.loaded if draft else None)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         brake = streaming.Brake(cancel, self._seconds)
         new_text = functools.partial(AnswerText, settings.stop_strings, in_thought=prompt.pre_opened)
         streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), new_text, brake)
-        plan = decoding.plan(self.loaded, settings, limit)
 
         def work() -> None:
             while not _generating.acquire(timeout=streaming.FLUSH):
@@ -73,17 +66,39 @@ class LocalEngine:
             turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
             yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
         yield from streaming.run(work, streamer, brake, cancel)
-        finish = brake.reason or self._natural_end(streamer.ids, limit, settings)
+        finish = brake.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
         first = None if streamer.first_piece is None else streamer.first_piece - began
         guesses = streamer.drafted, streamer.accepted
-        usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, time.monotonic() - began, *guesses)
-        drawn = seed if strategies.find(settings.strategy).samples else None
-        yield Delta(finish=finish, usage=usage, seed=drawn, ran=self._ran(prompt, settings, plan, seed))
+        usage = Usage(prompt.length, len(streamer.ids), first, time.monotonic() - began, *guesses)
+        yield Delta(
+            finish=finish,
+            usage=usage,
+            seed=seed if strategies.find(settings.strategy).samples else None,
+            notices=self._left_out(streamer.ids, settings) if finish in ("end", "length", "context") else (),
+            ran=self._ran(prompt, settings, plan, seed, messages),
+        )
 
-    def _ran(self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int) -> Ran:
+    def detect(self, text: str, settings: Settings) -> Detection:
+        """How surely a text, as this model writes it, bears the watermark of these settings."""
+        ids = self.loaded.tokenizer.encode(text, add_special_tokens=False)
+        return detect(decoding.mark(settings), ids, self.loaded.model.config.get_text_config().vocab_size)
+
+    def _ran(
+        self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int, messages: Sequence[Message]
+    ) -> Ran:
         config = {name: value for name, value in plan.config.items() if value is not None} | plan.options
-        program = transformers_program(self.loaded, prompt.messages, settings, plan, seed)
-        return Ran(self.loaded.tokenizer.decode(prompt.ids[0]), config, program)
+        program = transformers_program(self.loaded, prompt, settings, plan, seed)
+        names = ["model", "strategy", *strategies.find(settings.strategy).uses]
+        values = {name: getattr(settings, name) for name in [*names, *(["thinking"] if self.loaded.thinking else [])]}
+        values |= {"seed": seed} if "seed" in values else {}
+        return Ran(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, messages, values)
+
+    def _left_out(self, ids: Sequence[int], settings: Settings) -> tuple[str, ...]:
+        """A sentence about the words that had to occur and do not, for want of room."""
+        wanted = settings.forced_words if "force_words" in strategies.find(settings.strategy).uses else ()
+        text = self.loaded.tokenizer.decode(ids)
+        missing = ", ".join(word for word in wanted if word not in text)
+        return (f"There was no room for: {missing}. Raise max new tokens.",) if missing else ()
 
     def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
         if len(ids) < limit or (ids and ids[-1] in self._eos):
@@ -92,51 +107,12 @@ class LocalEngine:
 
     def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake) -> None:
         device = self.loaded.model.device
+        away = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}
         with torch.inference_mode():
             self.loaded.model.generate(
                 prompt.ids.to(device),
                 attention_mask=torch.ones_like(prompt.ids, device=device),
                 stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
                 **arguments,
+                **away,
             )
-
-    def _prompt(self, messages: Sequence[Message], settings: Settings) -> Prompt:
-        """The newest part of the conversation that leaves room for an answer, rendered."""
-        if settings.thinking and not self.loaded.thinking:
-            raise BadSetting(f"{self.loaded.row.label} has no thinking switch. Turn thinking off.")
-        fits = self.loaded.context - min(settings.max_new_tokens, self.loaded.context // 4)
-        shorter = [list(messages)]
-        while (rest := drop_oldest_turn(shorter[-1])) is not None:
-            shorter.append(rest)
-        # A shorter conversation never has more tokens, so the longest that fits is found by bisection.
-        index = bisect.bisect_left(shorter, -fits, key=lambda m: -self._render(m, settings).shape[1])
-        if index == len(shorter):
-            needed = self._render(shorter[-1], settings).shape[1]
-            raise BadConversation(
-                f"This message needs {needed} tokens, but {self.loaded.row.label} reads at most {fits} "
-                "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
-            )
-        ids = self._render(shorter[index], settings)
-        tail = self.loaded.tokenizer.decode(ids[0, -8:])
-        return Prompt(self._told(shorter[index]), ids, dropped=index, pre_opened=tail.rstrip().endswith(OPEN))
-
-    def _told(self, messages: Sequence[Message]) -> Sequence[Message]:
-        return messages if self.loaded.system_role else fold_system(messages)
-
-    def _render(self, messages: Sequence[Message], settings: Settings) -> torch.Tensor:
-        """Token ids of shape (1, tokens); what people typed can not become a control token."""
-        switch = {"enable_thinking": settings.thinking} if self.loaded.thinking else {}
-        try:
-            encoded = self.loaded.tokenizer.apply_chat_template(
-                [m._asdict() for m in self._told(messages)],
-                add_generation_prompt=True,
-                return_dict=True,
-                return_tensors="pt",
-                sanitize_control_tokens=True,
-                **switch,
-            )
-        except TemplateError as error:
-            raise BadConversation(
-                f"The chat template of {self.loaded.row.label} refuses this conversation: {error}. Clear the chat."
-            ) from error
-        return encoded["input_ids"]

@@ -5,18 +5,25 @@ import time
 from collections.abc import Iterator, Sequence
 
 from parley.answer_text import AnswerText
-from parley.engines.base import Delta, FinishReason, Usage
+from parley.engines.base import Delta, Engine, FinishReason, Ran, Usage
 from parley.messages import Message
 from parley.settings import Settings
 
 CHARACTERS = 3  # of one piece: Parrot's token
+USES = ("max_new_tokens", "stop")  # the settings that mean something to it
 PAUSE = 0.02  # seconds between pieces, so that one sees it stream
 
 
 class Parrot:
-    """Honours the message, max_new_tokens (in pieces) and the stop strings; everything else means nothing to it."""
+    """Honours the message, max_new_tokens (in pieces) and the stop strings."""
 
-    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(
+        self,
+        messages: Sequence[Message],
+        settings: Settings,
+        cancel: threading.Event,
+        draft: Engine | None = None,
+    ) -> Iterator[Delta]:
         """Yields the last message in pieces; ends at once when `cancel` is set."""
         began = time.monotonic()
         said = messages[-1].content
@@ -34,4 +41,6 @@ class Parrot:
                 break
         shown, thought = text.feed("", last=True)
         usage = Usage(len(said), spoken, 0.0, time.monotonic() - began)
-        yield Delta(text=shown, thought=thought, finish=finish, usage=usage)
+        values = {"model": settings.model} | {name: getattr(settings, name) for name in USES}
+        ran = Ran(said, {}, program="", messages=messages, values=values)
+        yield Delta(text=shown, thought=thought, finish=finish, usage=usage, ran=ran)

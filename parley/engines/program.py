@@ -1,45 +1,70 @@
-"""The program that gives an answer again with nothing but transformers, and our loop where the strategy has one."""
+"""The program that gives an answer again with nothing but transformers, and our loop where it has none of its own."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from parley.engines.decoding import LISTENERS, Plan
+from parley.engines.decoding import GUESSING, LISTENERS, WATCHES, Plan
 from parley.engines.loading import Loaded
-from parley.messages import Message
+from parley.engines.prompt import Prompt
 from parley.settings import Settings
+from parley.snippet import call, listed, named
 
 CLONE = Path(__file__).parent.parent.parent
 CONTROL = "[t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]"
 
 
-def transformers_program(
-    loaded: Loaded, messages: Sequence[Message], settings: Settings, plan: Plan, seed: int
-) -> str:
-    """Python that prints the same text; `messages` are those that fitted the context."""
-    where = [repr(_name(loaded)), *_named(revision=loaded.row.revision)]
-    typed = any(token in m.content for m in messages for token in loaded.tokenizer.chat_control_tokens)
-    template = ["messages", *_named(add_generation_prompt=True, return_dict=True, return_tensors="pt")]
-    template += _named(enable_thinking=settings.thinking if loaded.thinking else None)
-    template += _named(sanitize_control_tokens=typed or None)
+def transformers_program(loaded: Loaded, prompt: Prompt, settings: Settings, plan: Plan, seed: int) -> str:
+    """Python that prints the same text."""
+    told = [prompt, *([prompt.negative] if prompt.negative else [])]
+    typed = any(
+        token in m.content for each in told for m in each.messages for token in loaded.tokenizer.chat_control_tokens
+    )
+    template = ["messages", *named(add_generation_prompt=True, return_dict=True, return_tensors="pt")]
+    template += named(enable_thinking=settings.thinking if loaded.thinking else None)
+    template += named(sanitize_control_tokens=typed or None)
     lines = [
         "import torch",
         "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
-        *_imports(plan),
+        *_imports(loaded, plan),
         "",
-        f"tokenizer = {_call('AutoTokenizer.from_pretrained', where)}",
-        f"model = {_call('AutoModelForCausalLM.from_pretrained', [*where, f'dtype={loaded.model.dtype}'])}",
+        *_load(loaded, "tokenizer", "model"),
         *([f"tokenizer.chat_control_tokens = {CONTROL}"] if typed else []),
-        f"messages = {_list([m._asdict() for m in messages])}",
-        f"prompt = {_call('tokenizer.apply_chat_template', template)}",
-        f"model.generation_config = {_call('GenerationConfig', _named(**plan.config))}",
+        *_prompt("prompt", prompt, template),
+        *(_prompt("negative", prompt.negative, template) if prompt.negative else []),
+        f"model.generation_config = {call('GenerationConfig', named(**plan.config))}",
+        *_draft(plan),
         *([f"torch.manual_seed({seed})"] if plan.config["do_sample"] else []),
-        f"output = {_call('model.generate', ['**prompt', *_generate(plan)])}",
+        f"output = {call('model.generate', ['**prompt', *_generate(loaded, prompt, plan)])}",
         'answer = tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)',
         *[f"answer = answer.partition({text!r})[0]" for text in settings.stop_strings],
         "print(answer.strip())",
     ]
     return "\n".join(lines)
+
+
+def _prompt(name: str, prompt: Prompt, template: Sequence[str]) -> list[str]:
+    messages = f"messages = {listed([m._asdict() for m in prompt.messages])}"
+    return [messages, f"{name} = {call('tokenizer.apply_chat_template', template)}"]
+
+
+def _load(loaded: Loaded, tokenizer: str, model: str) -> list[str]:
+    where = [repr(_name(loaded)), *named(revision=loaded.row.revision)]
+    weights = [*where, f"dtype={loaded.model.dtype}"]
+    return [
+        *([f"{tokenizer} = {call('AutoTokenizer.from_pretrained', where)}"] if tokenizer else []),
+        f"{model} = {call('AutoModelForCausalLM.from_pretrained', weights)}",
+    ]
+
+
+def _draft(plan: Plan) -> list[str]:
+    """The lines that load the model that guesses ahead; how much it guesses is told to it, not to the other."""
+    if plan.draft is None:
+        return []
+    guessing = call(
+        "GenerationConfig", named(**{name: plan.config[name] for name in ("num_assistant_tokens", *GUESSING)})
+    )
+    load = _load(plan.draft, "draft_tokenizer" if plan.through_text else "", "draft")
+    return [*load, f"draft.generation_config = {guessing}"]
 
 
 def _name(loaded: Loaded) -> str:
@@ -50,30 +75,32 @@ def _name(loaded: Loaded) -> str:
     return str(folder.relative_to(CLONE)) if folder.is_relative_to(CLONE) else loaded.row.name
 
 
-def _imports(plan: Plan) -> list[str]:
-    ours = [type(processor) for processor in plan.processors] + ([plan.loop] if plan.loop else [])
+def _by_loop(loaded: Loaded, plan: Plan) -> bool:
+    """Whether our loop is needed: that of transformers goes through the text only for vocabularies of two sizes."""
+    sizes = {each.model.config.get_text_config().vocab_size for each in (loaded, plan.draft) if each}
+    return plan.loop not in WATCHES or (plan.through_text and len(sizes) == 1)
+
+
+def _imports(loaded: Loaded, plan: Plan) -> list[str]:
+    loop = [plan.loop] if plan.loop and _by_loop(loaded, plan) else []
+    marks = [type(mark)] if (mark := plan.config.get("watermarking_config")) else []
+    ours = [type(processor) for processor in plan.processors] + loop + marks
     return [f"from {each.__module__} import {each.__name__}  # in a clone of Parley" for each in ours]
 
 
-def _generate(plan: Plan) -> list[str]:
+def _generate(loaded: Loaded, prompt: Prompt, plan: Plan) -> list[str]:
     arguments = []
-    if plan.loop:
+    by_loop = bool(plan.loop) and _by_loop(loaded, plan)
+    if plan.loop and by_loop:
         watching = dict.fromkeys(LISTENERS[plan.loop], "lambda *_: None")
         arguments = [f"custom_generate={plan.loop.__name__}", *(f"{name}={do}" for name, do in watching.items())]
+    if plan.draft:
+        arguments.append("draft=draft" if by_loop else "assistant_model=draft")
+    if plan.draft and plan.through_text:
+        pair = ["tokenizer=tokenizer", "assistant_tokenizer=draft_tokenizer"]
+        arguments += ["tokenizers=(tokenizer, draft_tokenizer)"] if by_loop else pair
+    if prompt.negative:
+        arguments.append('negative_prompt_ids=negative["input_ids"]')
     if plan.processors:
         arguments.append(f"logits_processor=[{', '.join(map(repr, plan.processors))}]")
-    return [*arguments, *_named(**plan.options)]
-
-
-def _named(**values: Any) -> list[str]:
-    return [f"{name}={value!r}" for name, value in values.items() if value is not None]
-
-
-def _call(name: str, arguments: Sequence[str]) -> str:
-    """A call on one line where it is short, else one argument a line."""
-    line = f"{name}({', '.join(arguments)})"
-    return line if len(line) < 70 else f"{name}(\n" + "".join(f"    {each},\n" for each in arguments) + ")"
-
-
-def _list(items: Sequence[Any]) -> str:
-    return "[\n" + "".join(f"    {item!r},\n" for item in items) + "]"
+    return [*arguments, *named(**plan.options)]

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 
 from parley.errors import BadSetting
+from parley.strategies.demands import DEMANDS, Abilities
 
-EVERYWHERE = ("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop")  # what every strategy uses
+EVERYWHERE = ("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop", "thinking_budget")
 TRUNCATION = ("top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "top_h", "epsilon_cutoff", "eta_cutoff")
+GUIDANCE = ("guidance_scale", "negative_prompt")  # for those that take one forward pass a token
 BEAMS = ("num_beams", "length_penalty")
 DOCS = "https://huggingface.co/docs/transformers/generation_strategies"
 
@@ -22,12 +24,22 @@ class Strategy:
     settings: tuple[str, ...] = ()  # names of the fields of `Settings` that it uses beyond `EVERYWHERE`
     samples: bool = False  # whether it draws random numbers
     runs: str = "tokens"  # the row of `engines.decoding.RUNS` that runs it
-    croppable: bool = False  # it takes tokens back, which a model with a state cannot
+    demands: tuple[str, ...] = ()  # the rows of `DEMANDS` that a model has to meet
 
     @property
     def uses(self) -> tuple[str, ...]:
         """The names of all decoding settings that change what this strategy does."""
         return (*self.settings, *EVERYWHERE, *(("seed",) if self.samples else ()))
+
+    @property
+    def drafts(self) -> bool:
+        """Whether another model guesses ahead."""
+        return "draft" in self.demands
+
+    def refusal(self, model: Abilities) -> str:
+        """Why this model cannot run it, as a sentence that says what to do; empty where it can."""
+        reason = next(filter(None, (DEMANDS[name].lacks(model) for name in self.demands)), "")
+        return reason and f"{reason}, so {self.label} does not work with it. Choose another strategy."
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -39,6 +51,7 @@ STRATEGIES: dict[str, Strategy] = {
             summary="Always takes the most likely next token.",
             when="For short, factual answers, and when the same question should give the same answer.",
             source=f"{DOCS}#greedy-search",
+            settings=GUIDANCE,
         ),
         Strategy(
             name="sampling",
@@ -46,7 +59,7 @@ STRATEGIES: dict[str, Strategy] = {
             summary="Draws the next token at random, weighted by the model's probabilities.",
             when="For conversation and for stories, where variety reads better than certainty.",
             source="https://arxiv.org/abs/1904.09751",
-            settings=("temperature", *TRUNCATION),
+            settings=("temperature", *TRUNCATION, *GUIDANCE),
             samples=True,
         ),
         Strategy(
@@ -94,6 +107,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="https://arxiv.org/abs/2202.06417",
             settings=("penalty_alpha", "candidates"),
             runs="contrastive",
+            demands=("attention",),
         ),
         Strategy(
             name="dola",
@@ -105,6 +119,26 @@ STRATEGIES: dict[str, Strategy] = {
             runs="dola",
         ),
         Strategy(
+            name="assisted",
+            label="Assisted decoding",
+            summary="Lets a small draft model guess ahead, and checks several tokens at once.",
+            when="For the text of greedy search, sooner, wherever a small model of the same family exists.",
+            source="https://arxiv.org/abs/2211.17192",
+            settings=("draft_tokens",),
+            runs="assisted",
+            demands=("no state", "draft", "same tokenizer"),
+        ),
+        Strategy(
+            name="universal_assisted",
+            label="Universal assisted decoding",
+            summary="Lets a draft model of any family guess ahead, by way of the text.",
+            when="For the text of greedy search, sooner, where the only small model at hand has another tokenizer.",
+            source="https://arxiv.org/abs/2502.05202",
+            settings=("draft_tokens",),
+            runs="universal_assisted",
+            demands=("no state", "draft"),
+        ),
+        Strategy(
             name="prompt_lookup",
             label="Prompt lookup",
             summary="Guesses that the answer goes on like a passage of the prompt, and checks several tokens at once.",
@@ -112,7 +146,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="https://huggingface.co/docs/transformers/assisted_decoding#prompt-lookup-decoding",
             settings=("draft_tokens", "matching_ngram"),
             runs="prompt_lookup",
-            croppable=True,
+            demands=("no state",),
         ),
         Strategy(
             name="early_exit",
@@ -122,7 +156,27 @@ STRATEGIES: dict[str, Strategy] = {
             source="https://arxiv.org/abs/2404.16710",
             settings=("exit_layer", "draft_tokens"),
             runs="early_exit",
-            croppable=True,
+            demands=("attention", "layers"),
+        ),
+        Strategy(
+            name="green_list",
+            label="Watermark: green list",
+            summary="Samples with a part of the vocabulary raised, which key and last token choose.",
+            when="When who has the key should be able to tell later that a model wrote the text.",
+            source="https://arxiv.org/abs/2301.10226",
+            settings=("watermark_bias", "watermark_key", "temperature", *TRUNCATION),
+            samples=True,
+            runs="watermark",
+        ),
+        Strategy(
+            name="synthid",
+            label="Watermark: SynthID",
+            summary="Samples by a tournament that the key referees, which leaves each token as likely as it was.",
+            when="When the text should bear a mark, and read as if it had none.",
+            source="https://doi.org/10.1038/s41586-024-08025-4",
+            settings=("watermark_key", "temperature", *TRUNCATION),
+            samples=True,
+            runs="watermark",
         ),
     )
 }

@@ -1,10 +1,13 @@
 """What the beam searches share: hypotheses, and the best of those that have finished."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from transformers import GenerationConfig
+from transformers import Cache, GenerationConfig
+
+from parley.errors import BadSetting
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,14 @@ class Finished:
 def end_tokens(config: GenerationConfig) -> set[int]:
     """The tokens that end an answer, of a configuration that `generate` has prepared; none for one that never ends."""
     return set() if config._eos_token_tensor is None else set(config._eos_token_tensor.tolist())
+
+
+def cache(inputs: Mapping[str, Any]) -> Cache:
+    """What the model remembers, of its inputs; raises `BadSetting` for one whose memory has no rows to move."""
+    found = inputs.get("past_key_values", inputs.get("cache_params"))
+    if not isinstance(found, Cache):
+        raise BadSetting("What this model remembers cannot be moved from beam to beam. Choose another strategy.")
+    return found
 
 
 def ranked(finished: Sequence[Hypothesis], running: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, end_tokens
+from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, cache, end_tokens
 
 Phrase = tuple[int, ...]  # the tokens of one word or phrase that must occur, at least one
 
@@ -105,7 +105,7 @@ def constrained_beams(
         tokens = torch.tensor([c.token for c in chosen], device=device)
         sums = torch.tensor([c.score for c in chosen], device=device)
         input_ids = torch.cat([input_ids[order], tokens[:, None]], dim=-1)
-        inputs["past_key_values"].reorder_cache(order)
+        cache(inputs).reorder_cache(order)
         on_beams(search.found(input_ids[:, prompt:], sums))
         if search.over or stopping_criteria(input_ids, None).all():
             return torch.cat([input_ids[:1, :prompt], search.best(input_ids[:, prompt:], sums)[None]], dim=-1)

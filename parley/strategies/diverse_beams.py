@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, end_tokens, ranked
+from parley.strategies.beams import Finished, Hypothesis, OnBeams, alive, cache, end_tokens, ranked
 
 
 class Group:
@@ -88,7 +88,7 @@ def diverse_beams(
             tokens[own] = torch.tensor(chosen, device=device)
             sums[own] = torch.tensor(values, device=device)
         input_ids = torch.cat([input_ids[order], tokens[:, None]], dim=-1)
-        inputs["past_key_values"].reorder_cache(order)
+        cache(inputs).reorder_cache(order)
         found = ranked(
             [h for g in groups for h in g.finished.hypotheses], _running(groups, input_ids[:, prompt:], sums)
         )

@@ -1,14 +1,24 @@
 """Speculative decoding as transformers has it, with its guesses counted (Leviathan et al., 2022).
 
 https://arxiv.org/abs/2211.17192. The search is the library's own: a delegate of the model watches where the guesses
-come from, and changes nothing.
+come from. It changes nothing but how many there are: transformers takes that from the draft's own configuration.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    StoppingCriteriaList,
+)
+from transformers.generation.candidate_generator import (
+    AssistedCandidateGenerator,
+    AssistedCandidateGeneratorDifferentTokenizers,
+)
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerationMixin
 
@@ -31,23 +41,30 @@ def speculative(
     generation_config: GenerationConfig,
     on_token: Callable[[torch.Tensor], None],
     on_guess: Callable[[int, int], None],
+    draft: PreTrainedModel | None = None,
+    tokenizers: tuple[PreTrainedTokenizerBase | None, PreTrainedTokenizerBase | None] = (None, None),
     **inputs: Any,
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    `on_guess` takes how many tokens were guessed in a step and how many of them the model accepted.
+    The guesses come from the `draft` model; with the `tokenizers` of model and draft they are tokenised anew. Without
+    a draft the configuration says where they come from. `on_guess` takes how many tokens were guessed in a step and
+    how many of them the model accepted.
     """
     config = model.config.get_text_config()
     layers = config.num_hidden_layers
     try:
         return GenerationMixin._assisted_decoding(
-            _Watched(model, on_guess),
+            _Watched(model, on_guess, generation_config),
             input_ids,
             logits_processor,
             stopping_criteria,
             generation_config,
             streamer=Tokens(on_token),
             inputs_tensor=input_ids,
+            assistant_model=draft,
+            tokenizer=tokenizers[0],
+            assistant_tokenizer=tokenizers[1],
             **inputs,
         )
     finally:
@@ -57,8 +74,8 @@ def speculative(
 class _Watched:
     """The model for one answer; only the source of the guesses is listened to."""
 
-    def __init__(self, model: PreTrainedModel, on_guess: Callable[[int, int], None]) -> None:
-        self._model, self._on_guess = model, on_guess
+    def __init__(self, model: PreTrainedModel, on_guess: Callable[[int, int], None], config: GenerationConfig) -> None:
+        self._model, self._on_guess, self._config = model, on_guess, config
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -68,6 +85,17 @@ class _Watched:
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:
         source = self._model._get_candidate_generator(**kwargs)
+        if isinstance(source, AssistedCandidateGenerator):
+            wanted = {
+                "num_assistant_tokens": self._config.num_assistant_tokens,
+                "num_assistant_tokens_schedule": self._config.num_assistant_tokens_schedule,
+                "assistant_confidence_threshold": self._config.assistant_confidence_threshold,
+            }
+            source.num_assistant_tokens = self._config.num_assistant_tokens
+            source.assistant_generation_config.update(**wanted)  # both are the source's own copies
+            source.generation_config.update(**wanted)
+        if isinstance(source, AssistedCandidateGeneratorDifferentTokenizers):
+            source.logits_processor = LogitsProcessorList()  # they are for the model's own tokens
         return _Counted(source, self._on_guess)
 
 

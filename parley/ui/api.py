@@ -5,6 +5,8 @@ from typing import Any
 import gradio as gr
 
 from parley import catalog, strategies
+from parley.errors import ChatError
+from parley.settings import OPTIONS
 
 
 def models() -> list[dict[str, Any]]:
@@ -23,8 +25,14 @@ def models() -> list[dict[str, Any]]:
     ]
 
 
-def list_strategies() -> list[dict[str, Any]]:
-    """The decoding strategies there are: name (for /chat), what each does, and the settings that it uses."""
+def list_strategies(model: str = "") -> list[dict[str, Any]]:
+    """The decoding strategies there are: name (for /chat), what each does, the settings that it uses with their
+    defaults, what it demands of a model, and why this model (if none is named, the first) cannot run it, if so.
+    """
+    try:
+        abilities = catalog.abilities(catalog.find(model))
+    except ChatError as refusal:
+        raise gr.Error(str(refusal), print_exception=False) from refusal
     return [
         {
             "name": row.name,
@@ -32,7 +40,9 @@ def list_strategies() -> list[dict[str, Any]]:
             "summary": row.summary,
             "when": row.when,
             "source": row.source,
-            "settings": list(row.uses),
+            "settings": {name: OPTIONS[name].default for name in row.uses},
+            "demands": [strategies.DEMANDS[name].needs for name in row.demands],
+            "unavailable": row.refusal(abilities),
         }
         for row in strategies.STRATEGIES.values()
     ]

@@ -11,9 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from parley import catalog, turn
+from parley import catalog, strategies, turn
 from parley.engines.base import Answer, Delta
-from parley.errors import ChatError
+from parley.errors import BadSetting, ChatError
 from parley.messages import Message, build_messages
 from parley.settings import OPTIONS, Settings
 from parley.ui.admission import Admission
@@ -101,8 +101,13 @@ class Conversations:
     async def _settings(self, values: Sequence[Any]) -> Settings:
         given = dict(zip(OPTIONS, values, strict=True))
         name = given["model"] or next(iter(catalog.models()))
-        traits = await asyncio.to_thread(catalog.traits, catalog.find(name))
-        return Settings.check(given | {"model": name}, traits.recommended)
+        row = catalog.find(name)
+        traits = await asyncio.to_thread(catalog.traits, row)
+        settings = Settings.check(given | {"model": name}, traits.recommended)
+        abilities = await asyncio.to_thread(catalog.abilities, row, traits)
+        if row.engine == "local" and (refusal := strategies.find(settings.strategy).refusal(abilities)):
+            raise BadSetting(refusal)
+        return settings
 
 
 async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:

@@ -6,6 +6,7 @@ import gradio as gr
 from gradio.components import Component
 
 from parley import catalog, strategies
+from parley.engines import parrot
 from parley.engines.hub import ModelRow
 from parley.errors import ModelUnavailable
 from parley.settings import OPTIONS, Option
@@ -75,28 +76,43 @@ def for_model(name: str) -> list[dict]:
         return [gr.update(info=str(refusal)) if n == "model" else gr.skip() for n in OPTIONS]
     traits = catalog.traits(row)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
+    values["exit_layer"] = min(values["exit_layer"], _last_exit(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
     kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
-    updates = _updates(values["strategy"], traits.thinking)
+    updates = _updates(values["strategy"], row, traits)
     updates["model"]["info"] = _about(row, traits)
+    abilities = catalog.abilities(row, traits)
+    updates["strategy"]["choices"] = [
+        (f"{each.label} (not with this model)" if each.refusal(abilities) else each.label, name)
+        for name, each in strategies.STRATEGIES.items()
+    ]
+    updates["exit_layer"]["maximum"] = _last_exit(traits)
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
 
 def for_strategy(strategy: str, model: str) -> list[dict]:
     """An update per control after another strategy was chosen."""
     try:
-        thinking = catalog.traits(catalog.find(model)).thinking
+        row = catalog.find(model)
     except ModelUnavailable:  # said where the model was typed
-        thinking = False
-    return list(_updates(strategy, thinking).values())
+        return [gr.skip() for _ in OPTIONS]
+    return list(_updates(strategy, row, catalog.traits(row)).values())
 
 
-def _updates(strategy: str, thinking: bool) -> dict[str, dict]:
+def _updates(strategy: str, model: ModelRow, traits: catalog.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    shown = {"model", "strategy", "system_prompt", *row.uses} | ({"thinking"} if thinking else set())
+    shown = {"model", *parrot.USES}
+    if model.engine != "parrot":
+        thinks = {"thinking", "thinking_budget"}
+        shown = {"model", "strategy", "system_prompt", *row.uses, *thinks} - (set() if traits.thinking else thinks)
     updates = {n: gr.update(visible=n in shown) for n in OPTIONS}
-    updates["strategy"]["info"] = row.summary
+    updates["strategy"]["info"] = row.refusal(catalog.abilities(model, traits)) or row.summary
     return updates
+
+
+def _last_exit(traits: catalog.Traits) -> int:
+    """The last layer after which a model can exit early, and have one left; a slider needs two values at least."""
+    return max(2, (traits.layers or OPTIONS["exit_layer"].high + 1) - 1)
 
 
 def _about(row: ModelRow, traits: catalog.Traits) -> str:
@@ -118,11 +134,9 @@ def _control(o: Option) -> Component:
     if o.kind is str:
         return gr.Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
     number = {"value": o.default, **look}
-    return (
-        Number(precision=0, placeholder="fresh", **number)
-        if o.optional
-        else Slider(o.low, o.high, step=o.step, **number)
-    )
+    if o.step is None:
+        return Number(precision=0, placeholder="fresh" if o.optional else None, **number)
+    return Slider(o.low, o.high, step=o.step, **number)
 
 
 def connect(made: dict[str, Component]) -> None:
