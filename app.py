@@ -13,7 +13,7 @@ from parley import catalog, turn
 from parley.engines.base import Delta
 from parley.messages import Message
 from parley.settings import Settings
-from parley.ui import api, controls, page
+from parley.ui import api, controls, detector, page
 from parley.ui.interface import Chat
 
 turn.POOL.place(catalog.at_start())  # ZeroGPU keeps for its workers what is on cuda now
@@ -37,6 +37,7 @@ with gr.Blocks(title=page.TITLE, fill_height=True) as demo:
         talk = gr.Column(elem_id="talk")
         with gr.Column(elem_id="settings"):
             inputs = controls.controls()
+            detector.add(inputs)
             whole = gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
     with talk:
         chat = Chat(

@@ -10,7 +10,7 @@ from parley.engines.base import Answer
 from parley.engines.pool import ModelPool
 from parley.messages import Message, build_messages
 from parley.settings import OPTIONS, Option, Settings
-from parley.strategies import STRATEGIES
+from parley.strategies import DEMANDS, STRATEGIES, TRUNCATION, Strategy
 
 README = Path(__file__).parent.parent / "README.md"
 ASKED = (
@@ -42,11 +42,19 @@ def settings_table() -> str:
 
 def strategies_table() -> str:
     """Every decoding strategy."""
-    rows = (
-        [f"[{s.label}]({s.source})", s.summary, s.when, ", ".join(f"`{name}`" for name in s.uses)]
-        for s in STRATEGIES.values()
-    )
-    return table(["strategy", "what it does", "when to use it", "its settings"], rows)
+    rows = ([f"[{s.label}]({s.source})", s.summary, s.when, _names(s), _needs(s)] for s in STRATEGIES.values())
+    return table(["strategy", "what it does", "when to use it", "its own settings", "needs"], rows)
+
+
+def _names(strategy: Strategy) -> str:
+    first, *_, last = TRUNCATION
+    middle = set(TRUNCATION) - {first, last} if set(TRUNCATION) <= set(strategy.settings) else set()
+    names = (f"`{name}`" for name in strategy.settings if name not in middle)
+    return ", ".join(names).replace(f"`{first}`, `{last}`", f"`{first}` to `{last}`") or "none"
+
+
+def _needs(strategy: Strategy) -> str:
+    return ", ".join(DEMANDS[name].needs for name in strategy.demands) or "nothing"
 
 
 def models_table() -> str:

@@ -2,11 +2,47 @@
 
 import re
 
+import pytest
 from playwright.sync_api import expect
 
-from tests.browser import QUIET
+from parley.settings import OPTIONS
+from parley.strategies import STRATEGIES
+from tests.browser import QUIET, Visitor
 
 pytest_plugins = ["tests.browser"]
+
+
+@pytest.fixture(scope="module")
+def tab(chromium, inside):
+    """One tab for all strategies, talking with a model that never ends by itself."""
+    visitor = Visitor(chromium, inside.url)
+    visitor.choose("model", "endless")
+    yield visitor
+    visitor.close()
+    assert visitor.faults == []
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_shows_its_settings_streams_and_stops_on_the_page(tab, name):
+    row = STRATEGIES[name]
+    tab.choose("strategy", row.label)
+    expect(tab.setting("strategy")).to_contain_text(row.summary)
+    for each in OPTIONS.values():
+        if not each.rare and each.name not in ("model", "strategy", "thinking", "system_prompt"):
+            shown = expect(tab.setting(each.name))
+            shown.to_be_visible() if each.name in row.uses else shown.to_be_hidden()
+    count = tab.questions.count()
+    tab.send("Tell me a story about an owl.")
+    expect(tab.questions).to_have_count(count + 1)
+    expect(tab.answer).to_have_text(re.compile(r"\w{3,}.*\w{3,}", re.DOTALL))
+    expect(tab.stop_button).to_be_visible()
+    before = tab.answer.inner_text()
+    expect(tab.answer).not_to_have_text(before)  # it goes on
+    tab.stop_button.click()
+    tab.until_free()
+    expect(tab.quiet).to_contain_text("stopped")
+    tab.press("Clear")
+    expect(tab.questions).to_have_count(0)
 
 
 def test_the_beams_can_be_watched_while_they_live(chatterbox):
@@ -43,10 +79,11 @@ def test_what_ran_can_be_unfolded_and_nothing_in_it_is_markup(visitor):
     visitor.ask(typed)
     visitor.quiet.click()
     blocks = visitor.folded.last.locator("pre code")
-    expect(blocks).to_have_count(3)
+    expect(blocks).to_have_count(5)
     assert blocks.nth(0).inner_text().startswith(f"<|im_start|>user\n {typed}<|im_end|>")
     assert "do_sample=False" in blocks.nth(1).inner_text()
-    assert "AutoModelForCausalLM.from_pretrained" in blocks.nth(2).inner_text()
+    for n, way in ((2, "AutoModelForCausalLM.from_pretrained"), (3, "gradio_client"), (4, "curl")):
+        assert way in blocks.nth(n).inner_text()
 
 
 def test_words_that_must_occur_do_on_the_page_too(visitor):

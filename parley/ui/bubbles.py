@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import gradio as gr
 
-from parley.engines.base import Answer, Beam, Usage
+from parley.engines.base import Answer, Beam, Ran, Usage
+from parley.ui.calls import client_program, curl_commands
 
 ENDINGS = {
     "end": "finished",
@@ -18,8 +19,16 @@ ENDINGS = {
 }
 
 
-def bubbles(answer: Answer, error: str = "") -> list[gr.ChatMessage]:
-    """The messages that show `answer`. All but the text itself bear a title, by which the history leaves them out."""
+MOST_FOLDED = 300_000  # characters, of all that is folded away: the page sends it back with every question
+SEPARATOR = "\n\n"
+LEFT_OUT = "The rest is left out, for the talk has grown long."
+
+
+def bubbles(answer: Answer, error: str = "", url: str = "") -> list[gr.ChatMessage]:
+    """The messages that show `answer`. All but the text itself bear a title, by which the history leaves them out.
+
+    `url` is where the API is.
+    """
     shown = []
     if answer.thought:
         over = bool(answer.text or answer.finish or error)
@@ -31,7 +40,7 @@ def bubbles(answer: Answer, error: str = "") -> list[gr.ChatMessage]:
     if error:
         shown.append(_titled("**Could not finish**", error))  # bold marks an error for the style sheet
     elif answer.finish:
-        shown.append(_titled(quiet_line(answer), _details(answer), "done"))
+        shown.append(_titled(quiet_line(answer), _details(answer, url), "done"))
     elif not answer.text and not answer.thought:
         shown.append(_titled(answer.status or "Reading…", "", "pending"))
     return shown
@@ -40,6 +49,21 @@ def bubbles(answer: Answer, error: str = "") -> list[gr.ChatMessage]:
 def question(text: str) -> gr.ChatMessage:
     """The message that shows what the visitor asked."""
     return _said("user", text)
+
+
+def lightened(shown: Sequence[Any]) -> list[Any]:
+    """The same talk, as Gradio hands it over; of what is folded away the oldest is cut to its first lines where all
+    together is too much.
+    """
+    kept, room = [], MOST_FOLDED
+    for message in reversed(shown):
+        folded = bool((message.get("metadata") or {}).get("title"))
+        text = "".join(part.get("text", "") for part in message["content"]) if folded else ""
+        room -= len(text)
+        cut = folded and room < 0 and LEFT_OUT not in text
+        short = f"{text[:1000].partition(SEPARATOR)[0]} {LEFT_OUT}"
+        kept.append({**message, "content": [{"type": "text", "text": short}]} if cut else message)
+    return kept[::-1]
 
 
 def _said(role: Literal["user", "assistant"], text: str) -> gr.ChatMessage:
@@ -75,18 +99,29 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+.!|~$-])", r"\\\1", " ".join(text.split()))
 
 
-def _details(answer: Answer) -> str:
+def _details(answer: Answer, url: str) -> str:
     usage = answer.usage or Usage(0, 0, None, 0.0)
     lines = [f"Prompt: {usage.prompt_tokens} tokens. Answer: {usage.new_tokens} tokens in {usage.seconds:.1f} s."]
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
     if usage.drafted:
         lines.append(f"{usage.accepted} of {usage.drafted} guessed tokens were right.")
-    if answer.ran is None:
-        return " ".join(lines)
-    config = "\n".join(f"{name}={value!r}" for name, value in answer.ran.config.items())
-    parts = [" ".join(lines), "What the model read:", _code("text", answer.ran.prompt), "What decided:"]
-    return "\n\n".join([*parts, _code("text", config), "The same again:", _code("python", answer.ran.program)])
+    parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]
+    text = SEPARATOR.join(parts)
+    return text if len(text) <= MOST_FOLDED else f"{parts[0]} {LEFT_OUT}"
+
+
+def _what_ran(ran: Ran, url: str) -> list[str]:
+    """Headings and blocks: what was read, what decided, and three ways to the same text."""
+    config = "\n".join(f"{name}={value!r}" for name, value in ran.config.items())
+    blocks = [
+        ("What the model read:", "text", ran.prompt),
+        ("What decided:", "text", config),
+        ("The same again, with transformers:", "python", ran.program),
+        ("With gradio_client:", "python", client_program(url, ran)),
+        ("With curl:", "bash", curl_commands(url, ran)),
+    ]
+    return [part for title, language, text in blocks if text for part in (title, _code(language, text))]
 
 
 def _code(language: str, text: str) -> str:

@@ -10,7 +10,8 @@ import gradio as gr
 from gradio.components import Component
 
 from parley.engines.base import Answer
-from parley.ui.bubbles import bubbles, question
+from parley.ui.bubbles import bubbles, lightened, question
+from parley.ui.calls import address
 from parley.ui.chat import Conversations, Reply, with_named_parameters
 
 Shown = list[Any]  # the messages of the chatbot, as Gradio hands them over
@@ -94,7 +95,7 @@ class Chat(gr.ChatInterface):
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
         if not text.strip() or not self._may_ask(request):
             return gr.skip(), gr.skip()
-        return [*shown, question(text)], BUSY | {"value": ""}
+        return [*lightened(shown), question(text)], BUSY | {"value": ""}
 
     async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         asked = _last_question(shown)
@@ -135,7 +136,7 @@ class Chat(gr.ChatInterface):
         turn.answering = True
         self._turns[request.session_hash] = turn
         *settings, _ = values  # the last one is the API's `messages`
-        answer, error = Answer(), ""
+        answer, error, url = Answer(), "", address(request)
         try:
             yield [*shown, *bubbles(answer)], gr.skip()
             if turn.stopped:
@@ -145,8 +146,8 @@ class Chat(gr.ChatInterface):
                 async with aclosing(taken):
                     async for answer, error in taken:
                         if not turn.cleared:
-                            yield [*shown, *bubbles(answer, error)], gr.skip()
-            yield [] if turn.cleared else [*shown, *bubbles(answer, error)], FREE
+                            yield [*shown, *bubbles(answer, error, url)], gr.skip()
+            yield [] if turn.cleared else [*shown, *bubbles(answer, error, url)], FREE
         finally:
             del self._turns[request.session_hash]
 
