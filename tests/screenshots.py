@@ -1,6 +1,7 @@
 """Takes the pictures of the README with the weights as they are: python -m tests.screenshots."""
 
 import io
+import re
 
 from PIL import Image
 from playwright.sync_api import expect
@@ -23,6 +24,22 @@ def take(context, url, name, look, talk):
     for question in talk:
         visitor.ask(question)
         expect(visitor.quiet).to_be_visible()
+    save(visitor, name)
+
+
+def take_beams(context, url):
+    """The table of hypotheses while the search goes on."""
+    visitor = Visitor(context, url, width=1280, height=800)
+    visitor.choose("strategy", "Beam search")
+    visitor.setting("num_beams").locator("input[type=number]").fill("8")
+    visitor.send("Tell me a story about an owl.")
+    visitor.folded.filter(has_text="hypotheses").locator(".title").click()
+    expect(visitor.folded.locator("tbody tr").first).to_have_text(re.compile(r"(\w+\W+){28}"))
+    expect(visitor.stop_button).to_be_visible()
+    save(visitor, "beams")
+
+
+def save(visitor, name):
     visitor.box.evaluate("(box) => { box.blur(); scrollTo(0, 0); document.querySelector('#settings').scrollTo(0, 0) }")
     visitor.tab.mouse.move(0, 0)
     shot = Image.open(io.BytesIO(visitor.tab.screenshot(animations="disabled"))).convert("RGB")
@@ -37,5 +54,6 @@ if __name__ == "__main__":
         with open_chromium() as context:
             for name, (look, talk) in PICTURES.items():
                 take(context, space.url, name, look, talk)
+            take_beams(context, space.url)
     finally:
         space.close()

@@ -86,6 +86,8 @@ def quiet_line(answer: Answer) -> str:
             parts.append(f"{usage.tokens_per_second:.0f} tokens/s")
         if usage.first_piece is not None:
             parts.append(f"first after {usage.first_piece:.2f} s")
+        if usage.drafted:
+            parts.append(f"{usage.accepted} of {usage.drafted} guesses right")
     return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])
 
 
@@ -104,8 +106,6 @@ def _details(answer: Answer, url: str) -> str:
     lines = [f"Prompt: {usage.prompt_tokens} tokens. Answer: {usage.new_tokens} tokens in {usage.seconds:.1f} s."]
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
-    if usage.drafted:
-        lines.append(f"{usage.accepted} of {usage.drafted} guessed tokens were right.")
     parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]
     text = SEPARATOR.join(parts)
     return text if len(text) <= MOST_FOLDED else f"{parts[0]} {LEFT_OUT}"
