@@ -17,16 +17,17 @@ _loaders = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 _cancels: dict[str, threading.Event] = {}
 
 
-def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Iterator[Delta]:
+def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> Iterator[Delta]:
     """Yields the answer as it is made; loads the model first where that is needed.
 
-    `run_id` is a fresh name for this turn, for `stop`. Raises `ChatError` for what the reader can mend.
+    `run_id` is a fresh name for this turn, for `stop`; `session` the visitor's own, a secret.
+    Raises `ChatError` for what the reader can mend.
     """
     cancel = _cancels[run_id] = threading.Event()
     try:
         with ExitStack() as leases:
             engine = yield from _lease(leases, settings.model, cancel)
-            yield from engine.stream(messages, settings, cancel)
+            yield from engine.stream(messages, settings, cancel, session)
     finally:
         del _cancels[run_id]
 
@@ -39,7 +40,7 @@ def stop(run_id: str) -> bool:
     return cancel is not None
 
 
-def seconds(run_id: str, messages: Sequence[Message], settings: Settings) -> int:
+def seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> int:
     """How long a GPU is asked for, at most: the time of the answer at 20 tokens a second, plus ten seconds."""
     return min(120, 10 + settings.max_new_tokens // 20)
 

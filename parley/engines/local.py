@@ -15,12 +15,14 @@ from transformers import StoppingCriteriaList
 
 from parley import strategies, streaming
 from parley.answer_text import OPEN, AnswerText
-from parley.engines import decoding
+from parley.engines import decoding, hardware
 from parley.engines.base import Delta, FinishReason, Ran, Usage
 from parley.engines.loading import Loaded
 from parley.engines.program import transformers_program
 from parley.errors import BadConversation, BadSetting
+from parley.kept_ids import splice
 from parley.messages import Message, drop_oldest_turn, fold_system
+from parley.prefix_cache import NoPrefixCache, PrefixCache
 from parley.settings import Settings
 
 # `generate` draws from torch's global generator: two that run at once would spoil each other's seeds.
@@ -45,12 +47,17 @@ class LocalEngine:
         self._seconds = turn_seconds
         eos = loaded.model.generation_config.eos_token_id
         self._eos = set(eos) if isinstance(eos, list) else {eos}
+        self._prefixes = PrefixCache(loaded.model, self._most_remembered)
         streaming.install_brakes(loaded.model)
 
-    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(
+        self, messages: Sequence[Message], settings: Settings, cancel: threading.Event, session: str = ""
+    ) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
-        prompt = self._prompt(messages, settings)
+        reads_all = strategies.find(settings.strategy).reads_all
+        prefixes = self._prefixes if session and not reads_all else NoPrefixCache()
+        prompt = self._prompt(messages, settings, prefixes.sequence(session))
         room = self.loaded.context - prompt.ids.shape[1]
         limit = min(settings.max_new_tokens, room)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
@@ -58,14 +65,22 @@ class LocalEngine:
         new_text = functools.partial(AnswerText, settings.stop_strings, in_thought=prompt.pre_opened)
         streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), new_text, brake)
         plan = decoding.plan(self.loaded, settings, limit)
+        cached_tokens = 0
 
         def work() -> None:
+            nonlocal cached_tokens
             while not _generating.acquire(timeout=streaming.FLUSH):
                 if brake.reason:
                     return
             try:
                 torch.manual_seed(seed)
-                self._generate(prompt, plan.arguments(streamer), brake)
+                length, rows = prompt.ids.shape[1] + limit, plan.config["num_beams"]
+                with (
+                    torch.inference_mode(),
+                    prefixes.lend(session, prompt.ids[0].tolist(), rows, length, lambda: streamer.ids) as loan,
+                ):
+                    cached_tokens = loan.cached_tokens
+                    self._generate(prompt, plan.arguments(streamer) | loan.arguments, brake)
             finally:
                 _generating.release()
 
@@ -76,7 +91,8 @@ class LocalEngine:
         finish = brake.reason or self._natural_end(streamer.ids, limit, settings)
         first = None if streamer.first_piece is None else streamer.first_piece - began
         guesses = streamer.drafted, streamer.accepted
-        usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, time.monotonic() - began, *guesses)
+        taken = time.monotonic() - began
+        usage = Usage(prompt.ids.shape[1], len(streamer.ids), first, taken, *guesses, cached_tokens)
         drawn = seed if strategies.find(settings.strategy).samples else None
         yield Delta(finish=finish, usage=usage, seed=drawn, ran=self._ran(prompt, settings, plan, seed))
 
@@ -92,16 +108,24 @@ class LocalEngine:
 
     def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake) -> None:
         device = self.loaded.model.device
-        with torch.inference_mode():
-            self.loaded.model.generate(
-                prompt.ids.to(device),
-                attention_mask=torch.ones_like(prompt.ids, device=device),
-                stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
-                **arguments,
-            )
+        self.loaded.model.generate(
+            prompt.ids.to(device),
+            attention_mask=torch.ones_like(prompt.ids, device=device),
+            stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
+            **arguments,
+        )
 
-    def _prompt(self, messages: Sequence[Message], settings: Settings) -> Prompt:
-        """The newest part of the conversation that leaves room for an answer, rendered."""
+    def _most_remembered(self) -> int:
+        """Bytes for all prefixes: a quarter of the memory that would be free without them."""
+        gpu = self.loaded.model.device.type == "cuda"
+        free = torch.cuda.mem_get_info()[0] if gpu else hardware.free_memory()
+        return (free + self._prefixes.bytes) // 4
+
+    def _prompt(self, messages: Sequence[Message], settings: Settings, kept: Sequence[int] = ()) -> Prompt:
+        """The newest part of the conversation that leaves room for an answer, rendered.
+
+        `kept` are the tokens of an earlier turn: what the conversation has of them is not cut into tokens anew.
+        """
         if settings.thinking and not self.loaded.thinking:
             raise BadSetting(f"{self.loaded.row.label} has no thinking switch. Turn thinking off.")
         fits = self.loaded.context - min(settings.max_new_tokens, self.loaded.context // 4)
@@ -117,6 +141,9 @@ class LocalEngine:
                 "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
             )
         ids = self._render(shorter[index], settings)
+        spliced = splice(kept, ids[0].tolist(), self.loaded.tokenizer)
+        if len(spliced) <= fits:
+            ids = torch.tensor([spliced])
         tail = self.loaded.tokenizer.decode(ids[0, -8:])
         return Prompt(self._told(shorter[index]), ids, dropped=index, pre_opened=tail.rstrip().endswith(OPEN))
 

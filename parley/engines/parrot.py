@@ -16,7 +16,9 @@ PAUSE = 0.02  # seconds between pieces, so that one sees it stream
 class Parrot:
     """Honours the message, max_new_tokens (in pieces) and the stop strings; everything else means nothing to it."""
 
-    def stream(self, messages: Sequence[Message], settings: Settings, cancel: threading.Event) -> Iterator[Delta]:
+    def stream(
+        self, messages: Sequence[Message], settings: Settings, cancel: threading.Event, session: str = ""
+    ) -> Iterator[Delta]:
         """Yields the last message in pieces; ends at once when `cancel` is set."""
         began = time.monotonic()
         said = messages[-1].content

@@ -23,6 +23,7 @@ class Strategy:
     samples: bool = False  # whether it draws random numbers
     runs: str = "tokens"  # the row of `engines.decoding.RUNS` that runs it
     croppable: bool = False  # it takes tokens back, which a model with a state cannot
+    reads_all: bool = False  # it looks at the model's view of the whole prompt, which no KV cache has
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -94,6 +95,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="https://arxiv.org/abs/2202.06417",
             settings=("penalty_alpha", "candidates"),
             runs="contrastive",
+            reads_all=True,
         ),
         Strategy(
             name="dola",
