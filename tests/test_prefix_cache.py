@@ -1,0 +1,411 @@
+"""The prefix cache changes no token: over random conversations, kinds of layers, strategies, stops and faults."""
+
+import dataclasses
+import random
+import threading
+from contextlib import contextmanager
+
+import pytest
+import torch
+from transformers import (
+    FalconH1Config,
+    FalconH1ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GenerationConfig,
+    JambaConfig,
+    JambaForCausalLM,
+    Lfm2Config,
+    Lfm2ForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3NextConfig,
+    Qwen3NextForCausalLM,
+)
+
+from parley.engines.base import Answer
+from parley.engines.local import LocalEngine
+from parley.kept_ids import splice
+from parley.messages import Message, build_messages
+from parley.prefix_cache import NoPrefixCache, PrefixCache
+from parley.settings import Settings
+from parley.strategies import STRATEGIES
+
+# Wide enough that every token of the context decides, so that a wrong cache gives other tokens.
+SHAPE = {
+    "vocab_size": 2048,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 768,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+HEADS = {"head_dim": 16}
+MODELS = {
+    "full": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
+    "sliding": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=24)),
+    "sliding and full": lambda: Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            **SHAPE,
+            **HEADS,
+            sliding_window=40,
+            layer_types=["sliding_attention", "full_attention"] * 2,
+            query_pre_attn_scalar=16,
+        )
+    ),
+    "convolution": lambda: Lfm2ForCausalLM(
+        Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"] * 2, block_auto_adjust_ff_dim=False)
+    ),
+    "linear": lambda: Qwen3NextForCausalLM(
+        Qwen3NextConfig(
+            **SHAPE,
+            **HEADS,
+            layer_types=["linear_attention", "full_attention"] * 2,
+            linear_num_key_heads=2,
+            linear_num_value_heads=2,
+            linear_key_head_dim=16,
+            linear_value_head_dim=16,
+            mlp_only_layers=[0, 1, 2, 3],
+            num_experts=2,
+            num_experts_per_tok=1,
+        )
+    ),
+    "both in one layer": lambda: FalconH1ForCausalLM(
+        FalconH1Config(
+            **SHAPE, **HEADS, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=16, mamba_chunk_size=16
+        )
+    ),
+}
+# A state, but no code to go on from it with several tokens; no length of its own.
+UNFIT = {
+    "jamba": lambda: JambaForCausalLM(
+        JambaConfig(
+            **SHAPE,
+            attn_layer_period=2,
+            attn_layer_offset=1,
+            expert_layer_period=8,
+            expert_layer_offset=7,
+            num_experts=2,
+            mamba_d_state=8,
+            mamba_dt_rank=8,
+        )
+    ),
+    "mamba": lambda: MambaForCausalLM(
+        MambaConfig(vocab_size=2048, hidden_size=32, state_size=8, num_hidden_layers=2, eos_token_id=2, pad_token_id=0)
+    ),
+}
+WORDS = ("owl", "river", "lamp", "seven", "north", "garden", "window", "slow", "bread", "the", "of", "and", "under")
+GREEDY = {"strategy": "greedy", "max_new_tokens": 12}
+
+
+def fresh(budgie):
+    """An engine with Budgie's model and nothing remembered."""
+    return LocalEngine(budgie.loaded)
+
+
+def tiny_engine(budgie, make):
+    torch.manual_seed(1)
+    model = make().eval()
+    model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
+    return LocalEngine(dataclasses.replace(budgie.loaded, model=model, context=768, layers=4))
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def engine(budgie, request):
+    return tiny_engine(budgie, MODELS[request.param])
+
+
+def said(engine, messages, session="", cancel=None, **values):
+    chosen = Settings.check(values)
+    return sum(engine.stream(messages, chosen, cancel or threading.Event(), session), Answer())
+
+
+def reading(history, question):
+    return build_messages([m._asdict() for m in history], question)
+
+
+@contextmanager
+def stop_at(model, layer, passes):
+    """An event that is set when that layer has run so many times: the next layer stops."""
+    cancel, ran = threading.Event(), []
+
+    def count(*_):
+        ran.append(1)
+        if len(ran) == passes:
+            cancel.set()
+
+    hook = model.model.layers[layer].register_forward_hook(count)
+    try:
+        yield cancel
+    finally:
+        hook.remove()
+
+
+def turn(engine, session, messages, cancel=None, **values):
+    """One greedy turn, which must have given the tokens that the same prompt gives without a cache."""
+    values = GREEDY | values
+    prompt = engine._prompt(messages, Settings.check(values), engine._prefixes.sequence(session)).ids
+    with torch.inference_mode():
+        plain = engine.loaded.model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=values["max_new_tokens"]
+        )
+    answer = said(engine, messages, session, cancel, **values)
+    sequence = engine._prefixes.sequence(session)
+    assert len(sequence) == answer.usage.prompt_tokens + answer.usage.new_tokens
+    if answer.finish in ("end", "length"):
+        assert list(sequence) == plain[0].tolist()
+    else:
+        assert list(sequence) == plain[0, : len(sequence)].tolist()
+    return answer
+
+
+def talk(engine, seed, turns, session="visitor"):
+    """A random conversation with edits, retries, stops and stop strings; how many tokens the cache gave it."""
+    chance = random.Random(seed)
+    history, cached = [], 0
+    for _ in range(turns):
+        action = chance.choice(["ask", "ask", "ask", "retry", "edit", "stop", "stop string"])
+        question = " ".join(chance.choices(WORDS, k=chance.randint(1, 12)))
+        if action == "retry" and history:
+            question = history[-2].content
+            history = history[:-2]
+        elif action == "edit" and history:
+            history = history[: 2 * chance.randrange(len(history) // 2)]
+        messages = reading(history, question)
+        if action == "stop":
+            with stop_at(engine.loaded.model, chance.randrange(3), chance.randint(1, 6)) as cancel:
+                answer = turn(engine, session, messages, cancel)
+        else:
+            stops = {"stop": chance.choice("aeio")} if action == "stop string" else {}
+            answer = turn(engine, session, messages, **stops)
+        cached += answer.usage.cached_tokens
+        if answer.text.strip():
+            history += [Message("user", question), Message("assistant", answer.text)]
+    return cached
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_greedy_token_of_a_random_conversation_changes(budgie, seed):
+    assert talk(fresh(budgie), seed, turns=8) > 100
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_greedy_token_changes_whatever_the_layers_keep(engine, seed):
+    assert talk(engine, seed, turns=8, session=f"visitor {seed}") > 0
+
+
+@pytest.mark.parametrize("make", UNFIT.values(), ids=UNFIT)
+def test_a_model_whose_state_cannot_be_continued_is_read_from_the_beginning(budgie, make):
+    engine = tiny_engine(budgie, make)
+    for question in ("owl", "river"):
+        assert said(engine, reading([], question), "a", **GREEDY).usage.cached_tokens == 0
+    assert engine._prefixes.bytes == 0
+
+
+def with_history(engine, session, strategy="greedy"):
+    """The messages of a second turn, after a first one that the session remembers."""
+    question = "Tell me a story about an owl."
+    first = said(engine, build_messages([], question), session, strategy=strategy, seed=3, max_new_tokens=30)
+    return reading([Message("user", question), Message("assistant", first.text)], "Repeat after me: the owl, the owl")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_gives_the_same_answer_with_the_cache_and_without(budgie, name):
+    engine = fresh(budgie)
+    values = {"strategy": name, "seed": 7, "max_new_tokens": 30, "force_words": "lantern", "temperature": 1.0}
+    for strategy in ("greedy", name):  # what a strategy leaves behind must be as good as what greedy search leaves
+        messages = with_history(engine, strategy, strategy)
+        plain = said(engine, messages, **values)
+        cached = said(engine, messages, strategy, **values)
+        assert cached.text == plain.text and cached.usage.new_tokens == plain.usage.new_tokens
+        assert cached.usage.prompt_tokens == plain.usage.prompt_tokens
+        found = cached.usage.cached_tokens
+        assert plain.usage.cached_tokens == 0
+        assert found == 0 if STRATEGIES[name].reads_all else 10 < found < cached.usage.prompt_tokens
+        again = said(engine, messages, strategy, **values)
+        assert again.text == plain.text
+
+
+@pytest.mark.parametrize("name", [n for n, row in STRATEGIES.items() if not (row.croppable or row.reads_all)])
+def test_every_strategy_gives_the_same_answer_whatever_the_layers_keep(engine, name):
+    values = {"strategy": name, "seed": 7, "max_new_tokens": 8, "force_words": "lantern"}
+    said(engine, reading([], "owl river lamp seven north garden window"), name, **values)
+    messages = reading([], "owl river lamp seven north garden window")
+    plain, cached = said(engine, messages, **values), said(engine, messages, name, **values)
+    assert cached.text == plain.text
+    assert cached.usage.cached_tokens > 0
+
+
+@pytest.mark.parametrize("kind", ["sliding", "sliding and full", "convolution"])
+@pytest.mark.parametrize("name", [n for n, row in STRATEGIES.items() if row.croppable])
+def test_speculation_leaves_windows_and_convolutions_as_greedy_search_does(budgie, kind, name):
+    engine = tiny_engine(budgie, MODELS[kind])
+    values = {"strategy": name, "exit_layer": 2}
+    messages = reading([], "owl river lamp seven owl river lamp seven owl river")
+    for _ in range(2):
+        answer = turn(engine, "a", messages, **values)
+        messages = [*messages, Message("assistant", answer.text), Message("user", "owl river lamp seven")]
+        turn(engine, "a", messages)
+    assert said(engine, messages, "a", **GREEDY).usage.cached_tokens > 30
+
+
+def test_all_but_the_new_message_comes_from_the_cache(budgie):
+    engine = fresh(budgie)
+    messages = with_history(engine, "a")
+    answer = said(engine, messages, "a", **GREEDY)
+    new = answer.usage.prompt_tokens - answer.usage.cached_tokens
+    alone = said(engine, messages[-1:], **GREEDY).usage.prompt_tokens
+    assert new <= alone + 3  # the last token of the answer, the mark that ends it, a line break
+
+
+def test_the_cache_is_right_after_a_stop_in_the_middle_of_a_prefill(budgie):
+    engine = fresh(budgie)
+    messages = with_history(engine, "a")
+    for layer in range(5):
+        with stop_at(engine.loaded.model, layer, passes=1) as cancel:
+            stopped = said(engine, messages, "a", cancel, **GREEDY)
+        assert (stopped.finish, stopped.usage.new_tokens) == ("stopped", 0)
+        assert stopped.usage.cached_tokens > 20  # what the stop before this one left
+    turn(engine, "a", messages)
+
+
+def test_after_an_exception_nothing_is_remembered_and_the_next_turn_is_right(budgie):
+    engine = fresh(budgie)
+    messages = with_history(engine, "a")
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    hook = engine.loaded.model.model.layers[3].register_forward_hook(fail)
+    try:
+        with pytest.raises(RuntimeError, match="out of memory"):
+            said(engine, messages, "a", **GREEDY)
+    finally:
+        hook.remove()
+    assert engine._prefixes.sequence("a") == () and engine._prefixes.bytes == 0
+    assert turn(engine, "a", messages).usage.cached_tokens == 0
+
+
+def test_sessions_never_share_and_without_a_name_nothing_is_kept(budgie):
+    engine = fresh(budgie)
+    messages = with_history(engine, "a")
+    assert said(engine, messages, "b", **GREEDY).usage.cached_tokens == 0
+    before = engine._prefixes.bytes
+    for _ in range(2):
+        assert said(engine, messages, "", **GREEDY).usage.cached_tokens == 0
+    assert engine._prefixes.bytes == before > 0
+    assert said(engine, messages, "a", **GREEDY).usage.cached_tokens > 20
+
+
+def lend(prefixes, session, prompt):
+    """A turn that reads the prompt and generates nothing more than one token; how much was cached."""
+    with torch.inference_mode(), prefixes.lend(session, prompt, 1, len(prompt) + 1, lambda: [7]) as loan:
+        ids = torch.tensor([prompt])
+        prefixes_model = prefixes._model if isinstance(prefixes, PrefixCache) else None
+        if prefixes_model:
+            once = GenerationConfig(max_new_tokens=1, do_sample=False)
+            prefixes_model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=once, **loan.arguments)
+    return loan.cached_tokens
+
+
+def test_two_turns_of_one_session_at_once_do_not_share(budgie):
+    prefixes = PrefixCache(budgie.loaded.model, most=lambda: 10**9)
+    prompt = list(range(100, 140))
+    lend(prefixes, "a", prompt)
+    with (
+        prefixes.lend("a", prompt, 1, 60, lambda: []) as first,
+        prefixes.lend("a", prompt, 1, 60, lambda: []) as second,
+    ):
+        assert (first.cached_tokens, second.cached_tokens) == (39, 0)
+        assert first.arguments["past_key_values"] is not second.arguments["past_key_values"]
+
+
+def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(budgie):
+    model = budgie.loaded.model
+    config, most = model.config, [10**9]
+    prefixes = PrefixCache(model, most=lambda: most[0])
+    prompt = list(range(100, 150))
+    for session in "abc":
+        lend(prefixes, session, prompt)
+    each = 2 * 50 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    assert prefixes.bytes == 3 * each
+    most[0] = 3 * each
+    assert lend(prefixes, "a", prompt) == 49  # now b is the longest unused
+    lend(prefixes, "d", prompt)
+    assert prefixes.bytes == 3 * each
+    assert [bool(prefixes.sequence(session)) for session in "abcd"] == [True, False, True, True]
+    most[0] = each - 1
+    lend(prefixes, "c", prompt)
+    assert prefixes.bytes == 0
+
+
+def test_the_null_form_remembers_nothing():
+    nothing = NoPrefixCache()
+    for _ in range(2):
+        with nothing.lend("a", [1, 2, 3], 1, 10, lambda: [4]) as loan:
+            assert (loan.cached_tokens, loan.arguments) == (0, {})
+        assert nothing.sequence("a") == ()
+
+
+def cut_small(tokenizer, text):
+    """Other tokens for the same text: each character by itself."""
+    return [i for character in text for i in tokenizer.encode(character, add_special_tokens=False)]
+
+
+def test_generated_tokens_are_kept_where_the_text_would_be_cut_otherwise(budgie):
+    tokenizer = budgie.loaded.tokenizer
+    head = tokenizer.encode("<|im_start|>user\n hi<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
+    answer, end = " The owl said hello.", tokenizer.encode("<|im_end|>", add_special_tokens=False)
+    later = tokenizer.encode("\n<|im_start|>user\n more<|im_end|>\n", add_special_tokens=False)
+    plain = [*head, *tokenizer.encode(answer, add_special_tokens=False), *end, *later]
+    kept = [*head, *cut_small(tokenizer, answer), *end]
+    assert kept != plain[: len(kept)]
+    assert splice(kept, plain, tokenizer) == [*kept, *later]
+    broken_off = [*head, *cut_small(tokenizer, " The owl said")]
+    spliced = splice(broken_off, plain, tokenizer)
+    assert spliced[: len(broken_off)] == broken_off
+    assert tokenizer.decode(spliced) == tokenizer.decode(plain)
+    edited = [*head, *tokenizer.encode(" The owl sang", add_special_tokens=False), *end, *later]
+    assert tokenizer.decode(splice(kept, edited, tokenizer)) == tokenizer.decode(edited)
+
+
+def test_what_was_text_in_the_prompt_never_becomes_a_control_token(budgie):
+    tokenizer = budgie.loaded.tokenizer
+    control = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    typed = tokenizer.encode("<|im_end|>", add_special_tokens=False, split_special_tokens=True)
+    assert control not in typed
+    head, tail = (
+        tokenizer.encode("hello", add_special_tokens=False),
+        tokenizer.encode(" you", add_special_tokens=False),
+    )
+    assert splice([*head, control, *tail], [*head, *typed, *tail], tokenizer) == [*head, *typed, *tail]
+    assert splice([*head, *typed, *tail], [*head, control, *tail], tokenizer) == [*head, control, *tail]
+
+
+def test_random_cuts_never_change_what_is_read(budgie):
+    tokenizer, chance, moved = budgie.loaded.tokenizer, random.Random(5), 0
+    parts = ["owl", " ", "é", "🦜", "ภา", "\n", "<|im_end|>", "<think>", "a", "\ufffd"]
+
+    def cut(text):
+        if chance.random() < 0.5:
+            return cut_small(tokenizer, text)
+        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=chance.random() < 0.5)
+
+    for _ in range(300):
+        texts = ["".join(chance.choices(parts, k=chance.randint(1, 12))) for _ in range(2)]
+        kept, plain = cut(texts[0]), cut(texts[0] + texts[1] if chance.random() < 0.7 else texts[1])
+        spliced = splice(kept, plain, tokenizer)
+        added = tokenizer.added_tokens_decoder
+        assert tokenizer.decode(spliced) == tokenizer.decode(plain)
+        assert [i for i in spliced if i in added] == [i for i in plain if i in added]
+        moved += spliced != plain
+    assert moved > 50
