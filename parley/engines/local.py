@@ -132,8 +132,10 @@ class LocalEngine:
         shorter = [list(messages)]
         while (rest := drop_oldest_turn(shorter[-1])) is not None:
             shorter.append(rest)
-        # A shorter conversation never has more tokens, so the longest that fits is found by bisection.
-        index = bisect.bisect_left(shorter, -fits, key=lambda m: -self._render(m, settings).shape[1])
+        index = 0
+        if self._render(shorter[0], settings).shape[1] > fits:
+            # A shorter conversation never has more tokens, so the longest that fits is found by bisection.
+            index = bisect.bisect_left(shorter, -fits, lo=1, key=lambda m: -self._render(m, settings).shape[1])
         if index == len(shorter):
             needed = self._render(shorter[-1], settings).shape[1]
             raise BadConversation(
