@@ -1,4 +1,8 @@
-"""The KV cache that outlives a turn: each session's own, bounded in bytes, reused only where it is provably right."""
+"""The KV cache that outlives a turn: each session's own, bounded in bytes, reused only where it is provably right.
+
+In float32 no greedy token changes. In 16 bits a prompt that is read in other pieces rounds otherwise, so that of two
+tokens which are about equally likely the other one may come.
+"""
 
 import copy
 import threading
