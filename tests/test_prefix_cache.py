@@ -7,105 +7,18 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from transformers import (
-    FalconH1Config,
-    FalconH1ForCausalLM,
-    Gemma3ForCausalLM,
-    Gemma3TextConfig,
-    GenerationConfig,
-    JambaConfig,
-    JambaForCausalLM,
-    Lfm2Config,
-    Lfm2ForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MambaConfig,
-    MambaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    Qwen3NextConfig,
-    Qwen3NextForCausalLM,
-)
+from transformers import GenerationConfig
 
 from parley import turn
 from parley.engines.base import Answer
 from parley.engines.local import LocalEngine
-from parley.kept_ids import splice
 from parley.messages import Message, build_messages
 from parley.prefix_cache import BEFORE_THE_END, NoPrefixCache, PrefixCache
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
 from parley.ui.bubbles import bubbles
-from tests.test_streaming import sentencepiece_like  # noqa: F401  (a fixture)
+from tests.tiny_models import MODELS, UNFIT
 
-# Wide enough that every token of the context decides, so that a wrong cache gives other tokens.
-SHAPE = {
-    "vocab_size": 2048,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "max_position_embeddings": 768,
-    "initializer_range": 0.3,
-    "bos_token_id": None,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
-HEADS = {"head_dim": 16}
-MODELS = {
-    "full": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
-    "sliding": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=24)),
-    "sliding and full": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(
-            **SHAPE,
-            **HEADS,
-            sliding_window=40,
-            layer_types=["sliding_attention", "full_attention"] * 2,
-            query_pre_attn_scalar=16,
-        )
-    ),
-    "convolution": lambda: Lfm2ForCausalLM(
-        Lfm2Config(**SHAPE, layer_types=["conv", "full_attention"] * 2, block_auto_adjust_ff_dim=False)
-    ),
-    "linear": lambda: Qwen3NextForCausalLM(
-        Qwen3NextConfig(
-            **SHAPE,
-            **HEADS,
-            layer_types=["linear_attention", "full_attention"] * 2,
-            linear_num_key_heads=2,
-            linear_num_value_heads=2,
-            linear_key_head_dim=16,
-            linear_value_head_dim=16,
-            mlp_only_layers=[0, 1, 2, 3],
-            num_experts=2,
-            num_experts_per_tok=1,
-        )
-    ),
-    "both in one layer": lambda: FalconH1ForCausalLM(
-        FalconH1Config(
-            **SHAPE, **HEADS, mamba_d_ssm=32, mamba_n_heads=4, mamba_d_head=8, mamba_d_state=16, mamba_chunk_size=16
-        )
-    ),
-}
-# A state, but no code to go on from it with several tokens; no length of its own.
-UNFIT = {
-    "jamba": lambda: JambaForCausalLM(
-        JambaConfig(
-            **SHAPE,
-            attn_layer_period=2,
-            attn_layer_offset=1,
-            expert_layer_period=8,
-            expert_layer_offset=7,
-            num_experts=2,
-            mamba_d_state=8,
-            mamba_dt_rank=8,
-        )
-    ),
-    "mamba": lambda: MambaForCausalLM(
-        MambaConfig(vocab_size=2048, hidden_size=32, state_size=8, num_hidden_layers=2, eos_token_id=2, pad_token_id=0)
-    ),
-}
 WORDS = ("owl", "river", "lamp", "seven", "north", "garden", "window", "slow", "bread", "the", "of", "and", "under")
 GREEDY = {"strategy": "greedy", "max_new_tokens": 12}
 
@@ -388,32 +301,6 @@ def test_the_null_form_remembers_nothing():
         assert nothing.sequence("a") == ()
 
 
-def cut_small(tokenizer, text):
-    """The tokens of a text with every word cut into the smallest pieces."""
-    vocabulary = tokenizer.get_vocab()
-    for id in tokenizer.encode(text, add_special_tokens=False):
-        token = tokenizer.convert_ids_to_tokens(id)
-        whole = id in tokenizer.added_tokens_decoder or token.startswith("<0x")
-        yield from [id] if whole else [vocabulary.get(piece, id) for piece in token]
-
-
-def test_generated_tokens_are_kept_where_the_text_would_be_cut_otherwise(budgie):
-    tokenizer = budgie.loaded.tokenizer
-    head = tokenizer.encode("<|im_start|>user\n hi<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False)
-    answer, end = " The owl said hello.", tokenizer.encode("<|im_end|>", add_special_tokens=False)
-    later = tokenizer.encode("\n<|im_start|>user\n more<|im_end|>\n", add_special_tokens=False)
-    plain = [*head, *tokenizer.encode(answer, add_special_tokens=False), *end, *later]
-    kept = [*head, *cut_small(tokenizer, answer), *end]
-    assert kept != plain[: len(kept)]
-    assert splice(kept, plain, tokenizer) == [*kept, *later]
-    broken_off = [*head, *cut_small(tokenizer, " The owl said")]
-    spliced = splice(broken_off, plain, tokenizer)
-    assert spliced[: len(broken_off)] == broken_off
-    assert tokenizer.decode(spliced) == tokenizer.decode(plain)
-    edited = [*head, *tokenizer.encode(" The owl sang", add_special_tokens=False), *end, *later]
-    assert tokenizer.decode(splice(kept, edited, tokenizer)) == tokenizer.decode(edited)
-
-
 def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(budgie):
     engine, unusual = tiny_engine(budgie, MODELS["full"]), 0
     values = {"strategy": "sampling", "temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}
@@ -427,38 +314,3 @@ def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(budgie):
             if cut_anew[: len(kept)] != list(kept) and again.usage.cached_tokens == len(kept) - 1:
                 unusual += 1
     assert unusual > 0
-
-
-def test_what_was_text_in_the_prompt_never_becomes_a_control_token(budgie):
-    tokenizer = budgie.loaded.tokenizer
-    control = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    typed = tokenizer.encode("<|im_end|>", add_special_tokens=False, split_special_tokens=True)
-    assert control not in typed
-    head, tail = (
-        tokenizer.encode("hello", add_special_tokens=False),
-        tokenizer.encode(" you", add_special_tokens=False),
-    )
-    assert splice([*head, control, *tail], [*head, *typed, *tail], tokenizer) == [*head, *typed, *tail]
-    assert splice([*head, *typed, *tail], [*head, control, *tail], tokenizer) == [*head, control, *tail]
-
-
-@pytest.mark.parametrize("family", ["byte level", "sentencepiece"])
-def test_random_cuts_never_change_what_is_read(budgie, sentencepiece_like, family):  # noqa: F811
-    tokenizer = budgie.loaded.tokenizer if family == "byte level" else sentencepiece_like
-    chance, moved = random.Random(5), 0
-    parts = ["owl", " ", "é", "🦜", "ภา", "\n", "<|im_end|>", "</s>", "a", "\ufffd"]
-
-    def cut(text):
-        if chance.random() < 0.5:
-            return list(cut_small(tokenizer, text))
-        return tokenizer.encode(text, add_special_tokens=False, split_special_tokens=chance.random() < 0.5)
-
-    for _ in range(300):
-        texts = ["".join(chance.choices(parts, k=chance.randint(1, 12))) for _ in range(2)]
-        kept, plain = cut(texts[0]), cut(texts[0] + texts[1] if chance.random() < 0.7 else texts[1])
-        spliced = splice(kept, plain, tokenizer)
-        added = tokenizer.added_tokens_decoder
-        assert tokenizer.decode(spliced) == tokenizer.decode(plain)
-        assert [i for i in spliced if i in added] == [i for i in plain if i in added]
-        moved += spliced != plain
-    assert moved > 50
