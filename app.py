@@ -20,15 +20,15 @@ turn.POOL.place(catalog.at_start())  # ZeroGPU keeps for its workers what is on 
 
 
 @spaces.GPU(duration=turn.seconds)
-def reply_on_gpu(run_id: str, messages: Sequence[Message], settings: Settings) -> Iterator[Delta]:
+def reply_on_gpu(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
     """One turn on a GPU. On ZeroGPU this runs in another process: plain data in, plain data out."""
-    yield from turn.reply(run_id, messages, settings)
+    yield from turn.reply(run_id, messages, settings, session)
 
 
-def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Iterator[Delta]:
+def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
     """One turn, where its engine belongs: only a local model asks for a GPU."""
     local = catalog.find(settings.model).engine == "local"
-    return (reply_on_gpu if local else turn.reply)(run_id, messages, settings)
+    return (reply_on_gpu if local else turn.reply)(run_id, messages, settings, session)
 
 
 with gr.Blocks(title=page.TITLE, fill_height=True) as demo:

@@ -20,10 +20,11 @@ _loaders = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 _cancels: dict[str, threading.Event] = {}
 
 
-def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Iterator[Delta]:
+def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> Iterator[Delta]:
     """Yields the answer as it is made; loads the model first where that is needed.
 
-    `run_id` is a fresh name for this turn, for `stop`. Raises `ChatError` for what the reader can mend.
+    `run_id` is a fresh name for this turn, for `stop`; `session` the visitor's own, a secret.
+    Raises `ChatError` for what the reader can mend.
     """
     cancel = _cancels[run_id] = threading.Event()
     try:
@@ -32,7 +33,7 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings) -> Itera
         with ExitStack() as leases:
             engine = yield from _lease(leases, row, cancel)
             draft = (yield from _lease(leases, helper, cancel)) if helper else None
-            yield from engine.stream(messages, settings, cancel, draft)
+            yield from engine.stream(messages, settings, cancel, draft, session)
     finally:
         del _cancels[run_id]
 
@@ -57,7 +58,7 @@ def detect(text: str, settings: Settings) -> Detection:
         return engine.detect(text, settings)
 
 
-def seconds(run_id: str, messages: Sequence[Message], settings: Settings) -> int:
+def seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> int:
     """How long a GPU is asked for, at most: the time of the answer at 20 tokens a second, plus ten seconds."""
     return min(120, 10 + settings.max_new_tokens // 20)
 

@@ -31,6 +31,13 @@ def test_the_default_model_answers_without_any_setting(client):
     assert client.predict("hello", api_name="/chat").strip()
 
 
+def test_what_was_read_of_a_conversation_is_remembered_for_that_client_alone(client, inside):
+    client.predict("hello", max_new_tokens=5, model="budgie", api_name="/chat")
+    remembered = inside.engine("budgie")._prefixes
+    assert remembered.sequence(client.session_hash)
+    assert not remembered.sequence(Client(inside.url, verbose=False).session_hash)
+
+
 def test_the_answer_streams_and_only_grows(client):
     pieces = list(client.submit("abc " * 60, model="parrot", api_name="/chat"))
     assert len(pieces) > 5

@@ -24,6 +24,7 @@ class Usage:
     seconds: float
     drafted: int = 0  # tokens that were guessed ahead, and how many of them the model accepted
     accepted: int = 0
+    cached_tokens: int = 0  # of the prompt: they were known from an earlier turn and not read again
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -112,9 +113,11 @@ class Engine(Protocol):
         settings: Settings,
         cancel: threading.Event,
         draft: "Engine | None" = None,
+        session: str = "",
     ) -> Iterator[Delta]:
         """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
         finish reason and the usage. `draft` guesses ahead, where the strategy wants that.
+        Turns of one `session` may profit from what the earlier ones have read; an empty one shares nothing.
 
         Setting `cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until it has.
         Raises `ChatError` for what the reader can mend. Does not keep or change `messages`.

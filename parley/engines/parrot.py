@@ -23,6 +23,7 @@ class Parrot:
         settings: Settings,
         cancel: threading.Event,
         draft: Engine | None = None,
+        session: str = "",
     ) -> Iterator[Delta]:
         """Yields the last message in pieces; ends at once when `cancel` is set."""
         began = time.monotonic()

@@ -10,6 +10,7 @@ from jinja2 import TemplateError
 from parley.answer_text import OPEN
 from parley.engines.loading import Loaded
 from parley.errors import BadConversation, BadSetting
+from parley.kept_ids import splice
 from parley.messages import Message, drop_oldest_turn, fold_system
 from parley.settings import Settings
 
@@ -30,9 +31,10 @@ class Prompt:
         return self.ids.shape[1]
 
 
-def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings) -> Prompt:
+def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings, kept: Sequence[int] = ()) -> Prompt:
     """As much of the conversation as fits, rendered.
 
+    `kept` are the tokens of an earlier turn: what the conversation has of them is not cut into tokens anew.
     Raises `BadConversation` for a message that does not fit the context window even without those before it.
     """
     if settings.thinking and not loaded.thinking:
@@ -41,8 +43,10 @@ def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings) -> Prom
     shorter = [list(messages)]
     while (rest := drop_oldest_turn(shorter[-1])) is not None:
         shorter.append(rest)
-    # A shorter conversation never has more tokens, so the longest that fits is found by bisection.
-    index = bisect.bisect_left(shorter, -fits, key=lambda m: -_rendered(loaded, m, settings).shape[1])
+    index = 0
+    if _rendered(loaded, shorter[0], settings).shape[1] > fits:
+        # A shorter conversation never has more tokens, so the longest that fits is found by bisection.
+        index = bisect.bisect_left(shorter, -fits, lo=1, key=lambda m: -_rendered(loaded, m, settings).shape[1])
     if index == len(shorter):
         needed = _rendered(loaded, shorter[-1], settings).shape[1]
         raise BadConversation(
@@ -50,6 +54,9 @@ def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings) -> Prom
             "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
         )
     prompt = replace(_prompt(loaded, shorter[index], settings), dropped=index)
+    spliced = splice(kept, prompt.ids[0].tolist(), loaded.tokenizer)
+    if len(spliced) <= fits:
+        prompt = replace(prompt, ids=torch.tensor([spliced]))
     if not settings.steers_away:
         return prompt
     turns = [m for m in shorter[index] if m.role != "system"]

@@ -24,6 +24,7 @@ class Strategy:
     settings: tuple[str, ...] = ()  # names of the fields of `Settings` that it uses beyond `EVERYWHERE`
     samples: bool = False  # whether it draws random numbers
     runs: str = "tokens"  # the row of `engines.decoding.RUNS` that runs it
+    reads_all: bool = False  # it looks at the model's view of the whole prompt, which no KV cache has
     demands: tuple[str, ...] = ()  # the rows of `DEMANDS` that a model has to meet
 
     @property
@@ -107,6 +108,7 @@ STRATEGIES: dict[str, Strategy] = {
             source="https://arxiv.org/abs/2202.06417",
             settings=("penalty_alpha", "candidates"),
             runs="contrastive",
+            reads_all=True,
             demands=("attention",),
         ),
         Strategy(

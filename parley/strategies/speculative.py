@@ -1,7 +1,8 @@
 """Speculative decoding as transformers has it, with its guesses counted (Leviathan et al., 2022).
 
 https://arxiv.org/abs/2211.17192. The search is the library's own: a delegate of the model watches where the guesses
-come from. It changes nothing but how many there are: transformers takes that from the draft's own configuration.
+come from. It sees to it that there are as many as the configuration says, where transformers asks the draft's own, and
+that what a cache has seen is not read again, which would give wrong tokens.
 """
 
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def speculative(
 
 
 class _Watched:
-    """The model for one answer; only the source of the guesses is listened to."""
+    """The model for one answer: the source of the guesses is listened to, and the first step mended."""
 
     def __init__(self, model: PreTrainedModel, on_guess: Callable[[int, int], None], config: GenerationConfig) -> None:
         self._model, self._on_guess, self._config = model, on_guess, config
@@ -82,6 +83,17 @@ class _Watched:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._model(*args, **kwargs)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """As the model's. The first step of the library's search feeds the whole prompt, whatever the cache holds."""
+        seen = kwargs["past_key_values"].get_seq_length()
+        if next_sequence_length is None and seen:
+            next_sequence_length = input_ids.shape[1] - seen
+        return self._model.prepare_inputs_for_generation(
+            input_ids, next_sequence_length=next_sequence_length, **kwargs
+        )
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:
         source = self._model._get_candidate_generator(**kwargs)

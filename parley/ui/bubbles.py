@@ -104,6 +104,8 @@ def _cell(text: str) -> str:
 def _details(answer: Answer, url: str) -> str:
     usage = answer.usage or Usage(0, 0, None, 0.0)
     lines = [f"Prompt: {usage.prompt_tokens} tokens. Answer: {usage.new_tokens} tokens in {usage.seconds:.1f} s."]
+    if usage.cached_tokens:
+        lines.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens from the cache.")
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
     parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]

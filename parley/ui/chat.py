@@ -21,7 +21,7 @@ from parley.ui.running import Running
 
 log = logging.getLogger("parley")
 
-Reply = Callable[[str, Sequence[Message], Settings], Iterator[Delta]]
+Reply = Callable[[str, Sequence[Message], Settings, str], Iterator[Delta]]  # run, messages, settings, session
 FLUSH = 0.05  # seconds between two updates of the page: each costs the browser several milliseconds
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
@@ -48,7 +48,7 @@ class Conversations:
         try:
             settings = await self._settings(values)
             messages = build_messages(history, message, settings.system_prompt)
-            deltas = self._deltas(running, run_id, messages, settings)
+            deltas = self._deltas(running, lambda: self._reply(run_id, messages, settings, session), settings)
             async with aclosing(_answers(deltas)) as answers:
                 async for answer in answers:
                     yield answer, ""
@@ -62,7 +62,7 @@ class Conversations:
                 del self._running[session]
 
     async def _deltas(
-        self, running: Running, run_id: str, messages: Sequence[Message], settings: Settings
+        self, running: Running, reply: Callable[[], Iterator[Delta]], settings: Settings
     ) -> AsyncGenerator[Delta]:
         """What the engine makes, after the wait for a place; nothing if the visitor stops while he waits."""
         admission = self._admission if catalog.find(settings.model).engine == "local" else None
@@ -77,7 +77,7 @@ class Conversations:
                 admitted = True
             if running.stopped:
                 return
-            async with aclosing(running.deltas(lambda: self._reply(run_id, messages, settings))) as deltas:
+            async with aclosing(running.deltas(reply)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
