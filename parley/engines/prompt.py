@@ -23,6 +23,7 @@ class Prompt:
     ids: torch.Tensor  # shape (1, tokens)
     pre_opened: bool  # the template has opened the thought already
     dropped: int = 0  # whole turns left out at the beginning
+    spliced: bool = False  # the template would cut its text into other tokens
     negative: "Prompt | None" = None  # what the answer is steered away from
 
     @property
@@ -56,7 +57,7 @@ def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings, kept: S
     prompt = replace(_prompt(loaded, shorter[index], settings), dropped=index)
     spliced = splice(kept, prompt.ids[0].tolist(), loaded.tokenizer)
     if len(spliced) <= fits:
-        prompt = replace(prompt, ids=torch.tensor([spliced]))
+        prompt = replace(prompt, ids=torch.tensor([spliced]), spliced=spliced != prompt.ids[0].tolist())
     if not settings.steers_away:
         return prompt
     turns = [m for m in shorter[index] if m.role != "system"]
