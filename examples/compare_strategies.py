@@ -1,0 +1,290 @@
+"""Every decoding strategy side by side: python examples/compare_strategies.py [--prompt "Tell me a story."]
+
+Prints what each says to one prompt and how fast, and draws what it does to the text: how much an answer repeats
+itself, how much the samples differ, how likely the tokens are. Everything runs in this process, at the settings'
+defaults. The figure needs matplotlib, which `pip install -r tests/requirements.txt` brings.
+"""
+
+import argparse
+import functools
+import math
+import re
+import statistics
+import sys
+import textwrap
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # a program finds what lies beside it, and `parley` lies one folder up
+
+import matplotlib as mpl  # noqa: E402
+import torch  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+from parley import catalog, turn  # noqa: E402
+from parley.engines.base import Answer  # noqa: E402
+from parley.engines.loading import Loaded  # noqa: E402
+from parley.engines.prompt import fit  # noqa: E402
+from parley.errors import ChatError  # noqa: E402
+from parley.messages import build_messages  # noqa: E402
+from parley.settings import Settings  # noqa: E402
+from parley.strategies import STRATEGIES, Strategy  # noqa: E402
+
+PROMPTS = (
+    "Tell me a story about an owl.",
+    "Write a poem about rain.",
+    "Tell me a joke.",
+    "How are you today?",
+    "I had a long day.",
+    "What is top-p sampling?",
+)
+PANELS = (  # title and unit
+    ("Repetition", "share of 3-grams said before"),
+    ("Diversity", "1 \N{MINUS SIGN} Self-BLEU of the samples"),
+    ("Likelihood", "nats a token"),
+)
+INK, MUTED, RULE = "#1f2328", "#59636e", "#d1d9e0"
+COLOURS = {True: "#0a7d54", False: "#4f5fc4"}  # whether the strategy draws at random
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "parley",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+}
+
+
+def repetition(text: str) -> float:
+    """The share of an answer's 3-grams of words that have occurred in it before (rep-3, arXiv:1908.04319)."""
+    grams = _grams(_words(text), 3)
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def diversity(texts: Sequence[str]) -> float:
+    """1 - Self-BLEU (arXiv:1802.01886) of words and pairs of words: 0 where all texts are equal, 1 where no two share
+    a pair.
+    """
+    said = [_words(text) for text in texts]
+    scores = [_bleu(said[i], said[:i] + said[i + 1 :]) for i in range(len(said))] if len(said) > 1 else [1.0]
+    return 1 - statistics.fmean(scores)
+
+
+def likelihood(loaded: Loaded, prompt: torch.Tensor, text: str) -> float:
+    """The mean log probability, in nats, that the model gives the answer's tokens after the prompt, shape (1, tokens).
+
+    The tokens are those that the tokenizer makes of the text, without the closing one. A space before the answer is
+    not shown to the reader, so that of both readings counts which the model finds likelier.
+    """
+    return max(_mean_log_probability(loaded, prompt, lead + text) for lead in ("", " "))
+
+
+@torch.inference_mode()
+def _mean_log_probability(loaded: Loaded, prompt: torch.Tensor, text: str) -> float:
+    answer = loaded.tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
+    ids = torch.cat([prompt, answer], dim=1).to(loaded.model.device)
+    before = loaded.model(ids).logits[0, prompt.shape[1] - 1 : -1].float().cpu()  # (answer's tokens, vocabulary)
+    return before.log_softmax(-1).gather(-1, answer[0, :, None]).mean().item()
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w']+", text.lower())
+
+
+def _grams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + size]) for i in range(len(words) - size + 1)]
+
+
+def _bleu(words: Sequence[str], others: Sequence[Sequence[str]]) -> float:
+    """BLEU up to pairs of words (Papineni et al., 2002), unsmoothed; orders that the text is too short for are left
+    out.
+    """
+    if not words:
+        return float(words in others)
+    precisions = []
+    for size in range(1, min(2, len(words)) + 1):
+        counts, most = Counter(_grams(words, size)), Counter()
+        for other in others:
+            most |= Counter(_grams(other, size))
+        precisions.append((counts & most).total() / counts.total())
+    closest = min((len(other) for other in others), key=lambda length: (abs(length - len(words)), length))
+    return (
+        min(1.0, math.exp(1 - closest / len(words))) * statistics.geometric_mean(precisions)
+        if all(precisions)
+        else 0.0
+    )
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What one strategy answered: one list a round, in the order of the prompts."""
+
+    strategy: Strategy
+    rounds: list[list[Answer]] = field(default_factory=list)
+
+    @property
+    def speeds(self) -> list[float]:
+        """Tokens a second in each round, the reading of the prompt included."""
+        usages = [[answer.usage for answer in said] for said in self.rounds]
+        return [sum(u.new_tokens for u in said) / sum(u.seconds for u in said) for said in usages]
+
+    def samples(self, prompt: int) -> list[str]:
+        """The different draws for one prompt; a single text where nothing is drawn."""
+        texts = [said[prompt].text for said in self.rounds]
+        return texts if self.strategy.samples else texts[:1]
+
+
+def answer(strategy: Strategy, prompt: str, seed: int, options: argparse.Namespace) -> Answer:
+    """One turn, the whole answer. Raises `ChatError` where the model cannot run the strategy."""
+    return sum(turn.reply(uuid.uuid4().hex, build_messages([], prompt), _settings(strategy, seed, options)), Answer())
+
+
+def _settings(strategy: Strategy, seed: int, options: argparse.Namespace) -> Settings:
+    values = {"model": options.model, "strategy": strategy.name, "seed": seed, "force_words": options.word}
+    return Settings.check(values | {"max_new_tokens": options.max_new_tokens})
+
+
+def run(prompts: Sequence[str], options: argparse.Namespace) -> list[Runs]:
+    """Every strategy that the model can run, on every prompt, so many times; says why the others are left out.
+
+    The strategies take turns within a round, so that a slow moment of the machine strikes them all.
+    """
+    ready = []
+    for strategy in STRATEGIES.values():
+        try:
+            answer(strategy, prompts[0], 0, options)  # loads its models and warms it up
+            ready.append(Runs(strategy))
+        except ChatError as refusal:
+            print(f"{strategy.label}: {refusal}\n")
+    for seed in range(options.samples):
+        print(f"round {seed + 1} of {options.samples}", file=sys.stderr)
+        for runs in ready:
+            runs.rounds.append([answer(runs.strategy, prompt, seed, options) for prompt in prompts])
+    return ready
+
+
+def report(ready: Sequence[Runs]) -> None:
+    """Prints each strategy's first answer and its median speed, also as a multiple of greedy's."""
+    greedy = statistics.median(ready[0].speeds)
+    for runs in ready:
+        speed = statistics.median(runs.speeds)
+        print(f"{runs.strategy.label}: {speed:.0f} tokens/s, {speed / greedy:.2f} times {ready[0].strategy.label}")
+        print(textwrap.indent(runs.samples(0)[0], "    "), end="\n\n")
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One strategy's row of the figure: a value for each prompt in each panel, best read as a spread and its mean."""
+
+    label: str
+    drawn: bool  # at random, so that samples differ
+    panels: tuple[Sequence[float], ...]
+
+
+def measure(ready: Sequence[Runs], prompts: Sequence[str], options: argparse.Namespace) -> list[Measured]:
+    """What the figure shows. An answer without any text has no likelihood and is left out of it."""
+    with turn.POOL.lease(catalog.find(options.model), lambda _: None, Event()) as engine:
+
+        @functools.cache
+        def likely(prompt: str, text: str) -> float:
+            settings = _settings(ready[0].strategy, 0, options)
+            return likelihood(engine.loaded, fit(engine.loaded, build_messages([], prompt), settings).ids, text)
+
+        rows = []
+        for runs in ready:
+            said = [runs.samples(i) for i in range(len(prompts))]
+            repeated = [statistics.fmean(map(repetition, texts)) for texts in said]
+            likelihoods = [
+                statistics.fmean(likely(prompt, text) for text in texts if text.strip())
+                for prompt, texts in zip(prompts, said, strict=True)
+                if any(text.strip() for text in texts)
+            ]
+            panels = (repeated, list(map(diversity, said)), likelihoods)
+            rows.append(Measured(runs.strategy.label, runs.strategy.samples, panels))
+        return rows
+
+
+def draw(rows: Sequence[Measured], caption: str, path: Path) -> None:
+    """Writes the figure as SVG: equal rows give equal bytes, and text stays text."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9, 1.25 + 0.25 * len(rows)))
+        panels = figure.subplots(1, len(PANELS), sharey=True)
+        for number, (axes, (title, unit)) in enumerate(zip(panels, PANELS, strict=True)):
+            _panel(axes, rows, number)
+            axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+            axes.set_xlabel(unit, loc="left")
+        panels[0].set_yticks(range(len(rows)), [row.label for row in rows])
+        panels[0].invert_yaxis()
+        inch = 1 / figure.get_figheight()
+        figure.subplots_adjust(left=0.225, right=0.98, top=1 - 0.4 * inch, bottom=0.85 * inch, wspace=0.12)
+        figure.text(0.02, 0.14 * inch, caption, color=MUTED)
+        for x, (random, text) in zip(
+            (0.66, 0.83), ((True, "draws at random"), (False, "gives one text")), strict=True
+        ):
+            figure.text(x, 0.14 * inch, f"\N{BLACK CIRCLE} {text}", color=COLOURS[random], fontweight="bold")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="svg", metadata={"Date": None, "Title": "What each decoding strategy does"})
+
+
+def _panel(axes: Axes, rows: Sequence[Measured], number: int) -> None:
+    if rows[0].panels[number]:
+        axes.axvline(statistics.fmean(rows[0].panels[number]), color=RULE, linewidth=1, zorder=0)
+    for drawn, colour in COLOURS.items():
+        chosen = [(y, row.panels[number]) for y, row in enumerate(rows) if row.drawn == drawn and row.panels[number]]
+        each = [(value, y) for y, values in chosen for value in sorted(set(values))]
+        means = [(statistics.fmean(values), y) for y, values in chosen]
+        axes.plot(*_columns(each), "o", markersize=3, color=colour, alpha=0.4, markeredgewidth=0)
+        axes.plot(*_columns(means), "o", markersize=7, color=colour, markeredgecolor="white")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.locator_params(axis="x", nbins=4)
+    axes.grid(axis="y", color=RULE, linewidth=0.5)
+    axes.set_axisbelow(True)
+
+
+def _columns(points: Sequence[tuple[float, int]]) -> tuple[list[float], list[int]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prompt", help=f"ask this instead of the {len(PROMPTS)} prompts of the figure")
+    parser.add_argument("--model", default="budgie", help="a name of the catalogue or of MODEL_IDS")
+    parser.add_argument("--samples", type=int, default=8, help="rounds, and draws of what draws at random")
+    parser.add_argument("--max-new-tokens", type=int, default=120)
+    parser.add_argument("--word", default="bird", help="what constrained beams must say")
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "strategies.svg")
+    options = parser.parse_args(arguments)
+    if options.samples < 2:
+        parser.error("--samples must be 2 or more: one sample can not differ from others.")
+    prompts = [options.prompt] if options.prompt else PROMPTS
+    try:
+        row = catalog.find(options.model)
+        if row.engine != "local":
+            parser.error(f"{row.label} has no probabilities to measure. Choose another model.")
+        _settings(STRATEGIES["greedy"], 0, options)
+        with turn.POOL.lease(row, lambda _: None, Event()):
+            ready = run(prompts, options)
+    except ChatError as error:
+        parser.error(str(error))
+    if not ready:
+        parser.error("No strategy can answer this; the reasons stand above.")
+    report(ready)
+    draw(measure(ready, prompts, options), _caption(row.label, len(prompts), options.samples), options.figure)
+
+
+def _caption(model: str, prompts: int, samples: int) -> str:
+    asked = "1 prompt" if prompts == 1 else f"{prompts} prompts (small dots), their mean (large)"
+    return f"{model}: {asked}, {samples} samples. Line: greedy."
+
+
+if __name__ == "__main__":
+    main()
