@@ -5,6 +5,7 @@ itself, how much the samples differ, how likely the tokens are. Everything runs 
 defaults. The figure needs matplotlib, which `pip install -r tests/requirements.txt` brings.
 """
 
+# ruff: noqa: E402  (`parley` is found only after the path is set)
 import argparse
 import functools
 import math
@@ -19,22 +20,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 
+import matplotlib as mpl
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # a program finds what lies beside it, and `parley` lies one folder up
 
-import matplotlib as mpl  # noqa: E402
-import torch  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-
-from parley import catalog, turn  # noqa: E402
-from parley.engines.base import Answer  # noqa: E402
-from parley.engines.loading import Loaded  # noqa: E402
-from parley.engines.prompt import fit  # noqa: E402
-from parley.errors import ChatError  # noqa: E402
-from parley.messages import build_messages  # noqa: E402
-from parley.settings import Settings  # noqa: E402
-from parley.strategies import STRATEGIES, Strategy  # noqa: E402
+from parley import catalog, turn
+from parley.engines.base import Answer
+from parley.engines.loading import Loaded
+from parley.engines.prompt import fit
+from parley.errors import ChatError
+from parley.messages import build_messages
+from parley.settings import Settings
+from parley.strategies import STRATEGIES, Strategy
 
 PROMPTS = (
     "Tell me a story about an owl.",
@@ -47,7 +48,7 @@ PROMPTS = (
 PANELS = (  # title and unit
     ("Repetition", "share of 3-grams said before"),
     ("Diversity", "1 \N{MINUS SIGN} Self-BLEU of the samples"),
-    ("Likelihood", "nats a token"),
+    ("Likelihood", "log probability of a token, nats"),
 )
 INK, MUTED, RULE = "#1f2328", "#59636e", "#d1d9e0"
 COLOURS = {True: "#0a7d54", False: "#4f5fc4"}  # whether the strategy draws at random
@@ -225,10 +226,9 @@ def draw(rows: Sequence[Measured], caption: str, path: Path) -> None:
         inch = 1 / figure.get_figheight()
         figure.subplots_adjust(left=0.225, right=0.98, top=1 - 0.4 * inch, bottom=0.85 * inch, wspace=0.12)
         figure.text(0.02, 0.14 * inch, caption, color=MUTED)
-        for x, (random, text) in zip(
-            (0.66, 0.83), ((True, "draws at random"), (False, "gives one text")), strict=True
-        ):
-            figure.text(x, 0.14 * inch, f"\N{BLACK CIRCLE} {text}", color=COLOURS[random], fontweight="bold")
+        for x, random, text in ((0.815, True, "draws at random"), (0.98, False, "gives one text")):
+            mark = f"\N{BLACK CIRCLE} {text}"
+            figure.text(x, 0.14 * inch, mark, color=COLOURS[random], fontweight="bold", ha="right")
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, format="svg", metadata={"Date": None, "Title": "What each decoding strategy does"})
 
@@ -240,7 +240,7 @@ def _panel(axes: Axes, rows: Sequence[Measured], number: int) -> None:
         chosen = [(y, row.panels[number]) for y, row in enumerate(rows) if row.drawn == drawn and row.panels[number]]
         each = [(value, y) for y, values in chosen for value in sorted(set(values))]
         means = [(statistics.fmean(values), y) for y, values in chosen]
-        axes.plot(*_columns(each), "o", markersize=3, color=colour, alpha=0.4, markeredgewidth=0)
+        axes.plot(*_columns(each), "o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0)
         axes.plot(*_columns(means), "o", markersize=7, color=colour, markeredgecolor="white")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -98,10 +100,22 @@ def test_equal_rows_give_an_equal_figure(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_model_without_probabilities_is_refused_in_one_sentence(capsys):
+def test_as_a_program_it_refuses_a_model_without_probabilities_in_one_sentence():
+    program = [sys.executable, "examples/compare_strategies.py", "--model", "parrot"]
+    ran = subprocess.run(program, cwd=compare.ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 2
+    assert ran.stderr.endswith("has no probabilities to measure. Choose another model.\n")
+
+
+def test_what_nothing_can_answer_ends_with_a_sentence(capsys, figure):
+    for few, sentence in ({"samples": 1}, "must be 2 or more"), ({"max-new-tokens": 0}, "Max new tokens must be"):
+        with pytest.raises(SystemExit):
+            run(capsys, figure, **few)
+        assert sentence in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        compare.main(["--model", "parrot"])
-    assert "Choose another model." in capsys.readouterr().err
+        run(capsys, figure, prompt="owl " * 2000)
+    refused = capsys.readouterr()
+    assert "the reasons stand above" in refused.err and "Greedy: This message needs" in refused.out
 
 
 def test_the_figure_of_the_readme_is_small_and_names_every_strategy():
