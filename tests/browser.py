@@ -128,6 +128,7 @@ def parrot(visitor):
 def chatterbox(visitor, inside):
     """A visitor of a model that never ends by itself, and the count of its forward passes."""
     visitor.choose("model", "endless")
+    visitor.setting("max_new_tokens").locator("input[type=number]").fill("4096")
     with Passes(inside.engine("endless").loaded.model) as passes:
         yield visitor, passes
 

@@ -88,13 +88,17 @@ class Passes:
         self.hook.remove()
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 class Space:
     """`python app.py` as a user starts it, in a process of its own, with no network."""
 
     def __init__(self, **environment):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         self.began = time.monotonic()
@@ -149,7 +153,9 @@ class Inside:
         app = importlib.import_module("app")
         self.page = app.page
         self.chat = app.chat
-        _, self.url, _ = app.demo.launch(**app.page.LAUNCH, prevent_thread_lock=True, quiet=True)
+        _, self.url, _ = app.demo.launch(
+            **app.page.LAUNCH, prevent_thread_lock=True, quiet=True, server_port=free_port()
+        )
         self.url = self.url.rstrip("/")
         self.close = app.demo.close
 
@@ -168,8 +174,10 @@ class Inside:
 def inside(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "endless"
     shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
-    never = {"config.json": {"eos_token_id": 0}, "generation_config.json": {"eos_token_id": 0}}
-    never["tokenizer_config.json"] = {"eos_token": "<|endoftext|>"}  # which Budgie never says
+    long = 8192  # tokens: a slow machine must not come to the end of them
+    never = {"config.json": {"eos_token_id": 0, "max_position_embeddings": long}}
+    never["generation_config.json"] = {"eos_token_id": 0}
+    never["tokenizer_config.json"] = {"eos_token": "<|endoftext|>", "model_max_length": long}  # Budgie never says it
     for name, changes in never.items():
         values = json.loads((folder / name).read_text())
         (folder / name).write_text(json.dumps(values | changes))

@@ -17,7 +17,7 @@ def tab(chromium, inside):
     """One tab for all strategies, talking with a model that never ends by itself."""
     visitor = Visitor(chromium, inside.url)
     visitor.choose("model", "endless")
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("1000")
+    visitor.setting("max_new_tokens").locator("input[type=number]").fill("4096")
     yield visitor
     visitor.close()
     assert visitor.faults == []

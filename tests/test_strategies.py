@@ -271,7 +271,7 @@ def test_words_that_found_no_room_are_named(budgie):
         ({"temperature": 0.5}, lambda logit, seen: logit / 0.5),
         ({"temperature": 1.0, "repetition_penalty": 2.0}, lambda logit, seen: logit / 2 if seen else logit),
     ],
-    ids=str,
+    ids=["temperature", "repetition_penalty"],
 )
 def test_a_knob_changes_the_logits_as_its_definition_says(budgie, values, score):
     scores = processed(budgie, **{"top_k": 0, "top_p": 1.0} | values)
