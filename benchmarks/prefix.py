@@ -18,6 +18,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from parley import catalog
 from parley.engines.loading import load
 from parley.engines.local import LocalEngine
+from parley.engines.prompt import fit
 from parley.messages import Message
 from parley.settings import Settings
 
@@ -47,7 +48,7 @@ def engine() -> LocalEngine:
 def history(engine: LocalEngine, tokens: int) -> list[Message]:
     """A conversation of about so many tokens, in turns of about fifty."""
     turns, text = [], "Tell me of the owl, the river and the lamp in the window. "
-    while engine._prompt([*turns, Message("user", text)], SETTINGS).ids.shape[1] < tokens:
+    while fit(engine.loaded, [*turns, Message("user", text)], SETTINGS).length < tokens:
         turns += [Message("user", text), Message("assistant", f"{len(turns)}: {text}")]
     return turns
 
@@ -55,7 +56,7 @@ def history(engine: LocalEngine, tokens: int) -> list[Message]:
 def seconds(engine: LocalEngine, messages: Sequence[Message], session: str) -> tuple[float, int]:
     """From the messages to the first token, and how many tokens of the prompt were cached."""
     began = time.perf_counter()
-    *_, last = engine.stream(messages, SETTINGS, threading.Event(), session)
+    *_, last = engine.stream(messages, SETTINGS, threading.Event(), session=session)
     return time.perf_counter() - began, last.usage.cached_tokens
 
 
@@ -75,7 +76,7 @@ def main() -> None:
             cached, found = seconds(model, messages, "visitor")
             pairs.append((plain, cached))
             ratios.append(plain / cached)
-        length = model._prompt(messages, SETTINGS).ids.shape[1]
+        length = fit(model.loaded, messages, SETTINGS).length
         plain, cached = (statistics.median(each) for each in zip(*pairs, strict=True))
         print(
             f"history {tokens:>5,}: {found:,} of {length:,} tokens cached, first token "
