@@ -8,7 +8,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from parley.engines import hardware
+from parley.engines import hardware, plan
 from parley.engines.hub import ModelRow
 from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
 from parley.errors import ModelUnavailable
@@ -84,6 +84,7 @@ class Traits:
     layers: int | None = None
     stateful: bool = False  # see `demands`
     recurrent: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its config.json
 
 
 def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
@@ -172,7 +173,20 @@ def traits(row: ModelRow) -> Traits:
         layers=layers if isinstance(layers, int) else None,
         stateful=config.get("model_type") in STATEFUL,
         recurrent=not RECURRENT.isdisjoint(map(str, kinds) if isinstance(kinds, list) else ()),
+        config=config,
     )
+
+
+def plan_of(row: ModelRow, free: int, known: Traits | None = None) -> str:
+    """How this model would be run with so many bytes of memory, or why it would not, in one sentence; empty where
+    its size is not known, or nothing.
+    """
+    if row.engine != "local" or not row.bytes:
+        return ""
+    try:
+        return plan.decide(row, (known or traits(row)).config, row.bytes, lambda _: free).sentence
+    except ModelUnavailable as refusal:
+        return str(refusal)
 
 
 def _named(item: str) -> ModelRow:

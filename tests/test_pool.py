@@ -10,8 +10,8 @@ from parley import catalog
 from parley.engines import hardware
 from parley.engines.base import Answer
 from parley.engines.hub import LoadingStopped, ModelRow
-from parley.engines.loading import WORKING_SPACE
 from parley.engines.parrot import Parrot
+from parley.engines.plan import WORKING_SPACE
 from parley.engines.pool import ModelPool
 from parley.errors import ModelUnavailable
 from parley.messages import build_messages

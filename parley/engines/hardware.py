@@ -28,6 +28,14 @@ def tier() -> str:
     return "gpu-48" if memory >= 40 else "gpu-16" if memory >= 14 else "cpu"
 
 
+@functools.cache
+def multiplies_bytes() -> bool:
+    """Whether this CPU has instructions for products of whole numbers of one byte (VNNI)."""
+    import torch
+
+    return bool(torch.cpu._is_vnni_supported())
+
+
 def free_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes free for a model: on the GPU, else in this machine or in the share of it that a container may use."""
     if device() == "cuda" and not os.environ.get("SPACES_ZERO_GPU"):

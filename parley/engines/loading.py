@@ -6,7 +6,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,19 +14,18 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from parley.engines import hardware, hub
+from parley.engines import hardware, hub, plan
 from parley.engines.base import Report
-from parley.engines.hub import ModelRow, size_text
+from parley.engines.hub import ModelRow
+from parley.engines.plan import Fit
 from parley.errors import ModelUnavailable
 from parley.settings import OPTIONS
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MOST_CONTEXT = 10_000_000  # a larger figure stands for "not known"
 USUAL_CONTEXT = 4096  # for models that state none: those without positions, such as Mamba
-WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
 SENTINEL = "sentinel-7193"
 _log = logging.getLogger(__name__)
 _GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own tag, unknown to plain jinja
@@ -44,6 +43,7 @@ class Loaded:
     """
 
     row: ModelRow
+    fit: Fit
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
     context: int  # tokens
@@ -99,25 +99,28 @@ def _load(
             "Choose another model, or convert it on the Hub."
         )
     tokenizer = _tokenizer(row, folder)
-    dtype = _dtype(row, config, source.weights_bytes, room)
+    fit = plan.decide(row, config, source.weights_bytes, room)
 
     # 2. The weights.
     folder = source.fetch(hub.SMALL + hub.WEIGHTS, report, cancel, disk)
     if cancel.is_set():
         raise hub.stopped(row)
     report(f"Loading {row.label}")
-    model = _model(row, folder, dtype)
+    model = _model(row, folder, fit)
     generation = _read(row, folder / "generation_config.json", needed=False)
     _neutralise(model, tokenizer)
 
     # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
-    if not os.environ.get("SPACES_ZERO_GPU"):
+    placed = fit.device == "cuda" and fit.quantization != "none"  # it was loaded there, and cannot be moved
+    if not placed and not os.environ.get("SPACES_ZERO_GPU"):
         model.to(hardware.device())
     _try_out(row, model, tokenizer)
-    model.to(hardware.device())
+    if not placed:
+        model.to(hardware.device())
     text = model.config.get_text_config()
     return Loaded(
         row=row,
+        fit=fit,
         model=model,
         tokenizer=tokenizer,
         context=context_length(text.to_dict(), tokenizer.model_max_length) or USUAL_CONTEXT,
@@ -227,44 +230,25 @@ def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
     return Unloadable(f"{row.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
-def _dtype(row: ModelRow, config: Mapping[str, Any], size: int, room: Callable[[int], int]) -> "torch.dtype | str":
-    """The type that suits the hardware and fits its memory; "auto" for weights that are quantised already."""
+def _model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
     import torch
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    text = config.get("text_config")
-    texts = (config, text if isinstance(text, Mapping) else {})
-    stored = next((c[key] for c in texts for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
-    parameters = size / {"float64": 8, "float32": 4}.get(stored, 2)
-    device = hardware.device()
-    if config.get("quantization_config"):
-        choices: Sequence[torch.dtype | str] = ("auto",)
-    elif device == "cuda":
-        choices = (torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16,)
-    else:
-        choices = (torch.float16,) if device == "mps" else (torch.float32, torch.bfloat16)
-    need = free = 0
-    for dtype in choices:
-        need = int(WORKING_SPACE * (size if dtype == "auto" else parameters * dtype.itemsize))
-        free = room(need)
-        if need <= free:
-            return dtype
-    raise ModelUnavailable(
-        f"{row.label} needs about {size_text(need)} of memory, and {size_text(free)} are free. Choose a smaller model."
-    )
+    from parley.engines import int8
 
-
-def _model(row: ModelRow, folder: Path, dtype: "torch.dtype | str") -> "PreTrainedModel":
-    import torch
-    from transformers import AutoModelForCausalLM
+    on_gpu = fit.device == "cuda" and fit.quantization != "none"
+    bits = {"load_in_8bit": fit.quantization == "int8", "load_in_4bit": fit.quantization == "int4"}
+    rest = {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": 0}} if on_gpu else {}
 
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=dtype,
+            dtype=fit.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
+            **rest,
         )
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise ModelUnavailable(f"{row.label} does not fit the memory. Choose a smaller model.") from error
@@ -275,6 +259,8 @@ def _model(row: ModelRow, folder: Path, dtype: "torch.dtype | str") -> "PreTrain
             f"{row.label} is incomplete: {len(missing)} of its tensors are missing, {missing[0][:80]} for one. "
             "Choose another model."
         )
+    if fit.device == "cpu" and fit.quantization == "int8":
+        int8.quantise(model)
     return model
 
 

@@ -4,13 +4,17 @@ from typing import Any
 
 import gradio as gr
 
-from parley import catalog, strategies
+from parley import catalog, strategies, turn
+from parley.engines import hardware
 from parley.errors import ChatError
 from parley.settings import OPTIONS
 
 
 def models() -> list[dict[str, Any]]:
-    """The models there are: name (for /chat), label, parameters, licence and the values it recommends."""
+    """The models there are: name (for /chat), label, parameters, licence, the values it recommends, and how
+    it is run on this machine, or why it cannot be.
+    """
+    free = hardware.free_memory() + sum(turn.POOL.loaded.values())
     return [
         {
             "name": name,
@@ -20,6 +24,7 @@ def models() -> list[dict[str, Any]]:
             "thinking": (traits := catalog.traits(row)).thinking,
             "context": traits.context,
             "recommended": dict(traits.recommended),
+            "plan": catalog.plan_of(row, free, traits),
         }
         for name, row in catalog.models().items()
     ]

@@ -1,0 +1,78 @@
+"""Linear layers of one byte a weight for CPUs: a third of the memory, and twice the speed where memory is what limits.
+
+Weights are rounded to 255 steps for each output (symmetric), activations for each token as they come, and the products
+are whole numbers: what one token gives does not depend on those beside it, so that guessing ahead changes nothing.
+The scheme is that of LLM.int8() without its outlier columns (https://arxiv.org/abs/2208.07339).
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+SMALLEST = 64  # features; what is narrower, such as a router, stays as it is: it is small, and decides much
+STEPS = 127
+
+
+class Int8Linear(nn.Module):
+    """In place of an `nn.Linear`: same input, same output but for rounding. Cannot be trained."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        floats = linear.weight.detach().float()
+        scale = (floats.abs().amax(1) / STEPS).clamp(min=1e-8)
+        whole = (floats / scale[:, None]).round_().to(torch.int8)
+        self.register_buffer("whole", whole)  # (out, in)
+        self.register_buffer("scale", scale)  # (out)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().float(), requires_grad=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights as 32-bit floats, made anew: for the few models that compute with them by themselves."""
+        return self.whole * self.scale[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x`: (…, in), floats; returns (…, out) of the same type."""
+        rows = x.reshape(-1, self.in_features)
+        high = rows.abs().amax(1, keepdim=True).clamp_(min=1e-8)
+        whole = rows.mul(STEPS / high).round_().to(torch.int8)
+        y = torch._int_mm(whole, self.whole.t()).to(x.dtype).mul_(self.scale).mul_(high.div_(STEPS))
+        if self.bias is not None:
+            y += self.bias
+        return y.view(*x.shape[:-1], self.out_features)
+
+
+class StoredEmbedding(nn.Module):
+    """In place of an `nn.Embedding`: kept in the type that it was stored in, given out as 32-bit floats."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight, self.padding_idx = embedding.weight, embedding.padding_idx
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """`ids`: any shape, int64; returns one more dimension."""
+        return nn.functional.embedding(ids, self.weight, self.padding_idx).float()
+
+
+def quantise(model: nn.Module) -> None:
+    """Changes a model in place, layer by layer, so that it never needs much more memory than it has.
+
+    Its other parts become 32-bit floats, which CPUs compute fastest in.
+    """
+    for parent, name, layer in list(_layers(model)):
+        if isinstance(layer, nn.Embedding):
+            setattr(parent, name, StoredEmbedding(layer))
+        elif min(layer.in_features, layer.out_features) >= SMALLEST:
+            setattr(parent, name, Int8Linear(layer))
+    kept = {id(m.weight) for m in model.modules() if isinstance(m, StoredEmbedding)}
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point() and id(tensor) not in kept:
+            tensor.data = tensor.data.float()
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if type(child) in (nn.Linear, nn.Embedding):
+                yield parent, name, child
