@@ -100,8 +100,8 @@ class LocalEngine:
     def _ran(
         self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int, messages: Sequence[Message]
     ) -> Ran:
-        config = {"engine": f"PyTorch {str(self.loaded.model.dtype).removeprefix('torch.')}"} | plan.options
-        config |= {name: value for name, value in plan.config.items() if value is not None}
+        config = {"engine": f"PyTorch {str(self.loaded.model.dtype).removeprefix('torch.')}"}
+        config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         names = ["model", "strategy", *strategies.find(settings.strategy).uses]
         values = {name: getattr(settings, name) for name in [*names, *(["thinking"] if self.loaded.thinking else [])]}
