@@ -15,7 +15,7 @@ from tests.conftest import ROOT, Passes, until
 
 PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = re.compile(r"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s · finished\s*$")
+QUIET = re.compile(r"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s(?: · PyTorch \w+)? · finished\s*$")
 
 expect.set_options(timeout=PATIENCE)
 

@@ -6,8 +6,11 @@ import pytest
 
 from parley import catalog
 from parley.engines.base import Answer
+from parley.engines.paired import PairedEngine, pays
 from parley.messages import build_messages
 from parley.settings import Settings
+from parley.ui.bubbles import quiet_line
+from tests.conftest import until
 
 pytest.importorskip("openvino_genai")
 
@@ -20,11 +23,14 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def engine(budgie, cache):
-    source = catalog.BUDGIE / "weights"
-    folder = openvino_export.export(source, lambda _: None, threading.Event(), cache)
-    assert openvino_export.find(source, cache) == folder
-    return openvino.OpenVinoEngine(budgie.loaded, folder)
+def pair(budgie, cache):
+    return PairedEngine(budgie, cache)
+
+
+@pytest.fixture(scope="module")
+def engine(budgie, cache, pair):
+    until(lambda: not pair.preparing, 110)
+    return openvino.OpenVinoEngine(budgie.loaded, openvino_export.find(catalog.BUDGIE / "weights", cache))
 
 
 def answer(engine, question, cancel=None, **values):
@@ -76,3 +82,17 @@ def test_a_cancelled_export_leaves_nothing(tmp_path):
     with pytest.raises(openvino_export.Stopped):
         openvino_export.export(catalog.BUDGIE / "weights", lambda _: None, cancel, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_torch_model_answers_while_the_export_runs_and_openvino_after_it(budgie, pair, engine, tmp_path):
+    fresh = PairedEngine(budgie, tmp_path)
+    assert "PyTorch float32" in (line := quiet_line(answer(fresh, "Hello!"))) and "Preparing the faster engine" in line
+    assert "PyTorch" in (line := quiet_line(answer(pair, "Hello!", strategy="beams"))) and "Preparing" not in line
+    assert "OpenVINO int8" in (line := quiet_line(answer(pair, "Hello!"))) and "Preparing" not in line
+    until(lambda: any(tmp_path.iterdir()))
+    del fresh  # as the pool does when memory is short
+    until(lambda: not any(tmp_path.iterdir()))
+
+
+def test_a_model_as_small_as_budgie_is_left_to_torch(budgie):
+    assert not pays(budgie.loaded)

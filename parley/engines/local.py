@@ -100,7 +100,7 @@ class LocalEngine:
     def _ran(
         self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int, messages: Sequence[Message]
     ) -> Ran:
-        config = {"engine": f"transformers on {self.loaded.fit.sentence}"}
+        config = {"engine": f"PyTorch {self.loaded.fit.numbers}"}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         names = ["model", "strategy", *strategies.find(settings.strategy).uses]

@@ -1,7 +1,7 @@
 """The fast engine on x86 CPUs: openvino-genai on an exported int8 model, for all that it defines as transformers does.
 
-What it would do in another way, or not show while it is made, the torch model does. It is not offered yet: nothing
-decides between the two so far. It needs openvino-genai.
+What it would do in another way, or not show while it is made, the torch model does: `paired` decides between the two.
+It needs openvino-genai.
 """
 
 import functools
@@ -25,7 +25,7 @@ from parley.engines.prompt import Prompt, fit
 from parley.messages import Message
 from parley.settings import Settings
 
-NAME = "OpenVINO, int8"
+NAME = "OpenVINO int8"
 PREFILL = 256  # tokens that are read between two looks at the brake
 # Keys and values of one byte: of the other types this library has only a slow program for CPUs without bf16 units.
 PROPERTIES = {"KV_CACHE_PRECISION": "u8", "INFERENCE_PRECISION_HINT": "f32"}

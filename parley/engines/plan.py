@@ -33,6 +33,12 @@ class Fit:
     cache: int | None  # bytes of keys and values for 1,000 tokens; None where the configuration does not tell
 
     @property
+    def numbers(self) -> str:
+        """In a word, what the weights are: "int8", "float32", …"""
+        stored = "quantised" if self.dtype == "auto" else str(self.dtype).removeprefix("torch.")
+        return stored if self.quantization == "none" else self.quantization
+
+    @property
     def sentence(self) -> str:
         """For people: what it runs on, in which numbers, and what it takes."""
         numbers = {"none": LABELS[str(self.dtype).removeprefix("torch.")]}.get(self.quantization, self.quantization)

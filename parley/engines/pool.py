@@ -99,9 +99,11 @@ class ModelPool:
 
             return Parrot(), 0
         from parley.engines.local import LocalEngine
+        from parley.engines.paired import PairedEngine, parameters, pays
 
         loaded = loading.load(row, report, cancel, room=self._make_room)
-        return LocalEngine(loaded), loaded.model.get_memory_footprint()
+        engine, size = LocalEngine(loaded), loaded.model.get_memory_footprint()
+        return (PairedEngine(engine), size + parameters(loaded)) if pays(loaded) else (engine, size)
 
     def _make_room(self, need: int) -> int:
         """Gives up idle models until so many bytes are free, none where all would be in vain; returns the free."""

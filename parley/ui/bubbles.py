@@ -78,7 +78,7 @@ def _titled(title: str, text: str, status: str | None = None) -> gr.ChatMessage:
 
 
 def quiet_line(answer: Answer) -> str:
-    """Tokens, tokens per second, time to first token, how it ended."""
+    """Tokens, tokens per second, time to first token, which engine answered, how it ended."""
     usage, parts = answer.usage, []
     if usage:
         parts.append(f"{usage.new_tokens} token{'' if usage.new_tokens == 1 else 's'}")
@@ -88,6 +88,8 @@ def quiet_line(answer: Answer) -> str:
             parts.append(f"first after {usage.first_piece:.2f} s")
         if usage.drafted:
             parts.append(f"{usage.accepted} of {usage.drafted} guesses right")
+    if answer.ran and (engine := answer.ran.config.get("engine")):
+        parts.append(engine)
     return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])
 
 
