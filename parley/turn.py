@@ -16,7 +16,6 @@ from parley.strategies.detection import Detection
 from parley.streaming import HEARTBEAT
 
 POOL = ModelPool()
-_loaders = ThreadPoolExecutor(max_workers=32, thread_name_prefix="load")
 _cancels: dict[str, threading.Event] = {}
 
 
@@ -71,7 +70,11 @@ def _lease(leases: ExitStack, row: ModelRow, cancel: threading.Event) -> Generat
         nonlocal status
         status = sentence
 
-    loading = _loaders.submit(leases.enter_context, POOL.lease(row, report, cancel))
+    # The thread ends with the loading: one that lives on keeps its team of OpenMP threads, and with two teams that
+    # wait for each other's cores `generate` runs at half its speed.
+    loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+    loading = loader.submit(leases.enter_context, POOL.lease(row, report, cancel))
+    loader.shutdown(wait=False)
     try:
         while not wait([loading], timeout=HEARTBEAT).done:
             yield Delta(status=status)
