@@ -91,10 +91,14 @@ PARTS = {"settings": settings_table, "strategies": strategies_table, "models": m
 def written(text: str) -> str:
     """`text` with the parts between its markers made anew; raises `ValueError` where a marker is missing."""
     for name, make in PARTS.items():
-        begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-        head, tail = text.index(begin) + len(begin), text.index(end)
-        text = text[:head] + make() + text[tail:]
+        text = between(text, name, make())
     return text
+
+
+def between(text: str, name: str, part: str) -> str:
+    """`text` with `part` between the markers of `name`; raises `ValueError` where one is missing."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    return text[: text.index(begin) + len(begin)] + part + text[text.index(end) :]
 
 
 def _millions(count: int) -> str:

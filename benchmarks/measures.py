@@ -1,0 +1,198 @@
+"""What is measured, each beside what it is compared with, in turn, so that a busy machine slows both."""
+
+import functools
+import os
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from gradio_client import Client
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
+
+from benchmarks import shapes, start
+from parley import catalog, turn
+from parley.engines.base import Usage
+from parley.engines.local import LocalEngine
+from parley.engines.prompt import fit
+from parley.messages import Message
+from parley.settings import Settings
+
+NEW = 32  # tokens of an answer, where nothing else is said
+LONG = 1024  # tokens of a prompt, likewise
+STORY = "Tell me of the owl, the river and the lamp in the window. "
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure. `ratio` says how many times as fast ours is, or what share of the memory it takes."""
+
+    name: str
+    model: str
+    unit: str
+    ours: float
+    baseline: float | None  # None: there is nothing to compare with
+    ratio: float | None  # the median over the rounds, and the spread
+    low: float | None = None
+    high: float | None = None
+
+
+def row(name: str, model: str, unit: str, pairs: Sequence[tuple[float, float]]) -> Row:
+    """A figure from what was measured in each round: ours, and what it is compared with."""
+    ratios = [theirs / ours if unit == "s" else ours / theirs for ours, theirs in pairs]
+    ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
+    figures = (ours, theirs, statistics.median(ratios), min(ratios), max(ratios))
+    return Row(name, model, unit, *(float(f"{figure:.4g}") for figure in figures))
+
+
+def in_turn(
+    rounds: int, ours: Callable[[int], float], theirs: Callable[[int], float]
+) -> Sequence[tuple[float, float]]:
+    """Both for the numbers from 1 to `rounds`, after a first time that only warms up."""
+    return [(ours(number), theirs(number)) for number in range(rounds + 1)][1:]
+
+
+class Timed(TextIteratorStreamer):
+    """The stock streamer, which notes when each token came."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(tokenizer, skip_prompt=True)
+        self.times: list[float] = []
+
+    def put(self, value: torch.Tensor) -> None:
+        """As the stock streamer's; the first call brings the prompt."""
+        self.times.append(time.perf_counter())
+        super().put(value)
+
+
+def stock(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: torch.Tensor, new: int) -> Usage:
+    """What a usual Space does: `generate` in a thread with the stock streamer, the whole history read each time."""
+    streamer = Timed(tokenizer)
+    given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": new, "do_sample": False, "streamer": streamer}
+    thread = threading.Thread(target=model.generate, args=(ids,), kwargs=given)
+    began = time.perf_counter()
+    thread.start()
+    for _ in streamer:
+        pass
+    thread.join()
+    return Usage(ids.shape[1], new, streamer.times[1] - began, streamer.times[-1] - began)
+
+
+def answer(engine: LocalEngine, messages: Sequence[Message], new: int, session: str = "", **values: object) -> Usage:
+    """What an answer of ours cost."""
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": new} | values)
+    *_, last = engine.stream(messages, settings, threading.Event(), session=session)
+    return last.usage
+
+
+def history(engine: LocalEngine, tokens: int) -> list[Message]:
+    """A conversation of at least so many tokens, in turns of about fifty."""
+    turns: list[Message] = []
+    while fit(engine.loaded, [*turns, Message("user", STORY)], shapes.GREEDY).length < tokens:
+        turns += [Message("user", STORY), Message("assistant", f"{len(turns)}: {STORY}")]
+    return turns
+
+
+def speed(model: str, engine: LocalEngine, floats: PreTrainedModel, rounds: int) -> Iterator[Row]:
+    """Decoding after a short prompt, and reading a long one."""
+    for name, prompt, new in (("decode_vs_plain", 0, NEW), ("prefill_vs_plain", LONG, 2)):
+        messages = [*history(engine, prompt), Message("user", STORY)]
+        ids = fit(engine.loaded, messages, shapes.GREEDY).ids
+        read = (lambda usage: usage.tokens_per_second) if new == NEW else (lambda usage: usage.first_piece)
+        pairs = in_turn(
+            rounds,
+            lambda _: read(answer(engine, messages, new)),  # noqa: B023  (called at once)
+            lambda _: read(stock(floats, engine.loaded.tokenizer, ids, new)),  # noqa: B023
+        )
+        yield row(name, model, "tokens/s" if new == NEW else "s", pairs)
+
+
+def prefix(model: str, engine: LocalEngine, rounds: int, tokens: int) -> Row:
+    """The first token after a long history, from the session's cache and without one."""
+    talk = history(engine, tokens)
+
+    def first(session: str, number: int) -> float:
+        question = f"{number} more owls came by, and one of them spoke. What did it say?"
+        return answer(engine, [*talk, Message("user", question)], 1, session).first_piece
+
+    first("visitor", -1)
+    pairs = in_turn(rounds, functools.partial(first, "visitor"), functools.partial(first, ""))
+    return row(f"prefix_ttft_{tokens}", model, "s", pairs)
+
+
+def by_turn(engine: LocalEngine, turns: int) -> list[tuple[int, float, float]]:
+    """A growing talk: tokens of the prompt, and seconds to the first token with the cache and without."""
+    talk: list[Message] = []
+    points = []
+    for number in range(turns):
+        talk.append(Message("user", f"Part {number}. {STORY * 20}"))
+        cached, whole = (answer(engine, talk, 1, session) for session in ("reader", ""))
+        points.append((cached.prompt_tokens, cached.first_piece, whole.first_piece))
+        talk.append(Message("assistant", f"{number}: {STORY}"))
+    return points
+
+
+def copying(model: str, engine: LocalEngine, text: str, rounds: int) -> Row:
+    """Repeating what the prompt says: guesses from the prompt, and none."""
+    messages = [Message("user", f"Copy:{text}")]
+    pairs = in_turn(
+        rounds,
+        lambda _: answer(engine, messages, 96, strategy="prompt_lookup", draft_tokens=10).tokens_per_second,
+        lambda _: answer(engine, messages, 96).tokens_per_second,
+    )
+    return row("lookup_copying", model, "tokens/s", pairs)
+
+
+def memory(model: str, engine: LocalEngine, floats: PreTrainedModel) -> Row:
+    """The weights; those of the real model, whose head is its embedding."""
+    head = engine.loaded.model.lm_head
+    table = floats.get_input_embeddings().weight.nbytes
+    mb = [shapes.bytes_of(each) / 1e6 for each in (engine.loaded.model, floats)]
+    assert head is not engine.loaded.model.get_input_embeddings()
+    return row("memory_int8", model, "MB", [(mb[0], mb[1] - table / 1e6)])
+
+
+def api(model: str, rounds: int, new: int = 128) -> Row:
+    """An answer over the API, from sending to its end, and a bare `generate` in the same process."""
+    with tempfile.TemporaryDirectory() as folder:
+        shapes.apart(shapes.save, model, Path(folder))
+        os.environ |= {"MODEL_IDS": folder, "HF_HUB_OFFLINE": "1"}
+        import app  # the page is made from the environment
+        from parley.ui import page
+
+        url = app.demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)[1]
+        client = Client(url, verbose=False)
+        _over_api(client, 1, 0)  # loads it, in a thread that ends
+        with turn.POOL.lease(catalog.find(""), lambda _: None, threading.Event()) as engine:
+            pairs = in_turn(
+                rounds, functools.partial(_over_api, client, new), functools.partial(_bare, engine.loaded, new)
+            )
+        app.demo.close()
+    return row("api_overhead", model, "s", pairs)
+
+
+def _over_api(client: Client, new: int, number: int) -> float:
+    began = time.perf_counter()
+    for _ in client.submit(f"{number}. {STORY}", strategy="greedy", max_new_tokens=new, messages=[], api_name="/chat"):
+        pass
+    return time.perf_counter() - began
+
+
+def _bare(loaded: shapes.Loaded, new: int, number: int) -> float:
+    ids = fit(loaded, [Message("user", f"{number}. {STORY}")], shapes.GREEDY).ids
+    given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": new, "do_sample": False}
+    thread = threading.Thread(target=loaded.model.generate, args=(ids,), kwargs=given)
+    began = time.perf_counter()
+    thread.start()
+    thread.join()
+    return time.perf_counter() - began
+
+
+def starting(rounds: int) -> Row:
+    """From `python app.py` until the page answers."""
+    seconds = statistics.median(start.measure()[0] for _ in range(rounds))
+    return Row("start", "Budgie", "s", float(f"{seconds:.3g}"), None, None)
