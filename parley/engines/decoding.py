@@ -12,6 +12,7 @@ from parley.answer_text import CLOSE, OPEN
 from parley.engines.loading import Loaded
 from parley.engines.prompt import Prompt
 from parley.errors import BadSetting
+from parley.prefix_cache import croppable, new_cache
 from parley.settings import Settings
 from parley.strategies.constrained_beams import constrained_beams
 from parley.strategies.contrastive import contrastive
@@ -21,6 +22,7 @@ from parley.strategies.dola import dola
 from parley.strategies.live_beams import live_beams
 from parley.strategies.speculative import speculative
 from parley.strategies.thinking_budget import ThinkingBudget
+from parley.strategies.tokens import tokens
 from parley.strategies.top_n_sigma import TopNSigma
 from parley.strategies.watermarks import GreenList, Mark, SynthID
 from parley.streaming import AnswerStreamer
@@ -59,6 +61,7 @@ class Plan:
     """What `generate` is called with, but for the prompt, the seed and what only watches."""
 
     config: dict[str, Any]  # fields of a GenerationConfig, all plain data
+    longest: int  # tokens of the prompt and the answer together, at most
     loop: Callable[..., torch.Tensor] | None = None  # one of ours, for `custom_generate`
     options: dict[str, Any] = field(default_factory=dict)  # its own arguments, plain data
     processors: tuple[LogitsProcessor, ...] = ()
@@ -99,6 +102,7 @@ def plan(loaded: Loaded, settings: Settings, prompt: Prompt, draft: Loaded | Non
             config[name] = value
     plain = Plan(
         config,
+        prompt.length + config["max_new_tokens"],
         processors=tuple(_processors(loaded, settings, prompt)),
         draft=draft if row.drafts else None,
     )
@@ -129,7 +133,17 @@ Run = Callable[[Loaded, Settings, Plan], Plan]
 
 
 def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
-    return plain
+    """By our loop where its guesses are free: in other numbers than these a pass over several tokens rounds otherwise,
+    and could give another text.
+    """
+    model = loaded.model
+    if model.dtype != torch.float32 or not model._supports_default_dynamic_cache():
+        return plain
+    cache = new_cache(model)
+    if not croppable(cache, 0):  # some layers have a state, which needs all that `generate` hands on
+        return plain
+    lookup = croppable(cache, plain.longest) and plain.config["guidance_scale"] is None
+    return replace(plain, loop=tokens, options={"lookup": lookup})
 
 
 def _watermark(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
@@ -215,5 +229,6 @@ LISTENERS: dict[Callable | None, tuple[str, ...]] = {
     contrastive: ("on_token",),
     dola: ("on_token",),
     speculative: ("on_token", "on_guess"),
+    tokens: ("on_token", "on_guess"),
 }
-WATCHES = (None, live_beams, speculative)  # what `generate` gives as well when it is not watched
+WATCHES = (None, live_beams, speculative, tokens)  # what `generate` gives as well when it is not watched

@@ -65,10 +65,11 @@ class LocalEngine:
                     return
             try:
                 torch.manual_seed(seed)
-                length, rows = prompt.length + plan.config["max_new_tokens"], plan.config["num_beams"]
                 with (
                     torch.inference_mode(),
-                    prefixes.lend(session, prompt.ids[0].tolist(), rows, length, lambda: streamer.ids) as loan,
+                    prefixes.lend(
+                        session, prompt.ids[0].tolist(), plan.config["num_beams"], plan.longest, lambda: streamer.ids
+                    ) as loan,
                 ):
                     cached_tokens = loan.cached_tokens
                     self._generate(prompt, plan.arguments(streamer) | loan.arguments, brake)

@@ -106,4 +106,4 @@ def _generate(loaded: Loaded, prompt: Prompt, plan: Plan) -> list[str]:
         arguments.append('negative_prompt_ids=negative["input_ids"]')
     if plan.processors:
         arguments.append(f"logits_processor=[{', '.join(map(repr, plan.processors))}]")
-    return [*arguments, *named(**plan.options)]
+    return [*arguments, *(named(**plan.options) if by_loop else [])]

@@ -1,0 +1,68 @@
+"""Greedy search and sampling, token for token as transformers has them, and sooner: what was said before is guessed.
+
+Each token is drawn by itself and in its turn, so neither the distribution nor, with a seed, the text depends on the
+guesses. That is stricter than speculative sampling (Leviathan et al., 2022, https://arxiv.org/abs/2211.17192), which
+keeps the distribution only; with guesses that are certain of themselves it accepts as many.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+
+from parley.strategies.prompt_lookup import Guesses
+from parley.strategies.top_p import sparing
+
+
+@torch.no_grad()
+def tokens(
+    model: PreTrainedModel,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    on_token: Callable[[torch.Tensor], None],
+    on_guess: Callable[[int, int], None],
+    lookup: bool,
+    **inputs: Any,
+) -> torch.Tensor:
+    """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
+
+    Only for models whose memory of the text is a cache of keys and values. With `lookup` guesses are made, for which
+    tokens must be croppable from that cache, and the processors must not remember what they were asked before.
+    `on_guess` takes how many tokens a step guessed, and how many were right.
+    """
+    processors = sparing(logits_processor)
+    guesses, guessed = Guesses(input_ids[0].tolist()), []
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
+    outputs = model._prefill(input_ids, generation_config, inputs)
+    cache = outputs.past_key_values
+    while True:
+        logits = outputs.logits[0, -len(guessed) - 1 :].to(torch.float32, copy=True)  # (guesses + 1, vocabulary)
+        right = 0
+        for position in range(len(guessed) + 1):
+            token = _drawn(processors(input_ids, logits[position : position + 1]), generation_config.do_sample)
+            input_ids = torch.cat([input_ids, token], dim=-1)
+            on_token(token.cpu())
+            over = bool(stopping_criteria(input_ids, None).all())
+            as_guessed = guessed[position : position + 1] == [int(token)]
+            right += as_guessed
+            guesses.take(int(token))
+            if over or not as_guessed:
+                break
+        if guessed:
+            on_guess(len(guessed), right)
+            guesses.learn(len(guessed), right)
+            cache.crop(right - len(guessed))
+        if over:
+            return input_ids
+        guessed = guesses.next(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
+        ahead = torch.cat([input_ids, input_ids.new_tensor([guessed])], dim=-1)
+        given = {"past_key_values": cache, "attention_mask": torch.ones_like(ahead), "use_cache": True}
+        outputs = model(**model.prepare_inputs_for_generation(ahead, next_sequence_length=len(guessed) + 1, **given))
+
+
+def _drawn(scores: torch.Tensor, at_random: bool) -> torch.Tensor:
+    """One token, shape (1, 1), by its scores, shape (1, vocabulary)."""
+    return torch.multinomial(scores.softmax(-1), num_samples=1) if at_random else scores.argmax(-1, keepdim=True)

@@ -1,0 +1,187 @@
+"""Greedy search and sampling by our loop: the tokens of transformers' own, with guesses and without, any cache."""
+
+import dataclasses
+import threading
+
+import pytest
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, TopPLogitsWarper
+
+from parley.engines.base import Answer
+from parley.engines.local import LocalEngine
+from parley.messages import Message
+from parley.prefix_cache import croppable, new_cache
+from parley.settings import Settings
+from parley.strategies import prompt_lookup
+from parley.strategies.prompt_lookup import Guesses
+from parley.strategies.thinking_budget import ThinkingBudget
+from parley.strategies.tokens import tokens
+from parley.strategies.top_n_sigma import TopNSigma
+from parley.strategies.top_p import SparingTopP, sparing
+from tests.conftest import Passes
+from tests.tiny_models import MODELS
+
+QUESTIONS = [
+    "Repeat after me: red tea, green tea, red tea, green tea, red tea, green tea, red tea, green tea, red tea",
+    "Hello, who are you?",
+    "Say after me: the green owl reads the green book and the green owl sleeps.",
+]
+WAYS = {
+    "greedy": {"do_sample": False},
+    "sampling": {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
+    "hot": {"do_sample": True, "temperature": 1.6, "top_k": 0, "top_p": 0.95},
+    "penalised": {"do_sample": True, "temperature": 1.0, "repetition_penalty": 1.2, "no_repeat_ngram_size": 4},
+    "truncated": {"do_sample": True, "temperature": 1.0, "min_p": 0.05, "typical_p": 0.9, "eta_cutoff": 0.001},
+}
+
+
+@pytest.fixture(scope="module")
+def model(budgie):
+    return budgie.loaded.model
+
+
+def prompt_of(budgie, question):
+    chat = [{"role": "user", "content": question}]
+    return budgie.loaded.tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
+
+
+def made(model, ids, way, *, new=48, lookup=None, processors=()):
+    """The tokens of an answer, by the stock search or by ours, and what became of the guesses."""
+    guesses = []
+    config = GenerationConfig(
+        max_new_tokens=new, pad_token_id=0, eos_token_id=model.generation_config.eos_token_id, **way
+    )
+    loop = {} if lookup is None else {"custom_generate": tokens, "lookup": lookup, "on_token": lambda _: None}
+    if loop:
+        loop["on_guess"] = lambda *counts: guesses.append(counts)
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            logits_processor=LogitsProcessorList(processors),
+            **loop,
+        )
+    return out[0, ids.shape[1] :].tolist(), guesses
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_guessing_changes_no_token(budgie, model, way, question):
+    ids = prompt_of(budgie, question)
+    stock, _ = made(model, ids, WAYS[way])
+    alone, none = made(model, ids, WAYS[way], lookup=False)
+    guessed, guesses = made(model, ids, WAYS[way], lookup=True)
+    assert stock == alone == guessed
+    assert not none and all(0 <= right <= count for count, right in guesses)
+
+
+@pytest.mark.parametrize("way", ["greedy", "sampling"])
+def test_what_is_said_again_is_guessed_and_takes_fewer_passes(endless, way):
+    ids = prompt_of(endless, "Repeat after me: lamp river window bread")  # and it does so for ever
+    with Passes(endless.loaded.model) as passes:
+        answer, guesses = made(endless.loaded.model, ids, WAYS[way], new=90, lookup=True)
+    right = sum(right for _, right in guesses)
+    assert right > 60
+    assert passes.count == len(answer) - right
+
+
+def test_what_our_own_processors_forbid_is_not_guessed_past(budgie, model):
+    ids = prompt_of(budgie, QUESTIONS[2])
+    processors = [TopNSigma(1.0), ThinkingBudget(3, ids.shape[1], [], [5, 6])]
+    both = [made(model, ids, WAYS["hot"], lookup=lookup, processors=processors) for lookup in (None, True)]
+    assert both[0][0] == both[1][0]
+    assert both[0][0][3:5] == [5, 6]  # the thought was closed
+
+
+@pytest.mark.parametrize("kind", ["full", "sliding", "sliding and full"])
+@pytest.mark.parametrize("way", ["greedy", "sampling"])
+def test_every_kind_of_cache_gives_the_same_tokens(kind, way):
+    torch.manual_seed(1)
+    model = MODELS[kind]().eval()
+    model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
+    ids = torch.randint(5, 2000, (1, 12)).repeat(1, 4)
+    lookup = croppable(new_cache(model), ids.shape[1] + 40)
+    assert made(model, ids, WAYS[way], new=40)[0] == made(model, ids, WAYS[way], new=40, lookup=lookup)[0]
+
+
+def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endless):
+    engine = LocalEngine(endless.loaded)
+    question = Message("user", "Repeat after me: lamp river window bread")
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
+
+    def said(session, *messages):
+        return sum(engine.stream(messages, settings, threading.Event(), session=session), Answer())
+
+    first = said("a", question)
+    assert first.finish == "stop string" and first.usage.accepted
+    talk = [question, Message("assistant", first.text), Message("user", "Go on, please.")]
+    remembered, anew = said("a", *talk), said("", *talk)
+    assert remembered.text == anew.text and remembered.usage.cached_tokens > 20
+
+
+def test_16_bit_numbers_are_not_guessed_ahead(budgie):
+    half = dataclasses.replace(budgie.loaded, model=MODELS["full"]().to(torch.bfloat16).eval(), layers=4)
+    half.model.generation_config = budgie.loaded.model.generation_config
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 8})
+    answers = {
+        name: sum(LocalEngine(each).stream([Message("user", QUESTIONS[0])], settings, threading.Event()), Answer())
+        for name, each in {"floats": budgie.loaded, "half": half}.items()
+    }
+    assert answers["floats"].ran.config["lookup"] is True
+    assert "lookup" not in answers["half"].ran.config and not answers["half"].usage.drafted
+
+
+def test_wrong_guesses_become_rare():
+    period = [*range(100, 110)]
+    guesses = Guesses(period * 3)
+    passes = 0
+    for step in range(400):
+        guessed = guesses.next(prompt_lookup.MOST)
+        guesses.take(step % 10 + 100 if step % 10 != 9 else 999 + step)  # never what followed before
+        if guessed:
+            passes += 1
+            guesses.learn(len(guessed), 0)
+    assert 3 <= passes <= 12
+
+
+def test_right_guesses_grow():
+    guesses, lengths = Guesses([*range(100, 140)] * 2), []
+    for _ in range(4):
+        guessed = guesses.next(40)
+        lengths.append(len(guessed))
+        for token in guessed:
+            guesses.take(token)
+        guesses.learn(len(guessed), len(guessed))
+    assert lengths == [4, 8, 16, 16]
+
+
+def test_guesses_go_round_with_the_text():
+    assert Guesses([7, 8, 9, 1, 2, 3, 1, 2, 3]).next(40) == [1, 2, 3, 1]
+
+
+def test_no_more_is_guessed_than_there_is_room_for():
+    guesses = Guesses([*range(100, 110)] * 2)
+    assert len(guesses.next(2)) == 2
+    assert guesses.next(0) == [] == guesses.next(-1)
+
+
+@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("kept", [1, 2, 50, 1000, 5000])
+def test_top_p_keeps_what_the_stock_one_keeps(top_p, kept):
+    torch.manual_seed(kept)
+    stock, ours = TopPLogitsWarper(top_p), SparingTopP(top_p)
+    for _ in range(20):
+        scores = 4 * torch.randn(1, 8000)
+        scores[scores < scores.topk(kept).values[0, -1]] = -torch.inf
+        assert torch.equal(ours(None, scores), stock(None, scores))
+
+
+def test_only_the_stock_top_p_is_replaced():
+    rest = [TopNSigma(1.0), TopPLogitsWarper(0.9, min_tokens_to_keep=3)]
+    ours = sparing(LogitsProcessorList(rest))
+    assert ours[0] is rest[0]
+    assert (type(ours[1]), ours[1].top_p, ours[1].min_tokens_to_keep) == (SparingTopP, 0.9, 3)
