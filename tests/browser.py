@@ -15,7 +15,10 @@ from tests.conftest import ROOT, Passes, until
 
 PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-QUIET = re.compile(r"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s(?: · PyTorch \w+)? · finished\s*$")
+SPARED = r"(?: · [\d,]+ of [\d,]+ (?:prompt tokens cached|guesses right))*"
+QUIET = re.compile(
+    rf"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s{SPARED}(?: · PyTorch \w+)? · finished\s*$"
+)
 
 expect.set_options(timeout=PATIENCE)
 

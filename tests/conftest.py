@@ -176,7 +176,7 @@ def inside(tmp_path_factory):
     shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
     long = 8192  # tokens: a slow machine must not come to the end of them
     never = {"config.json": {"eos_token_id": 0, "max_position_embeddings": long}}
-    never["generation_config.json"] = {"eos_token_id": 0}
+    never["generation_config.json"] = {"eos_token_id": 0, "repetition_penalty": 1.3}  # what goes round is soon said
     never["tokenizer_config.json"] = {"eos_token": "<|endoftext|>", "model_max_length": long}  # Budgie never says it
     for name, changes in never.items():
         values = json.loads((folder / name).read_text())

@@ -258,8 +258,7 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     known, read = again.usage.cached_tokens, again.usage.prompt_tokens
     assert first.usage.cached_tokens == 0 and known == read - 1
     line, *_ = bubbles(again)[::-1]
-    assert f"{known} of {read} prompt tokens from the cache." in line.content[0]["text"]
-    assert "cache" not in line.metadata["title"]
+    assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
 
 
 def lend(prefixes, session, prompt):

@@ -78,7 +78,7 @@ def _titled(title: str, text: str, status: str | None = None) -> gr.ChatMessage:
 
 
 def quiet_line(answer: Answer) -> str:
-    """Tokens, tokens per second, time to first token, which engine answered, how it ended."""
+    """Tokens, tokens per second, time to first token, what was known before, which engine answered, how it ended."""
     usage, parts = answer.usage, []
     if usage:
         parts.append(f"{usage.new_tokens} token{'' if usage.new_tokens == 1 else 's'}")
@@ -86,6 +86,8 @@ def quiet_line(answer: Answer) -> str:
             parts.append(f"{usage.tokens_per_second:.0f} tokens/s")
         if usage.first_piece is not None:
             parts.append(f"first after {usage.first_piece:.2f} s")
+        if usage.cached_tokens:
+            parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
         if usage.drafted:
             parts.append(f"{usage.accepted} of {usage.drafted} guesses right")
     if answer.ran and (engine := answer.ran.config.get("engine")):
@@ -106,8 +108,6 @@ def _cell(text: str) -> str:
 def _details(answer: Answer, url: str) -> str:
     usage = answer.usage or Usage(0, 0, None, 0.0)
     lines = [f"Prompt: {usage.prompt_tokens} tokens. Answer: {usage.new_tokens} tokens in {usage.seconds:.1f} s."]
-    if usage.cached_tokens:
-        lines.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens from the cache.")
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
     parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]
