@@ -5,7 +5,7 @@ import threading
 
 import pytest
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, TopPLogitsWarper
+from transformers import GenerationConfig, LogitsProcessorList
 
 from parley.engines.base import Answer
 from parley.engines.local import LocalEngine
@@ -17,7 +17,6 @@ from parley.strategies.prompt_lookup import Guesses
 from parley.strategies.thinking_budget import ThinkingBudget
 from parley.strategies.tokens import tokens
 from parley.strategies.top_n_sigma import TopNSigma
-from parley.strategies.top_p import SparingTopP, sparing
 from tests.conftest import Passes
 from tests.tiny_models import MODELS
 
@@ -167,21 +166,3 @@ def test_no_more_is_guessed_than_there_is_room_for():
     guesses = Guesses([*range(100, 110)] * 2)
     assert len(guesses.next(2)) == 2
     assert guesses.next(0) == [] == guesses.next(-1)
-
-
-@pytest.mark.parametrize("top_p", [0.05, 0.5, 0.9, 0.999])
-@pytest.mark.parametrize("kept", [1, 2, 50, 1000, 5000])
-def test_top_p_keeps_what_the_stock_one_keeps(top_p, kept):
-    torch.manual_seed(kept)
-    stock, ours = TopPLogitsWarper(top_p), SparingTopP(top_p)
-    for _ in range(20):
-        scores = 4 * torch.randn(1, 8000)
-        scores[scores < scores.topk(kept).values[0, -1]] = -torch.inf
-        assert torch.equal(ours(None, scores), stock(None, scores))
-
-
-def test_only_the_stock_top_p_is_replaced():
-    rest = [TopNSigma(1.0), TopPLogitsWarper(0.9, min_tokens_to_keep=3)]
-    ours = sparing(LogitsProcessorList(rest))
-    assert ours[0] is rest[0]
-    assert (type(ours[1]), ours[1].top_p, ours[1].min_tokens_to_keep) == (SparingTopP, 0.9, 3)

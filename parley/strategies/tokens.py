@@ -12,7 +12,6 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from parley.strategies.prompt_lookup import Guesses
-from parley.strategies.top_p import sparing
 
 
 @torch.no_grad()
@@ -33,7 +32,6 @@ def tokens(
     tokens must be croppable from that cache, and the processors must not remember what they were asked before.
     `on_guess` takes how many tokens a step guessed, and how many were right.
     """
-    processors = sparing(logits_processor)
     guesses, guessed = Guesses(input_ids[0].tolist()), []
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
@@ -42,7 +40,7 @@ def tokens(
         logits = outputs.logits[0, -len(guessed) - 1 :].to(torch.float32, copy=True)  # (guesses + 1, vocabulary)
         right = 0
         for position in range(len(guessed) + 1):
-            token = _drawn(processors(input_ids, logits[position : position + 1]), generation_config.do_sample)
+            token = _drawn(logits_processor(input_ids, logits[position : position + 1]), generation_config.do_sample)
             input_ids = torch.cat([input_ids, token], dim=-1)
             on_token(token.cpu())
             over = bool(stopping_criteria(input_ids, None).all())
