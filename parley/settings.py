@@ -27,6 +27,12 @@ class Option:
     optional: bool = False  # None is a value of its own
     choices: tuple[str, ...] = ()  # for text: all that it may be
     rare: bool = False  # folded away on the page
+    off: Any = None  # the value that changes nothing, where that is not the default
+
+    @property
+    def neutral(self) -> Any:
+        """The value that changes nothing."""
+        return self.default if self.off is None else self.off
 
 
 def option(default: Any, label: str, help: str, **rest: Any) -> Any:
@@ -44,7 +50,13 @@ class Settings:
     model: str = option("", "Model", "Which model answers.", high=300)
     strategy: str = option("sampling", "Decoding strategy", "How the next token is chosen.", high=40)
     temperature: float = option(
-        0.7, "Temperature", "Below 1 sharpens the distribution, above 1 flattens it.", low=0.05, high=2.0, step=0.05
+        0.7,
+        "Temperature",
+        "Below 1 sharpens the distribution, above 1 flattens it.",
+        low=0.05,
+        high=2.0,
+        step=0.05,
+        off=1.0,
     )
     top_p: float = option(
         0.9,
@@ -53,9 +65,10 @@ class Settings:
         low=0.05,
         high=1.0,
         step=0.01,
+        off=1.0,
     )
     top_k: int = option(
-        50, "Top-k", "Keep this many of the most likely tokens; 0 keeps all.", low=0, high=1000, step=1
+        50, "Top-k", "Keep this many of the most likely tokens; 0 keeps all.", low=0, high=1000, step=1, off=0
     )
     min_p: float = option(
         0.0,

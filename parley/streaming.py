@@ -12,11 +12,9 @@ from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
 
 from parley.answer_text import CLOSE, OPEN, AnswerText
-from parley.engines.base import Beam, Delta, FinishReason
+from parley.engines.base import FLUSH, HEARTBEAT, Beam, Delta, FinishReason
 from parley.strategies.beams import Hypothesis
 
-FLUSH = 0.05  # seconds: pieces reach the reader at most this often
-HEARTBEAT = 0.25  # seconds: at least this often the reader gets something, so that it can be closed
 _END = object()
 _here = threading.local()
 

@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 from parley import catalog, strategies
-from parley.engines.base import Delta, Engine
+from parley.engines.base import HEARTBEAT, Delta, Engine
 from parley.engines.hub import ModelRow
 from parley.engines.pool import ModelPool
 from parley.errors import BadSetting
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.detection import Detection
-from parley.streaming import HEARTBEAT
 
 POOL = ModelPool()
 _cancels: dict[str, threading.Event] = {}

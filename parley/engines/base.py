@@ -5,8 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
+from parley import strategies
 from parley.messages import Message
-from parley.settings import Settings
+from parley.settings import OPTIONS, Option, Settings
+
+FLUSH = 0.05  # seconds: pieces reach the reader at most this often
+HEARTBEAT = 0.25  # seconds: at least this often the reader gets something, so that it can be closed
 
 # Its own end, a stop string, max_new_tokens, the context window, the wall clock, or the reader.
 FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
@@ -25,6 +29,7 @@ class Usage:
     drafted: int = 0  # tokens that were guessed ahead, and how many of them the model accepted
     accepted: int = 0
     cached_tokens: int = 0  # of the prompt: they were known from an earlier turn and not read again
+    unit: str = "token"  # "piece" where a server tells no tokens: `new_tokens` counts what came in, the prompt is 0
 
     @property
     def tokens_per_second(self) -> float | None:
@@ -47,11 +52,13 @@ class Beam:
 class Ran:
     """What exactly was run, for whoever wants to see it or to run it again."""
 
-    prompt: str  # as the chat template rendered it, control tokens and all
+    prompt: str  # as the chat template rendered it, control tokens and all; empty where a server does that
     config: Mapping[str, Any]  # what decided how each token was chosen
-    program: str  # Python that gives the same text with transformers; empty where transformers has no part in it
+    program: str  # Python that gives the same text with `library`; empty where there is none
     messages: Sequence[Message]  # what was asked, and by which settings: together they ask for the same text again
     values: Mapping[str, Any]
+    library: str = "transformers"
+    request: str = ""  # the JSON that a server was sent
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +109,37 @@ class Answer:
             seed=self.seed if delta.seed is None else delta.seed,
             ran=delta.ran or self.ran,
         )
+
+
+@dataclass(frozen=True)
+class Honours:
+    """What an engine can be asked for: names of settings and of strategies. Every kind of engine declares its own."""
+
+    settings: frozenset[str] = frozenset(OPTIONS)
+    strategies: frozenset[str] = frozenset(strategies.STRATEGIES)
+
+    def refusal(self, label: str, settings: Settings) -> str:
+        """Why an engine of this kind, called `label`, cannot do what was set, as a sentence that says what to do;
+        empty where it can. One that takes no strategy decides nothing, so it cannot disobey.
+        """
+        if "strategy" not in self.settings:
+            return ""
+        for option in self.lacks(settings.strategy):
+            if getattr(settings, option.name) != option.neutral:
+                return (
+                    f"The server of {label} takes no {option.label}. "
+                    f"Set {option.name} to {option.neutral!r}, or choose another model."
+                )
+        return ""
+
+    @property
+    def neutral(self) -> dict[str, Any]:
+        """The value that changes nothing, of every setting that it does not honour."""
+        return {name: option.neutral for name, option in OPTIONS.items() if name not in self.settings}
+
+    def lacks(self, strategy: str) -> list[Option]:
+        """The settings that this strategy uses elsewhere, and that an engine of this kind does not honour."""
+        return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]
 
 
 class Engine(Protocol):

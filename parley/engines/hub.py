@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 from tqdm import tqdm
 
-from parley.engines.base import Report
+from parley.engines.base import Honours, Report
 from parley.errors import ModelUnavailable
 
 SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
@@ -50,6 +50,7 @@ class ModelRow:
     tier: str = "any"
     engine: str = "local"
     draft: str = ""  # the name of a smaller model with the same tokenizer, which can guess ahead for this one
+    honours: Honours = field(default=Honours(), repr=False)  # what its engine can be asked for
 
     @property
     def folder(self) -> Path | None:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Iterator, Sequence
 
 from parley.answer_text import AnswerText
-from parley.engines.base import Delta, Engine, FinishReason, Ran, Usage
+from parley.engines.base import Delta, Engine, FinishReason, Honours, Ran, Usage
 from parley.messages import Message
 from parley.settings import Settings
 
 CHARACTERS = 3  # of one piece: Parrot's token
 USES = ("max_new_tokens", "stop")  # the settings that mean something to it
+HONOURS = Honours(frozenset(USES))
 PAUSE = 0.02  # seconds between pieces, so that one sees it stream
 
 

@@ -39,7 +39,10 @@ class Strategy:
 
     def refusal(self, model: Abilities) -> str:
         """Why this model cannot run it, as a sentence that says what to do; empty where it can."""
-        reason = next(filter(None, (DEMANDS[name].lacks(model) for name in self.demands)), "")
+        reasons = [DEMANDS[name].lacks(model) for name in self.demands]
+        if model.strategies is not None and self.name not in model.strategies:
+            reasons = [f"{model.label} answers from a server that only does {' and '.join(sorted(model.strategies))}"]
+        reason = next(filter(None, reasons), "")
         return reason and f"{reason}, so {self.label} does not work with it. Choose another strategy."
 
 

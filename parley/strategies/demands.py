@@ -25,6 +25,7 @@ class Abilities:
     recurrent: bool = False  # some layers remember in another way than attention does
     draft: str = ""  # the label of the model that guesses ahead for it
     same_tokenizer: bool | None = None  # whether the draft has the model's own
+    strategies: frozenset[str] | None = None  # those that its engine honours; None: all
 
 
 @dataclass(frozen=True)
