@@ -1,4 +1,5 @@
-"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found.
+"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found; those of
+`REMOTE_MODELS` with either.
 
 `DRAFT_MODELS`, "target=draft,…", names models that guess ahead for others.
 """
@@ -16,7 +17,7 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from parley.engines import hardware, plan
+from parley.engines import hardware, parrot, plan, servers
 from parley.engines.hub import ModelRow
 from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
 from parley.errors import ModelUnavailable
@@ -54,7 +55,9 @@ SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.
 # Sizes are those of the safetensors files; "about" where the last digits are noughts.
 CATALOGUE: tuple[ModelRow, ...] = (
     _bundled("budgie", "Budgie (bundled)", BUDGIE / "weights", draft="budgie-draft"),
-    ModelRow("parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot"),
+    ModelRow(
+        "parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot", honours=parrot.HONOURS
+    ),
     _hub(SMALL_SMOLLM, "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
     _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
     _hub(SMALL_QWEN, "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
@@ -90,12 +93,14 @@ class Traits:
 def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
     """The models that can be chosen, by name, in the order of the dropdown; the first is the default.
 
-    Raises `ModelUnavailable` for what `MODEL_IDS` should not say.
+    What the owner names comes first. A remote model takes the place of another one of its name.
+    Raises `ModelUnavailable` for what `MODEL_IDS` and the `REMOTE_` variables should not say.
     """
+    elsewhere = servers.models(environ)
     if wanted := [item.strip() for item in environ.get("MODEL_IDS", "").split(",") if item.strip()]:
-        return {row.name: row for row in map(_named, wanted)}
+        return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
-    return {row.name: row for row in CATALOGUE if row.tier in tiers}
+    return elsewhere | {row.name: row for row in CATALOGUE if row.tier in tiers and row.name not in elsewhere}
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
@@ -152,7 +157,9 @@ def abilities(row: ModelRow, known: Traits | None = None) -> Abilities:
     same = None
     if draft:
         same = True if draft.name == row.draft else _same_vocabulary(row, draft)
-    return Abilities(row.label, known.layers, known.stateful, known.recurrent, draft.label if draft else "", same)
+    strategies = row.honours.strategies
+    label = draft.label if draft else ""
+    return Abilities(row.label, known.layers, known.stateful, known.recurrent, label, same, strategies)
 
 
 def traits(row: ModelRow) -> Traits:
@@ -160,6 +167,8 @@ def traits(row: ModelRow) -> Traits:
 
     Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
     """
+    if row.engine == "remote":
+        return Traits(row.honours.neutral, thinking="thinking" in row.honours.settings, context=None)
     files = _small_files(row)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")
@@ -181,6 +190,8 @@ def plan_of(row: ModelRow, free: int, known: Traits | None = None) -> str:
     """How this model would be run with so many bytes of memory, or why it would not, in one sentence; empty where
     its size is not known, or nothing.
     """
+    if row.engine == "remote":
+        return servers.PLACE
     if row.engine != "local" or not row.bytes:
         return ""
     try:

@@ -15,3 +15,7 @@ class BadConversation(ChatError):
 
 class ModelUnavailable(ChatError):
     """A model that cannot be found, downloaded, loaded or trusted."""
+
+
+class ServerFault(ChatError):
+    """A server that cannot be reached, will not answer, or breaks off."""

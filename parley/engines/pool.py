@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -98,6 +99,11 @@ class ModelPool:
             from parley.engines.parrot import Parrot
 
             return Parrot(), 0
+        if row.engine == "remote":
+            from parley.engines import servers
+            from parley.engines.remote import RemoteEngine
+
+            return RemoteEngine(row, servers.find(os.environ)), 0
         from parley.engines.local import LocalEngine
         from parley.engines.paired import PairedEngine, parameters, pays
 

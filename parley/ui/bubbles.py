@@ -81,9 +81,9 @@ def quiet_line(answer: Answer) -> str:
     """Tokens, tokens per second, time to first token, what was known before, which engine answered, how it ended."""
     usage, parts = answer.usage, []
     if usage:
-        parts.append(f"{usage.new_tokens} token{'' if usage.new_tokens == 1 else 's'}")
+        parts.append(f"{usage.new_tokens} {usage.unit}{'' if usage.new_tokens == 1 else 's'}")
         if usage.tokens_per_second:
-            parts.append(f"{usage.tokens_per_second:.0f} tokens/s")
+            parts.append(f"{usage.tokens_per_second:.0f} {usage.unit}s/s")
         if usage.first_piece is not None:
             parts.append(f"first after {usage.first_piece:.2f} s")
         if usage.cached_tokens:
@@ -107,7 +107,9 @@ def _cell(text: str) -> str:
 
 def _details(answer: Answer, url: str) -> str:
     usage = answer.usage or Usage(0, 0, None, 0.0)
-    lines = [f"Prompt: {usage.prompt_tokens} tokens. Answer: {usage.new_tokens} tokens in {usage.seconds:.1f} s."]
+    untold = "The server told no count of tokens."
+    lines = [f"Prompt: {usage.prompt_tokens} tokens." if usage.unit == "token" else untold]
+    lines.append(f"Answer: {usage.new_tokens} {usage.unit}s in {usage.seconds:.1f} s.")
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
     parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]
@@ -120,8 +122,9 @@ def _what_ran(ran: Ran, url: str) -> list[str]:
     config = "\n".join(f"{name}={value!r}" for name, value in ran.config.items())
     blocks = [
         ("What the model read:", "text", ran.prompt),
-        ("What decided:", "text", config),
-        ("The same again, with transformers:", "python", ran.program),
+        ("What the server was asked:", "json", ran.request),
+        ("What decided:", "text", "" if ran.request else config),
+        (f"The same again, with {ran.library}:", "python", ran.program),
         ("With gradio_client:", "python", client_program(url, ran)),
         ("With curl:", "bash", curl_commands(url, ran)),
     ]

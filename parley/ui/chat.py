@@ -105,7 +105,8 @@ class Conversations:
         traits = await asyncio.to_thread(catalog.traits, row)
         settings = Settings.check(given | {"model": name}, traits.recommended)
         abilities = await asyncio.to_thread(catalog.abilities, row, traits)
-        if row.engine == "local" and (refusal := strategies.find(settings.strategy).refusal(abilities)):
+        refusal = strategies.find(settings.strategy).refusal(abilities) if "strategy" in row.honours.settings else ""
+        if refusal := refusal or row.honours.refusal(row.label, settings):
             raise BadSetting(refusal)
         return settings
 

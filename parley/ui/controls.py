@@ -6,8 +6,8 @@ import gradio as gr
 from gradio.components import Component
 
 from parley import catalog, strategies
-from parley.engines import parrot
 from parley.engines.hub import ModelRow
+from parley.engines.servers import PLACE
 from parley.errors import ModelUnavailable
 from parley.settings import OPTIONS, Option
 
@@ -79,6 +79,7 @@ def for_model(name: str) -> list[dict]:
     values["exit_layer"] = min(values["exit_layer"], _last_exit(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
     kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
+    kept -= set(row.honours.neutral) if "strategy" in row.honours.settings else set()
     updates = _updates(values["strategy"], row, traits)
     updates["model"]["info"] = _about(row, traits)
     abilities = catalog.abilities(row, traits)
@@ -101,12 +102,12 @@ def for_strategy(strategy: str, model: str) -> list[dict]:
 
 def _updates(strategy: str, model: ModelRow, traits: catalog.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    shown = {"model", *parrot.USES}
-    if model.engine != "parrot":
-        thinks = {"thinking", "thinking_budget"}
-        shown = {"model", "strategy", "system_prompt", *row.uses, *thinks} - (set() if traits.thinking else thinks)
-    updates = {n: gr.update(visible=n in shown) for n in OPTIONS}
-    updates["strategy"]["info"] = row.refusal(catalog.abilities(model, traits)) or row.summary
+    thinks = {"thinking", "thinking_budget"}
+    asked = {"strategy", "system_prompt", *row.uses, *thinks} - (set() if traits.thinking else thinks)
+    updates = {n: gr.update(visible=n == "model" or n in asked & model.honours.settings) for n in OPTIONS}
+    lacking = ", ".join(option.label for option in model.honours.lacks(strategy))
+    told = f"{row.summary} Not with this model: {lacking}." if lacking else row.summary
+    updates["strategy"]["info"] = row.refusal(catalog.abilities(model, traits)) or told
     return updates
 
 
@@ -118,7 +119,7 @@ def _last_exit(traits: catalog.Traits) -> int:
 def _about(row: ModelRow, traits: catalog.Traits) -> str:
     size = f"{row.parameters / 1e6:,.1f} million parameters" if row.parameters else ""
     reads = f"reads {traits.context:,} tokens" if traits.context else ""
-    return " · ".join(filter(None, (size, reads, row.licence)))
+    return " · ".join(filter(None, (size, reads, PLACE if row.engine == "remote" else row.licence)))
 
 
 def _control(o: Option) -> Component:
