@@ -31,7 +31,7 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings, session:
     return (reply_on_gpu if local else turn.reply)(run_id, messages, settings, session)
 
 
-with gr.Blocks(title=page.TITLE, fill_height=True) as demo:
+with api.Page(title=page.TITLE, fill_height=True) as demo:
     gr.Markdown(page.HEADER, elem_id="title")
     with gr.Row(equal_height=False, elem_id="desk"):
         talk = gr.Column(elem_id="talk")

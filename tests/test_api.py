@@ -50,6 +50,7 @@ def test_every_setting_can_be_given_by_its_name_and_none_other(client):
     names = [p["parameter_name"] for p in info["/chat"]["parameters"]]
     assert names == ["message", *OPTIONS, "messages"]
     assert all(p["parameter_has_default"] for p in info["/chat"]["parameters"][1:])
+    assert {p["parameter_default"] for p in info["/chat"]["parameters"][1:]} == {None}  # the model's own
     given = {name: o.default for name, o in OPTIONS.items()}
     given |= {"model": "budgie", "temperature": 1.5, "seed": 5, "system_prompt": "Answer like a pirate."}
     first, second = (client.predict("hello", **given, messages=[], api_name="/chat") for _ in range(2))

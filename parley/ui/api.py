@@ -1,4 +1,4 @@
-"""The two lists that a program needs before it calls /chat: the models and the strategies."""
+"""What a program needs before it calls /chat: the models, the strategies, and what it may leave out."""
 
 from typing import Any
 
@@ -51,6 +51,21 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
         }
         for row in strategies.STRATEGIES.values()
     ]
+
+
+class Page(gr.Blocks):
+    """A page that tells programs what a setting is that they leave out: empty, so that the model's own value is taken.
+
+    Gradio would tell, and its clients would send, what the control shows at first, which is the first model's.
+    """
+
+    def get_api_info(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """As of Gradio's, but for the defaults of /chat."""
+        info = super().get_api_info(*args, **kwargs)
+        for parameter in info["named_endpoints"].get("/chat", {}).get("parameters", ()):
+            if parameter["parameter_name"] in OPTIONS:
+                parameter["parameter_default"] = None
+        return info
 
 
 def add_endpoints() -> None:
