@@ -142,6 +142,19 @@ def space():
     running.close()
 
 
+def save_endless(folder):
+    """Budgie's weights as a model that never ends an answer by itself."""
+    shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
+    long = 8192  # tokens: a slow machine must not come to the end of them
+    never = {"config.json": {"eos_token_id": 0, "max_position_embeddings": long}}
+    never["generation_config.json"] = {"eos_token_id": 0, "repetition_penalty": 1.3}  # what goes round is soon said
+    never["tokenizer_config.json"] = {"eos_token": "<|endoftext|>", "model_max_length": long}  # Budgie never says it
+    for name, changes in never.items():
+        values = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(values | changes))
+    return folder
+
+
 class Inside:
     """The app served from this process, so that a test can look at the model while clients use it."""
 
@@ -172,15 +185,7 @@ class Inside:
 
 @pytest.fixture(scope="session")
 def inside(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "endless"
-    shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
-    long = 8192  # tokens: a slow machine must not come to the end of them
-    never = {"config.json": {"eos_token_id": 0, "max_position_embeddings": long}}
-    never["generation_config.json"] = {"eos_token_id": 0, "repetition_penalty": 1.3}  # what goes round is soon said
-    never["tokenizer_config.json"] = {"eos_token": "<|endoftext|>", "model_max_length": long}  # Budgie never says it
-    for name, changes in never.items():
-        values = json.loads((folder / name).read_text())
-        (folder / name).write_text(json.dumps(values | changes))
+    folder = save_endless(tmp_path_factory.mktemp("models") / "endless")
     running = Inside(folder, save_tiny_model(folder.with_name("stateful"), "Mamba", state_size=4))
     yield running
     running.close()

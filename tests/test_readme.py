@@ -63,6 +63,13 @@ def test_every_link_to_a_file_leads_to_one():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_variable_that_the_code_reads_is_explained():
+    code = "".join(path.read_text() for path in (ROOT / "parley").rglob("*.py"))
+    names = set(re.findall(r"""environ(?:\.get\(|, |\[)"([A-Z_]+)""", code)) - {"SPACES_ZERO_GPU", "SPACE_ID"}
+    assert len(names) >= 7
+    assert [name for name in {*names, "HF_TOKEN", "REMOTE_API_KEY"} if f"`{name}" not in TEXT] == []
+
+
 @pytest.mark.parametrize("name", readme.PARTS)
 def test_what_is_made_from_the_code_is_up_to_date(name):
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
