@@ -5,12 +5,14 @@ server ends in one sentence that holds no key. The server is one whose models ar
 import contextlib
 import io
 import itertools
+import json
 import logging
 import ssl
 import subprocess
 import threading
 import time
 import traceback
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -384,12 +386,13 @@ def test_the_page_offers_what_the_server_honours_and_names_what_it_does_not(know
     assert shown("sound", "greedy")[1] == {*always, "repetition_penalty", "thinking"}
 
 
-def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, inside):
+def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, inside, faulty):
     known("sound,endless")
     client = Client(inside.url, verbose=False)
     busy = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
     until(busy.outputs)
     assert client.predict("Hello", model="sound", messages=[], api_name="/chat") == "".join(WORDS)
+    assert faulty.asked[-1][2]["top_p"] == OPTIONS["top_p"].default != 0.95  # as Budgie, the first model, has it
     busy.cancel()
     row = next(each for each in client.predict(api_name="/models") if each["name"] == "sound")
     assert row["plan"] == "Runs on another server, which reads what you type." and row["parameters"] is None
@@ -400,6 +403,20 @@ def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, in
             client.predict("Hello", model="sound", **asked, api_name="/chat")
         assert "sound" in str(refusal.value) and "hoose another" in str(refusal.value)
     assert str(refusal.value).startswith("The server of sound takes no Thinking. Set thinking to False, or choose")
+
+
+def test_more_than_forty_are_answered_at_once(known, inside, faulty):
+    known("endless")
+    asked, left = len(faulty.asked), len(faulty.left)
+    body = json.dumps({"message": "Hello", "model": "endless", "max_new_tokens": 1000}).encode()
+    call = urllib.request.Request(f"{inside.url}/gradio_api/call/v2/chat", body, {"Content-Type": "application/json"})
+    for _ in range(45):
+        urllib.request.urlopen(call).close()
+    until(lambda: len(faulty.asked) == asked + 45)
+    assert len(faulty.left) == left  # none had to end for another to begin
+    for run_id in list(turn._cancels):
+        turn.stop(run_id)
+    until(lambda: not turn._cancels)
 
 
 def test_a_cancelled_call_closes_the_connection(known, inside, faulty):

@@ -60,6 +60,7 @@ LAUNCH: dict[str, Any] = {
     "show_error": False,
     "enable_monitoring": False,
     "max_file_size": "1kb",
+    "max_threads": 500,  # turns at once, those that wait included; Gradio would let 40 in and tell the others nothing
     "state_session_capacity": 500,  # conversations kept in memory; the oldest go first
 }
 
