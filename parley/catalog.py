@@ -21,6 +21,7 @@ from parley.engines import hardware, parrot, plan, servers
 from parley.engines.hub import ModelRow
 from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
 from parley.errors import ModelUnavailable
+from parley.settings import OPTIONS
 from parley.strategies.demands import RECURRENT, STATEFUL, Abilities
 
 BUDGIE = Path(__file__).parent / "budgie"
@@ -168,7 +169,8 @@ def traits(row: ModelRow) -> Traits:
     Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
     """
     if row.engine == "remote":
-        return Traits(row.honours.neutral, thinking="thinking" in row.honours.settings, context=None)
+        unknown = [o for o in OPTIONS.values() if o.off is not None and o.name not in row.honours.settings]
+        return Traits({o.name: o.off for o in unknown}, thinking="thinking" in row.honours.settings, context=None)
     files = _small_files(row)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")

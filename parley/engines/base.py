@@ -132,11 +132,6 @@ class Honours:
                 )
         return ""
 
-    @property
-    def neutral(self) -> dict[str, Any]:
-        """The value that changes nothing, of every setting that it does not honour."""
-        return {name: option.neutral for name, option in OPTIONS.items() if name not in self.settings}
-
     def lacks(self, strategy: str) -> list[Option]:
         """The settings that this strategy uses elsewhere, and that an engine of this kind does not honour."""
         return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]

@@ -30,6 +30,7 @@ CONNECT = 10.0  # seconds
 MOST_BYTES = 64_000_000  # of a response
 MOST_CHARACTERS = 64  # of a token, on average: no answer has more
 END = object()
+_starting = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,9 @@ def asked(server: Server, arguments: Mapping[str, Any]) -> Iterator[Inbox]:
     nothing. `arguments` are those of `InferenceClient.chat_completion`.
     """
     inbox: Inbox = queue.SimpleQueue()
-    reading = asyncio.run_coroutine_threadsafe(_read(server, arguments, inbox.put), _loop())
+    with _starting:
+        loop = _loop()
+    reading = asyncio.run_coroutine_threadsafe(_read(server, arguments, inbox.put), loop)
     try:
         yield inbox
     finally:

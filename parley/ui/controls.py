@@ -79,7 +79,8 @@ def for_model(name: str) -> list[dict]:
     values["exit_layer"] = min(values["exit_layer"], _last_exit(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
     kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
-    kept -= set(row.honours.neutral) if "strategy" in row.honours.settings else set()
+    if "strategy" in row.honours.settings:  # what is hidden then must not be sent with another value
+        kept &= row.honours.settings
     updates = _updates(values["strategy"], row, traits)
     updates["model"]["info"] = _about(row, traits)
     abilities = catalog.abilities(row, traits)
