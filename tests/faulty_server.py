@@ -47,9 +47,10 @@ class Handler(BaseHTTPRequestHandler):
         except ConnectionError:  # the reader has left
             self.server.left.append(self.body["model"])
 
-    def do_GET(self):
+    def do_CONNECT(self):
+        """Asked to be the way to somewhere else: remembers where to, and does not go there."""
         self.server.asked.append((self.path, {k.lower(): v for k, v in self.headers.items()}, None))
-        self.whole(200, b"<html>hello</html>", "text/html")
+        self.whole(403, b"")
 
     def whole(self, status, body, kind="application/json", **headers):
         """A whole response."""

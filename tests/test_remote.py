@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 import urllib.request
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -75,6 +76,7 @@ def test_an_answer_streams_with_what_the_server_says_that_it_cost(faulty):
     assert "".join(pieces) == made.text == "".join(WORDS)
     assert (made.finish, made.usage.prompt_tokens, made.usage.new_tokens) == ("end", 21, 4)
     assert 0 < made.usage.first_piece <= made.usage.seconds
+    assert replace(made.usage, seconds=made.usage.first_piece + 0.001).tokens_per_second is None
     assert answer(engine(faulty.url, "cached")).usage.cached_tokens == 16
 
 
@@ -273,6 +275,7 @@ def test_stop_closes_the_connection_at_once_and_keeps_the_text(faulty):
             stopped = time.monotonic()
             cancel.set()
     assert made.finish == "stopped" and made.usage.new_tokens >= 2
+    assert made.usage.tokens_per_second <= 50.1  # the pace of the server, whenever we looked
     assert time.monotonic() - stopped < 1
     until(lambda: faulty.left[-1:] == ["endless"])
 
@@ -280,7 +283,7 @@ def test_stop_closes_the_connection_at_once_and_keeps_the_text(faulty):
 @pytest.mark.parametrize("model", ["silent", "stalled"])
 def test_a_waiting_reader_gets_heartbeats_and_can_leave_at_once(faulty, model):
     reading = deltas(engine(faulty.url, model, silence=60))
-    moments = [(time.monotonic(), delta) for delta in itertools.islice(reading, 6)]
+    moments = [(time.monotonic(), delta) for delta in itertools.islice(reading, 5)]
     assert moments[-1][1] == Delta()
     assert max(later - earlier for (earlier, _), (later, _) in itertools.pairwise(moments)) < 1
     count, began = len(faulty.left), time.monotonic()
@@ -324,10 +327,14 @@ def test_remote_models_come_first_unless_the_owner_names_others():
     assert same["budgie"].engine == "remote" and len(same) == len(catalog.models({}))
 
 
-def test_with_a_token_and_no_address_inference_providers_are_asked():
-    found = servers.find({"HF_TOKEN": "hf_" + "x" * 34, "REMOTE_MODELS": "org/m:groq"})
-    assert (found.url, found.key_name) == (None, "HF_TOKEN")
-    assert "hf_x" not in repr(found)
+def test_with_a_token_and_no_address_inference_providers_are_asked(faulty, monkeypatch):
+    known = {"HF_TOKEN": "hf_" + "x" * 34, "REMOTE_MODELS": "org/m:groq"}
+    providers = remote.RemoteEngine(catalog.find("org/m:groq", known), servers.find(known))
+    monkeypatch.setenv("HTTPS_PROXY", faulty.url.removesuffix("/v1"))  # that way nothing leaves this machine
+    sentence, told = failed(providers)[1:]
+    assert faulty.asked[-1][0] == "router.huggingface.co:443"
+    assert "The server of org/m:groq does not answer." in sentence and "hf_x" not in told
+    assert "hf_x" not in repr(servers.find(known))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from parley.messages import Message
 from parley.settings import OPTIONS, Option, Settings
 
 FLUSH = 0.05  # seconds: pieces reach the reader at most this often
+MEASURABLE = 0.01  # seconds: what comes within them was lying somewhere, and says nothing of how fast it is made
 HEARTBEAT = 0.25  # seconds: at least this often the reader gets something, so that it can be closed
 
 # Its own end, a stop string, max_new_tokens, the context window, the wall clock, or the reader.
@@ -34,7 +35,7 @@ class Usage:
     @property
     def tokens_per_second(self) -> float | None:
         """The speed of decoding after the first token; None where there is too little to measure."""
-        if self.first_piece is None or self.new_tokens < 2 or self.seconds <= self.first_piece:
+        if self.first_piece is None or self.new_tokens < 2 or self.seconds < self.first_piece + MEASURABLE:
             return None
         return (self.new_tokens - 1) / (self.seconds - self.first_piece)
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
@@ -41,6 +41,7 @@ class Piece:
     thought: str = ""
     finish: str = ""
     usage: Mapping[str, Any] | None = None
+    at: float = field(default_factory=time.monotonic)  # when it came
 
 
 Inbox = queue.SimpleQueue  # of pieces, and at last an exception or `END`
@@ -167,8 +168,8 @@ class Heard:
         """What is new in them for the reader."""
         text = thought = ""
         for item in items:
-            self._last = time.monotonic()
             if isinstance(item, Piece):
+                self._last = item.at
                 more_text, more_thought = self._read(item)
                 text, thought = text + more_text, thought + more_thought
             elif isinstance(item, Exception):
@@ -188,7 +189,7 @@ class Heard:
         text = thought = ""
         if (piece.text or piece.thought) and not self.finish:
             self.pieces += 1
-            self._first = self._first or time.monotonic()
+            self._first = self._first or piece.at
             room = self._room
             text, thought = self.text.feed(piece.text[:room])
             thought = piece.thought[:room] + thought
@@ -208,7 +209,7 @@ class Heard:
         """What the server says that it cost, else what could be counted here."""
         told = self._usage or {}
         first = None if self._first is None else self._first - self._began
-        seconds = time.monotonic() - self._began
+        seconds = self._last - self._began
         prompt, new = told.get("prompt_tokens"), told.get("completion_tokens")
         if not (isinstance(prompt, int) and isinstance(new, int)):
             return Usage(0, self.pieces, first, seconds, unit="piece")

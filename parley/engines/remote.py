@@ -21,7 +21,7 @@ from parley.settings import Settings
 from parley.snippet import call, listed, named
 
 SILENCE = 120.0  # seconds; a server that loads its model first takes long
-GRACE = 2.0  # seconds that a finished answer waits for its usage
+GRACE = 1.0  # seconds that a finished answer waits for its usage
 _log = logging.getLogger(__name__)
 
 
