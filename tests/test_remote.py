@@ -405,6 +405,7 @@ def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, in
     assert row["plan"] == "Runs on another server, which reads what you type." and row["parameters"] is None
     listed = {each["name"]: each for each in client.predict(model="sound", api_name="/strategies")}
     assert not listed["greedy"]["unavailable"]
+    assert set(listed["sampling"]["settings"]) == {"temperature", "top_p", "seed", "max_new_tokens", "stop"}
     for asked in ({"strategy": "beams"}, {"top_k": 50}, {"thinking": True}):
         with pytest.raises(AppError) as refusal:
             client.predict("Hello", model="sound", **asked, api_name="/chat")

@@ -31,11 +31,12 @@ def models() -> list[dict[str, Any]]:
 
 
 def list_strategies(model: str = "") -> list[dict[str, Any]]:
-    """The decoding strategies there are: name (for /chat), what each does, the settings that it uses with their
-    defaults, what it demands of a model, and why this model (if none is named, the first) cannot run it, if so.
+    """The decoding strategies there are: name (for /chat), what each does, the settings that it uses with this model
+    (if none is named, the first) and their defaults, what it demands of a model, and why this one cannot run it, if so.
     """
     try:
-        abilities = catalog.abilities(catalog.find(model))
+        asked = catalog.find(model)
+        abilities = catalog.abilities(asked)
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
     return [
@@ -45,7 +46,7 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
             "summary": row.summary,
             "when": row.when,
             "source": row.source,
-            "settings": {name: OPTIONS[name].default for name in row.uses},
+            "settings": {name: OPTIONS[name].default for name in row.uses if name in asked.honours.settings},
             "demands": [strategies.DEMANDS[name].needs for name in row.demands],
             "unavailable": row.refusal(abilities),
         }
