@@ -32,7 +32,7 @@ def models() -> list[dict[str, Any]]:
 
 def list_strategies(model: str = "") -> list[dict[str, Any]]:
     """The decoding strategies there are: name (for /chat), what each does, the settings that it uses with this model
-    (if none is named, the first) and their defaults, what it demands of a model, and why this one cannot run it, if so.
+    (if none is named, the first) and their defaults, what it demands, and why this one cannot run it, if so.
     """
     try:
         asked = catalog.find(model)
