@@ -1,5 +1,6 @@
 """Greedy search and sampling by our loop: the tokens of transformers' own, with guesses and without, any cache."""
 
+import copy
 import dataclasses
 import threading
 
@@ -7,7 +8,9 @@ import pytest
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
+from parley import catalog
 from parley.engines.base import Answer
+from parley.engines.loading import load
 from parley.engines.local import LocalEngine
 from parley.messages import Message
 from parley.prefix_cache import croppable, new_cache
@@ -122,16 +125,23 @@ def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endl
     assert remembered.text == anew.text and remembered.usage.cached_tokens > 20
 
 
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_guesses_stand_behind_answers_in_exact_numbers(monkeypatch, quantization):
+    monkeypatch.setenv("QUANTIZATION", quantization)
+    engine = LocalEngine(load(catalog.find("budgie"), lambda _: None, threading.Event()))
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
+    answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
+    assert answer.ran.config["lookup"] is True
+    assert answer.usage.drafted > 0
+
+
 def test_16_bit_numbers_are_not_guessed_ahead(budgie):
-    half = dataclasses.replace(budgie.loaded, model=MODELS["full"]().to(torch.bfloat16).eval(), layers=4)
-    half.model.generation_config = budgie.loaded.model.generation_config
-    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 8})
-    answers = {
-        name: sum(LocalEngine(each).stream([Message("user", QUESTIONS[0])], settings, threading.Event()), Answer())
-        for name, each in {"floats": budgie.loaded, "half": half}.items()
-    }
-    assert answers["floats"].ran.config["lookup"] is True
-    assert "lookup" not in answers["half"].ran.config and not answers["half"].usage.drafted
+    half = copy.deepcopy(budgie.loaded.model).bfloat16()
+    fit = dataclasses.replace(budgie.loaded.fit, dtype=torch.bfloat16)
+    engine = LocalEngine(dataclasses.replace(budgie.loaded, model=half, fit=fit))
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
+    answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
+    assert "lookup" not in answer.ran.config and not answer.usage.drafted
 
 
 def test_wrong_guesses_become_rare():

@@ -52,6 +52,7 @@ OFF = {
     "no_repeat_ngram_size": 0,
     "guidance_scale": 1.0,
 }
+EXACT = ("float32", "int8")  # numbers in which several tokens at once round, on a CPU, as one after the other
 COPIED = {*NEUTRAL, "repetition_penalty"}
 GUESSING = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}  # as many as was set
 
@@ -133,11 +134,10 @@ Run = Callable[[Loaded, Settings, Plan], Plan]
 
 
 def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
-    """By our loop where its guesses are free: in other numbers than these a pass over several tokens rounds otherwise,
-    and could give another text.
-    """
+    """By our loop where its guesses change nothing."""
     model = loaded.model
-    if model.dtype != torch.float32 or not model._supports_default_dynamic_cache():
+    exact = loaded.fit.device == "cpu" and loaded.fit.numbers in EXACT
+    if not exact or not model._supports_default_dynamic_cache():
         return plain
     cache = new_cache(model)
     if not croppable(cache, 0):  # some layers have a state, which needs all that `generate` hands on
