@@ -1,5 +1,8 @@
 """The OpenVINO engine says what Budgie says, stops, repeats with its seed, and is never asked for what it lacks."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -10,7 +13,7 @@ from parley.engines.paired import PairedEngine, pays
 from parley.messages import build_messages
 from parley.settings import Settings
 from parley.ui.bubbles import quiet_line
-from tests.conftest import until
+from tests.conftest import ROOT, until
 
 pytest.importorskip("openvino_genai")
 
@@ -96,3 +99,12 @@ def test_the_torch_model_answers_while_the_export_runs_and_openvino_after_it(bud
 
 def test_a_model_as_small_as_budgie_is_left_to_torch(budgie):
     assert not pays(budgie.loaded)
+
+
+def test_the_library_reports_to_nobody(tmp_path):
+    program = "import parley.engines, openvino, sys; print([m for m in sys.modules if 'openvino_telemetry.' in m])"
+    surroundings = {name: value for name, value in os.environ.items() if name != "CI"} | {"HOME": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=surroundings, cwd=ROOT, check=False
+    )
+    assert (ran.returncode, ran.stdout, list(tmp_path.iterdir())) == (0, "[]\n", []), ran.stderr
