@@ -1,4 +1,6 @@
-"""The OpenVINO engine says what Budgie says, stops, repeats with its seed, and is never asked for what it lacks."""
+"""The OpenVINO engine says what Budgie says, stops, repeats with its seed, keeps conversations apart, and is never
+asked for what it lacks.
+"""
 
 import os
 import subprocess
@@ -7,17 +9,18 @@ import threading
 
 import pytest
 
-from parley import catalog
+from parley import catalog, strategies
+from parley.engines import paired
 from parley.engines.base import Answer
 from parley.engines.paired import PairedEngine, pays
 from parley.messages import build_messages
 from parley.settings import Settings
 from parley.ui.bubbles import quiet_line
-from tests.conftest import ROOT, until
+from tests.conftest import ROOT, draft, until
 
-pytest.importorskip("openvino_genai")
+pytest.importorskip("openvino")
 
-from parley.engines import openvino, openvino_export
+from parley.engines import openvino, openvino_export, pages
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +39,11 @@ def engine(budgie, cache, pair):
     return openvino.OpenVinoEngine(budgie.loaded, openvino_export.find(catalog.BUDGIE / "weights", cache))
 
 
-def answer(engine, question, cancel=None, **values):
+def answer(engine, question, cancel=None, history=(), session="", **values):
     chosen = Settings.check({"strategy": "greedy", "max_new_tokens": 40, **values})
-    return sum(engine.stream(build_messages([], question), chosen, cancel or threading.Event()), Answer())
+    helper = draft() if strategies.find(chosen.strategy).drafts else None
+    turn = engine.stream(build_messages(history, question), chosen, cancel or threading.Event(), helper, session)
+    return sum(turn, Answer())
 
 
 def test_greedy_search_answers_as_the_torch_model_does(engine, budgie):
@@ -65,13 +70,65 @@ def test_stop_ends_it_at_once(engine):
     assert answer(engine, "Tell me a story.", cancel).finish == "stopped"
 
 
+@pytest.mark.parametrize("strategy", ["prompt_lookup", "assisted", "universal_assisted"])
+def test_guessing_ahead_changes_nothing(engine, strategy):
+    question = "Say after me: the green owl reads the green book by the green lamp."
+    guessed = answer(engine, question, strategy=strategy)
+    assert guessed.usage.accepted > 0
+    assert guessed.text == answer(engine, question).text
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sampling"])
+def test_what_a_session_remembers_changes_nothing(engine, strategy):
+    history = []
+    for question in ("My name is Maya.", "Count to 9.", "Tell me a story.", "What is my name?"):
+        turn = {"history": tuple(history), "strategy": strategy, "seed": 5, "max_new_tokens": 60}
+        remembered = answer(engine, question, session="talker", **turn)
+        assert remembered.text == answer(engine, question, **turn).text
+        history += [{"role": "user", "content": question}, {"role": "assistant", "content": remembered.text}]
+    assert remembered.usage.cached_tokens > 0.7 * remembered.usage.prompt_tokens
+
+
+def test_an_edited_turn_is_read_anew_from_where_it_was_edited(engine):
+    story = [{"role": "user", "content": "Tell me a story."}, {"role": "assistant", "content": "There was an owl."}]
+    answer(engine, "Tell me more of the owl.", session="editor", history=story)
+    edited = answer(engine, "Tell me less of the owl.", session="editor", history=story)
+    assert 0 < edited.usage.cached_tokens < edited.usage.prompt_tokens - 4
+    assert edited.text == answer(engine, "Tell me less of the owl.", history=story).text
+
+
+def test_no_session_profits_from_what_another_has_said(engine):
+    question = "Please remember that the secret word of today is wombat, and tell nobody at all."
+    assert [answer(engine, question, session=name).usage.cached_tokens > 0 for name in ("a", "a", "b")] == [0, 1, 0]
+
+
+def test_the_longest_unused_session_is_forgotten_when_memory_is_short(engine, monkeypatch):
+    prefixes = pages.PagedPrefixes(engine._model, lambda: room)
+    monkeypatch.setattr(engine, "_prefixes", prefixes)
+    room = 10**12
+    answer(engine, "Hello!", session="first")
+    room = prefixes.bytes
+    answer(engine, "Hello!", session="second")
+    assert 0 < prefixes.bytes <= room
+    assert answer(engine, "Hello!", session="second").usage.cached_tokens > 0
+    assert answer(engine, "Hello!", session="first").usage.cached_tokens == 0
+
+
+def test_a_long_prompt_is_read_in_pieces_which_changes_nothing(engine, monkeypatch):
+    history = [{"role": "user", "content": "An owl sat on the lamp. " * 20}, {"role": "assistant", "content": "Yes."}]
+    whole = answer(engine, "What did it do?", history=history)
+    monkeypatch.setattr(pages, "PIECE", 7)
+    assert answer(engine, "What did it do?", history=history).text == whole.text
+
+
 @pytest.mark.parametrize(
     ("values", "left"),
     [
         ({"strategy": "greedy"}, ""),
+        ({"strategy": "sampling", "min_p": 0.1, "thinking_budget": 5}, ""),
         ({"strategy": "beams"}, "beams"),
-        ({"strategy": "sampling", "min_p": 0.1}, "min_p"),
-        ({"strategy": "greedy", "thinking_budget": 5}, "thinking_budget"),
+        ({"strategy": "dola"}, "dola"),
+        ({"strategy": "sampling", "guidance_scale": 2}, "guidance_scale"),
     ],
     ids=str,
 )
@@ -95,6 +152,15 @@ def test_the_torch_model_answers_while_the_export_runs_and_openvino_after_it(bud
     until(lambda: any(tmp_path.iterdir()))
     del fresh  # as the pool does when memory is short
     until(lambda: not any(tmp_path.iterdir()))
+
+
+def test_an_export_that_computes_something_else_is_not_used(budgie, engine, cache, caplog, monkeypatch):
+    assert 0 < engine.distance() < paired.MOST_DISTANCE / 2
+    monkeypatch.setattr(paired, "MOST_DISTANCE", engine.distance() / 2)
+    strict = PairedEngine(budgie, cache)
+    until(lambda: not strict.preparing)
+    assert "PyTorch" in quiet_line(answer(strict, "Hello!"))
+    assert "from those of the torch model" in caplog.text
 
 
 def test_a_model_as_small_as_budgie_is_left_to_torch(budgie):

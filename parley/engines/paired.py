@@ -1,6 +1,6 @@
 """Two engines for one model on an x86 CPU: OpenVINO for what it does once it is ready, the torch model for the rest.
 
-The export and the loading of its result run in the background, while the torch model answers. Needs openvino-genai.
+The export and the loading of its result run in the background, while the torch model answers. Needs openvino.
 """
 
 import functools
@@ -25,11 +25,12 @@ from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.detection import Detection
 
-if TYPE_CHECKING:  # openvino-genai need not be installed
+if TYPE_CHECKING:  # openvino need not be installed
     from parley.engines.openvino import OpenVinoEngine
 
 LEAST_PARAMETERS = 50_000_000  # a smaller model is fast enough, and an export would take longer than the talk
 EXPORT_MEMORY = 3  # times the bytes of the stored weights: what the writer needs at its height, and some air
+MOST_DISTANCE = 0.3  # between the logits of both: rounding makes it a few hundredths, a wrong graph about 1
 _exporting = threading.Lock()  # two at once would want the memory of two
 _log = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def missing() -> str:
         return "this is no x86-64 processor"
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
         return "this processor has no AVX2"
-    return "" if importlib.util.find_spec("openvino_genai") else "openvino-genai is not installed"
+    return "" if importlib.util.find_spec("openvino") else "openvino is not installed"
 
 
 def pays(loaded: Loaded) -> bool:
@@ -126,7 +127,10 @@ def _prepare(pair: weakref.ref, preparation: _Preparation, source: Path, cache: 
             from parley.engines.openvino import OpenVinoEngine
 
             report("Loading the faster engine")
-            preparation.engine = OpenVinoEngine(alive.loaded, folder)
+            engine = OpenVinoEngine(alive.loaded, folder)
+            if not (distance := engine.distance()) < MOST_DISTANCE:
+                raise openvino_export.NotExported(f"its logits are {distance:.0%} from those of the torch model")
+            preparation.engine = engine
     except openvino_export.NotExported as error:
         _log.warning("PyTorch alone answers as %s: %s", source, error)
     except Exception:  # whatever a strange model makes of the library: the torch model answers

@@ -1,0 +1,179 @@
+"""An exported model as OpenVINO computes it, and the keys and values of each conversation, in pages of its own."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino.opset14 as ops
+import torch
+from openvino._offline_transformations import paged_attention_transformation
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from parley.prefix_cache import Loan, PrefixCache, common_prefix
+from parley.streaming import Brake, Interrupted
+
+PAGE = 32  # tokens; the library's own size on CPUs
+PIECE = 256  # tokens that are read between two looks at the brake
+SPARE = 8  # pages that are added beyond those needed, so that not every page is a copy of all
+# One byte for a key's or a value's number, each token by itself: what was read does not depend on how it was cut.
+PROPERTIES = {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN", "INFERENCE_PRECISION_HINT": "f32"}
+
+
+class PagedModel:
+    """One exported model. It computes for one sequence at a time; each brings its own pages.
+
+    Raises a `RuntimeError` for a model with layers that remember in another way than attention does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        core = openvino.Core()
+        model = core.read_model(folder / "openvino_model.xml")
+        paged_attention_transformation(model)
+        _compute_wanted_logits_only(model)
+        if any(node.get_type_name() == "ReadValue" for node in model.get_ops()):
+            raise RuntimeError("some of its layers have a state that lies in no page")
+        compiled = core.compile_model(model, "CPU", PROPERTIES | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+        self._request = compiled.create_infer_request()
+        self.layout = {  # of one page in each cache
+            port.any_name: (port.element_type, [size.get_length() for size in list(port.partial_shape)[1:]])
+            for port in compiled.inputs
+            if port.any_name.startswith(("key_cache.", "value_cache."))
+        }
+
+    def logits(self, pages: "Pages", ids: Sequence[int], wanted: int = 1) -> np.ndarray:
+        """What follows each of the last `wanted` of `ids`, shape (wanted, vocabulary).
+
+        The ids come after those that the pages hold, and are added to them. What is computed for a token does not
+        depend on how many are given at once.
+        """
+        held = len(pages.ids)
+        # For a single token the library has other programs, which round otherwise; its double lands beyond the end.
+        fed = [*ids, *ids] if len(ids) == 1 else ids
+        pages.make_room(held + len(fed))
+        for name, tensor in pages.tensors.items():
+            self._request.set_tensor(name, tensor)
+        needed = -(-(held + len(fed)) // PAGE)
+        given = {
+            "input_ids": np.array(fed, np.int64),
+            "position_ids": np.arange(held, held + len(fed), dtype=np.int64),
+            "past_lens": np.array([held], np.int32),
+            "subsequence_begins": np.array([0, len(fed)], np.int32),
+            "block_indices": np.arange(needed, dtype=np.int32),
+            "block_indices_begins": np.array([0, needed], np.int32),
+            "max_context_len": np.array(held + len(fed), np.int32),
+            "wanted": np.arange(len(ids) - wanted, len(ids), dtype=np.int64),
+        }
+        made = self._request.infer(given, share_inputs=True, share_outputs=True)
+        pages.ids.extend(ids)
+        return made[0].reshape(wanted, -1).copy()
+
+
+def _compute_wanted_logits_only(model: openvino.Model) -> None:
+    """Gives the head the input `wanted`, the places of the tokens whose logits are: it is a large matrix."""
+    head = model.get_results()[0].input_value(0).get_node()
+    while head.get_type_name() != "MatMul":
+        head = head.input_value(0).get_node()
+    wanted = ops.parameter([-1], np.int64, "wanted")
+    wanted.output(0).set_names({"wanted"})
+    head.input(0).replace_source_output(ops.gather(head.input_value(0), wanted, ops.constant(0)).output(0))
+    model.add_parameters([wanted])
+    model.validate_nodes_and_infer_types()
+
+
+class Pages:
+    """The keys and values of one sequence, with what loops ask of a cache of transformers."""
+
+    def __init__(self, model: PagedModel) -> None:
+        self.ids: list[int] = []  # whose keys and values they are
+        self.tensors: dict[str, openvino.Tensor] = {}
+        self._model, self._count = model, 0
+
+    @property
+    def bytes(self) -> int:
+        """The memory that they take."""
+        return sum(tensor.byte_size for tensor in self.tensors.values())
+
+    def get_seq_length(self) -> int:
+        """How many tokens they hold."""
+        return len(self.ids)
+
+    def activate_past_recording(self) -> None:
+        """Nothing has to be done before tokens are forgotten."""
+
+    @property
+    def sequence(self) -> Sequence[int]:
+        """The tokens of the session's last turn."""
+        return tuple(self.ids)
+
+    def crop(self, count: int) -> None:
+        """Forgets the last `-count` tokens."""
+        del self.ids[len(self.ids) + count :]
+
+    def make_room(self, tokens: int) -> None:
+        """Adds pages for so many tokens in all, where they are wanting."""
+        if self._count * PAGE >= tokens:
+            return
+        self._count = -(-tokens // PAGE) + max(SPARE, self._count // 4)
+        for name, (kind, shape) in self._model.layout.items():
+            larger = openvino.Tensor(kind, openvino.Shape([self._count, *shape]))
+            if name in self.tensors:
+                earlier = self.tensors[name].data
+                larger.data[: len(earlier)] = earlier
+            self.tensors[name] = larger
+
+
+class PagedPrefixes(PrefixCache):
+    """The pages that the sessions left behind. No two sessions, and no two turns, share a page."""
+
+    def __init__(self, model: PagedModel, most: Callable[[], int]) -> None:
+        super().__init__(model, most)
+
+    @contextmanager
+    def lend(
+        self, session: str, prompt: Sequence[int], rows: int, longest: int, answer: Callable[[], Sequence[int]]
+    ) -> Iterator[Loan]:
+        """Pages for one turn; see `PrefixCache.lend`."""
+        with self._lock:
+            pages = self._sessions.pop(session, None) or Pages(self._model)
+        pages.crop(common_prefix(pages.ids, prompt[:-1]) - len(pages.ids))
+        try:
+            yield Loan(len(pages.ids), {"pages": pages})
+        except Interrupted:
+            self._put(session, pages)
+            raise
+        self._put(session, pages)
+
+
+class Reader:
+    """In place of a model of transformers for the loops of `strategies`: it reads on where the pages end, in pieces.
+
+    All but the forward pass is the model's own. Raises `Interrupted` when the brake is pulled between two pieces; what
+    was read until then stays in the pages.
+    """
+
+    def __init__(self, computes: PagedModel, model: PreTrainedModel, pages: Pages, brake: Brake) -> None:
+        self._computes, self._model, self._pages, self._brake = computes, model, pages, brake
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, **_: Any) -> dict[str, Any]:
+        """The tokens that were not read yet, of a sequence of shape (1, tokens)."""
+        return {"ids": input_ids[0, len(self._pages.ids) :].tolist(), "logits_to_keep": 0}
+
+    def _prefill(self, input_ids: torch.Tensor, *_: Any) -> CausalLMOutputWithPast:
+        return self(**self.prepare_inputs_for_generation(input_ids) | {"logits_to_keep": 1})
+
+    def __call__(self, ids: Sequence[int], logits_to_keep: int) -> CausalLMOutputWithPast:
+        """The logits after the last so many of `ids`, 0 for all; shape (1, so many, vocabulary)."""
+        kept = logits_to_keep or len(ids)
+        begins = [0, *range(PIECE, len(ids) - kept + 1, PIECE)]
+        for begin, end in zip(begins, [*begins[1:], len(ids)], strict=True):
+            if self._brake.reason in ("stopped", "time"):
+                raise Interrupted
+            logits = self._computes.logits(self._pages, ids[begin:end], kept if end == len(ids) else 1)
+        return CausalLMOutputWithPast(logits=torch.from_numpy(logits)[None], past_key_values=self._pages)
