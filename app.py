@@ -11,24 +11,30 @@ import gradio as gr
 
 from parley import catalog, turn
 from parley.engines.base import Delta
+from parley.errors import ChatError
 from parley.messages import Message
 from parley.settings import Settings
 from parley.ui import api, controls, detector, page
 from parley.ui.interface import Chat
 
+ZERO_GPU = spaces.config.Config.zero_gpu
+
 turn.POOL.place(catalog.at_start())  # ZeroGPU keeps for its workers what is on cuda now
 
 
-@spaces.GPU(duration=turn.seconds)
-def reply_on_gpu(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
-    """One turn on a GPU. On ZeroGPU this runs in another process: plain data in, plain data out."""
-    yield from turn.reply(run_id, messages, settings, session)
+@spaces.GPU(duration=lambda *turn: turn[-1], size=catalog.slice_size())
+def reply_on_gpu(
+    run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
+) -> Iterator[Delta | ChatError]:
+    """One turn on ZeroGPU, for so many seconds. It runs in another process: plain data in, plain data out."""
+    yield from turn.reply_in_worker(run_id, messages, settings, session, seconds)
 
 
 def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
-    """One turn, where its engine belongs: only a local model asks for a GPU."""
-    local = catalog.find(settings.model).engine == "local"
-    return (reply_on_gpu if local else turn.reply)(run_id, messages, settings, session)
+    """One turn, where its engine belongs: only a local model asks ZeroGPU for a GPU."""
+    if ZERO_GPU and catalog.find(settings.model).engine == "local":
+        return turn.reply_by(reply_on_gpu, run_id, messages, settings, session)
+    return turn.reply(run_id, messages, settings, session)
 
 
 with api.Page(title=page.TITLE, fill_height=True) as demo:
@@ -43,7 +49,7 @@ with api.Page(title=page.TITLE, fill_height=True) as demo:
         chat = Chat(
             reply,
             additional_inputs=[*inputs.values(), whole],
-            slots=None if spaces.config.Config.zero_gpu else 1,
+            slots=None if ZERO_GPU else 1,
             chatbot=page.chatbot(),
             textbox=page.textbox(),
             editable=True,

@@ -1,21 +1,32 @@
 """The whole path of one turn, plain data in and out: what crosses the ZeroGPU process line."""
 
+import os
 import threading
-from collections.abc import Generator, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from dataclasses import replace
 
-from parley import catalog, strategies
+from parley import catalog, stops, strategies
 from parley.engines.base import HEARTBEAT, Delta, Engine
 from parley.engines.hub import ModelRow
 from parley.engines.pool import ModelPool
-from parley.errors import BadSetting
+from parley.errors import BadSetting, ChatError
+from parley.gpu_time import GpuTime
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.detection import Detection
 
 POOL = ModelPool()
+GPU_TIME = GpuTime()
+SPARE = 1.0  # seconds before the end of its GPU time at which a turn ends by itself
 _cancels: dict[str, threading.Event] = {}
+_forks: list[float] = []  # time.monotonic() of this process's beginning, until its first turn
+
+Worker = Callable[[str, Sequence[Message], Settings, str, int], Iterator[Delta | ChatError]]
+if hasattr(os, "register_at_fork"):  # not on Windows, nor is ZeroGPU
+    os.register_at_fork(after_in_child=lambda: _forks.append(time.monotonic()))
 
 
 def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> Iterator[Delta]:
@@ -26,8 +37,7 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings, session:
     """
     cancel = _cancels[run_id] = threading.Event()
     try:
-        row = catalog.find(settings.model)
-        helper = catalog.draft_of(row) if strategies.find(settings.strategy).drafts else None
+        row, helper = _models(settings)
         with ExitStack() as leases:
             engine = yield from _lease(leases, row, cancel)
             draft = (yield from _lease(leases, helper, cancel)) if helper else None
@@ -36,12 +46,63 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings, session:
         del _cancels[run_id]
 
 
+def reply_by(
+    worker: Worker, run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
+) -> Iterator[Delta]:
+    """`reply`, where `worker` runs `reply_in_worker` in a process that has a GPU for as long as it is asked for.
+
+    Raises `ChatError`, and what `worker` raises where no GPU is to be had or the process fails. What can be known
+    before is refused before, and costs no GPU time.
+    """
+    row, helper = _models(settings)
+    for each in filter(None, (row, helper)):
+        POOL.check(each)
+    seconds = GPU_TIME.ask(row, messages, settings, sum(POOL.loaded.values()))
+    for item in worker(run_id, messages, settings, session, seconds):
+        if isinstance(item, ChatError):
+            raise item
+        if item.usage:
+            GPU_TIME.learn(row, settings, item.usage)
+        yield replace(item, usage=replace(item.usage, gpu_seconds=seconds)) if item.usage else item
+
+
+def reply_in_worker(
+    run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
+) -> Iterator[Delta | ChatError]:
+    """`reply` in a process that was forked from the one that stops it; ends shortly before `seconds` are over.
+
+    What the reader can mend is yielded, for an exception would cost the process. Plain data in, plain data out.
+    """
+    began = _forks.pop() if _forks else time.monotonic()
+    started, late = time.monotonic() - began, False
+    if stops.asked(run_id):
+        return  # while he waited
+    yield Delta(status="Reading…")  # at once: the visitor waits for a GPU no longer
+    try:
+        with closing(reply(run_id, messages, settings, session)) as deltas:
+            for delta in deltas:
+                late = late or time.monotonic() > began + seconds - SPARE
+                if late or stops.asked(run_id):
+                    stop(run_id)
+                usage = delta.usage and replace(delta.usage, started=started)
+                yield replace(
+                    delta, usage=usage, finish="time" if late and delta.finish == "stopped" else delta.finish
+                )
+    except ChatError as refusal:
+        yield refusal
+
+
 def stop(run_id: str) -> bool:
-    """Ends that turn within one forward pass; its last delta says "stopped". False if no such turn runs here."""
+    """Ends that turn within one forward pass; its last delta says "stopped".
+
+    False if no such turn runs in this process; one in a worker sees it with its next delta.
+    """
     cancel = _cancels.get(run_id)
-    if cancel is not None:
-        cancel.set()
-    return cancel is not None
+    if cancel is None:
+        stops.ask(run_id)
+        return False
+    cancel.set()
+    return True
 
 
 def detect(text: str, settings: Settings) -> Detection:
@@ -56,9 +117,10 @@ def detect(text: str, settings: Settings) -> Detection:
         return engine.detect(text, settings)
 
 
-def seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> int:
-    """How long a GPU is asked for, at most: the time of the answer at 20 tokens a second, plus ten seconds."""
-    return min(120, 10 + settings.max_new_tokens // 20)
+def _models(settings: Settings) -> tuple[ModelRow, ModelRow | None]:
+    """The model that answers and, where the strategy wants one, the one that guesses ahead."""
+    row = catalog.find(settings.model)
+    return row, catalog.draft_of(row) if strategies.find(settings.strategy).drafts else None
 
 
 def _lease(leases: ExitStack, row: ModelRow, cancel: threading.Event) -> Generator[Delta, None, Engine]:

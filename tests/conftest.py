@@ -97,13 +97,15 @@ def free_port():
 class Space:
     """`python app.py` as a user starts it, in a process of its own, with no network."""
 
+    command = ("app.py",)
+
     def __init__(self, **environment):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         self.began = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "app.py"],
+            [sys.executable, *self.command],
             cwd=ROOT,
             stdout=self.log,
             stderr=subprocess.STDOUT,

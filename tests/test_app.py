@@ -15,6 +15,7 @@ APP = (ROOT / "app.py").read_text()
 FLOORS = [
     "ui",
     "turn",
+    "gpu_time",
     "catalog",
     "engines",
     "kept_ids",
@@ -25,6 +26,7 @@ FLOORS = [
     "settings",
     "strategies",
     "snippet",
+    "stops",
     "errors",
 ]
 PARTS = {"readme", "budgie"}  # programs and data beside the house

@@ -36,6 +36,7 @@ class ModelPool:
         self._entries_lock = threading.Lock()  # held for moments
         self._loading = threading.Lock()  # held for as long as a load takes
         self._status = ""
+        self._refused: dict[ModelRow, ModelUnavailable] = {}
 
     @property
     def loaded(self) -> dict[str, int]:
@@ -57,15 +58,19 @@ class ModelPool:
 
     def place(self, rows: Iterable[ModelRow]) -> dict[str, ModelUnavailable]:
         """Loads these models now, none at the cost of another; returns the refused, by name, with reasons."""
-        refused = {}
         with ExitStack() as leases:
             for row in rows:
                 try:
                     leases.enter_context(self.lease(row, _log.info, threading.Event()))
                 except ModelUnavailable as error:
                     _log.warning("%s", error)
-                    refused[row.name] = error
-        return refused
+                    self._refused[row] = error
+        return {row.name: error for row, error in self._refused.items()}
+
+    def check(self, row: ModelRow) -> None:
+        """Raises what kept `place` from loading this model."""
+        if row in self._refused:
+            raise self._refused[row]
 
     def _take(self, row: ModelRow) -> _Entry | None:
         with self._entries_lock:

@@ -1,6 +1,7 @@
 """The chat: from what Gradio hands over to bubbles on the page or text for an API caller; it never locks the page."""
 
 import asyncio
+import functools
 import inspect
 import logging
 import time
@@ -16,6 +17,7 @@ from parley.engines.base import Answer, Delta
 from parley.errors import BadSetting, ChatError
 from parley.messages import Message, build_messages
 from parley.settings import OPTIONS, Settings
+from parley.ui import zerogpu
 from parley.ui.admission import Admission
 from parley.ui.running import Running
 
@@ -33,6 +35,7 @@ class Conversations:
         self._reply = reply
         self._admission = Admission(slots) if slots else None
         self._running: dict[str, Running] = {}  # by session
+        self._for_a_gpu: list[Running] = []  # in the order in which they asked for one
 
     def stop(self, request: gr.Request) -> None:
         """Ends what runs for this visitor; the chat then finishes on its usual road, with what there is."""
@@ -54,9 +57,11 @@ class Conversations:
                     yield answer, ""
         except ChatError as refusal:
             yield answer, str(refusal)
-        except Exception:
-            log.exception("a turn failed")
-            yield answer, BROKEN
+        except Exception as error:
+            sentence = zerogpu.sentence(error)
+            if not sentence:
+                log.exception("a turn failed")
+            yield answer, sentence or BROKEN
         finally:
             if self._running.get(session) is running:
                 del self._running[session]
@@ -65,8 +70,9 @@ class Conversations:
         self, running: Running, reply: Callable[[], Iterator[Delta]], settings: Settings
     ) -> AsyncGenerator[Delta]:
         """What the engine makes, after the wait for a place; nothing if the visitor stops while he waits."""
-        admission = self._admission if catalog.find(settings.model).engine == "local" else None
-        admitted = False
+        local = catalog.find(settings.model).engine == "local"
+        admission, admitted = (self._admission if local else None), False
+        for_a_gpu = local and not admission
         try:
             if admission:
                 async with aclosing(admission.enter()) as line:
@@ -77,12 +83,23 @@ class Conversations:
                 admitted = True
             if running.stopped:
                 return
-            async with aclosing(running.deltas(reply)) as deltas:
+            if for_a_gpu:
+                self._for_a_gpu.append(running)
+            waiting = functools.partial(self._place, running) if for_a_gpu else str
+            async with aclosing(running.deltas(reply, waiting)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
+            if running in self._for_a_gpu:
+                self._for_a_gpu.remove(running)
             if admission and admitted:
                 admission.leave()
+
+    def _place(self, running: Running) -> str:
+        """What ZeroGPU does not tell: who of this Space's visitors asked for a GPU earlier, and has none yet."""
+        ahead = self._for_a_gpu[: self._for_a_gpu.index(running)]
+        place = 1 + sum(not other.begun for other in ahead)
+        return f"Waiting for a GPU: you are number {place} in the line of this Space"
 
     async def chat(self, message: str, history: list[dict], *rest: Any) -> AsyncGenerator[str]:
         """Answer a message. Yields the answer so far.
