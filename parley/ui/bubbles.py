@@ -110,6 +110,8 @@ def _details(answer: Answer, url: str) -> str:
     untold = "The server told no count of tokens."
     lines = [f"Prompt: {usage.prompt_tokens} tokens." if usage.unit == "token" else untold]
     lines.append(f"Answer: {usage.new_tokens} {usage.unit}s in {usage.seconds:.1f} s.")
+    if usage.gpu_seconds:
+        lines.append(f"GPU time asked for: {usage.gpu_seconds} s.")
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
     parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]

@@ -58,8 +58,6 @@ class Running:
                     item = await asyncio.wait_for(self._queue.get(), LOOK)
                 except TimeoutError:
                     item = Delta(status="" if self.begun else waiting())
-                else:
-                    self.begun = True
                 if item is _OVER or self._left.is_set():
                     return
                 if isinstance(item, BaseException):
@@ -80,6 +78,7 @@ class Running:
         """Reads to the end even if nobody wants it: where a turn is closed `spaces` may stop another in its place."""
         try:
             for delta in source():
+                self.begun = True
                 if self._left.is_set():
                     self._stop()  # again: before the turn had begun it reached nobody
                 else:

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -68,6 +68,17 @@ class DeviceApi:
     @property
     def pids(self):
         return [slot.pid for slot in self.slots if slot.pid and alive(slot.pid)]
+
+    @contextmanager
+    def occupied(self):
+        """While entered all GPUs belong to others."""
+        with self.lock:
+            tokens = [self.acquire("others", 3600)["allowToken"] for _ in self.slots]
+        try:
+            yield
+        finally:
+            for token in tokens:
+                self.release(token, "false")
 
     def take_away(self):
         """What the server does to who holds a GPU for too long."""
@@ -158,6 +169,9 @@ class Handler(BaseHTTPRequestHandler):
     def _schedule(self, api, query):
         if api.refusals:
             refusal = api.refusals.popleft()
+            if not refusal.status:  # no answer at all
+                self.close_connection = True
+                return
             self._answer(refusal.status, refusal.body, refusal.headers)
             return
         task, seconds = query["taskId"], int(query["durationSeconds"])

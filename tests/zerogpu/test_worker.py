@@ -1,29 +1,73 @@
 """A turn on ZeroGPU: the app, the shipped client of `spaces`, forked workers, and a stand-in for the server."""
 
+import base64
 import itertools
+import re
+import subprocess
+import sys
+import threading
 import time
+import urllib.request
 
 import pytest
+from gradio_client.exceptions import AppError
+from playwright.sync_api import expect
 
-from tests.conftest import until
+from tests.browser import Visitor
+from tests.conftest import ROOT, until
 from tests.zerogpu.conftest import ZeroGpuSpace
+from tests.zerogpu.device_api import Refusal
 
-STORY = {"message": "Tell me a story about an owl.", "strategy": "greedy", "api_name": "/chat"}
+pytest_plugins = ["tests.browser"]
+
+LONGEST = 6  # seconds of GPU time that an answer asks for
+PLACE = "Waiting for a GPU: you are number {} in the line of this Space"
+TOKEN = ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b"{}", b'{"user": "ada"}', b"x"))
+WORDS = re.compile(r"\w{2,}")
 
 
 @pytest.fixture(scope="module")
 def zero(tmp_path_factory):
-    running = ZeroGpuSpace(tmp_path_factory.mktemp("zerogpu"))
+    running = ZeroGpuSpace(tmp_path_factory.mktemp("zerogpu"), MOST_GPU_SECONDS=str(LONGEST))
+    watch = Watch(running.url)
     yield running
-    print(running.output())
+    slowest = watch.end()
     running.close()
+    print(f"the slowest of {watch.count} requests took {slowest:.2f} s")
+    assert slowest < 3, "the server was frozen"
+
+
+class Watch:
+    """Asks the server something all the time, whatever the tests do."""
+
+    def __init__(self, url):
+        self.url, self.slowest, self.count, self.on = url, 0.0, 0, True
+        self.thread = threading.Thread(target=self.look, daemon=True)
+        self.thread.start()
+
+    def look(self):
+        while self.on:
+            began = time.monotonic()
+            urllib.request.urlopen(self.url + "/config", timeout=30).read()
+            self.slowest, self.count = max(self.slowest, time.monotonic() - began), self.count + 1
+            time.sleep(0.05)
+
+    def end(self):
+        self.on = False
+        self.thread.join()
+        return self.slowest
 
 
 @pytest.fixture(autouse=True)
-def quiet(zero):
-    """Every test leaves the GPU free and nobody waiting."""
+def free_again(zero):
+    """Whatever a test does, the GPU is free afterwards, and nobody waits."""
     yield
     until(lambda: not zero.api.busy and not zero.api.line)
+
+
+@pytest.fixture
+def story():
+    return {"message": "Tell me a story about an owl.", "messages": [], "strategy": "greedy", "api_name": "/chat"}
 
 
 @pytest.fixture
@@ -31,21 +75,251 @@ def endless(zero):
     return {"message": "hello", "model": str(zero.endless), "max_new_tokens": 4000, "api_name": "/chat"}
 
 
-def test_an_answer_streams_through_the_forked_worker_which_is_used_again(zero):
+@pytest.fixture
+def visit(chromium, zero):
+    visitors = []
+
+    def open_tab(**look):
+        visitors.append(Visitor(chromium, zero.url, **look))
+        return visitors[-1]
+
+    yield open_tab
+    for visitor in visitors:
+        visitor.close()
+    assert [fault for visitor in visitors for fault in visitor.faults] == []
+
+
+def talk_without_end(visitor, text="hello"):
+    visitor.choose("model", "endless")
+    visitor.setting("max_new_tokens").locator("input[type=number]").fill("4000")
+    visitor.send(text)
+
+
+def test_an_answer_streams_through_the_forked_worker_which_is_used_again(zero, story):
     client = zero.client()
-    pieces = list(client.submit(**STORY))
+    pieces = list(client.submit(**story))
     (worker,) = zero.api.pids
     assert len(pieces) > 3
     assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(pieces))
-    assert client.predict(**STORY)
+    assert client.predict(**story)
     assert zero.api.pids == [worker]
     assert len(zero.api.asked("/allow")) == 1
 
 
-def test_cancel_releases_the_gpu(zero, endless):
-    job = zero.client().submit(**endless)
-    until(job.outputs)
-    job.cancel()
+def test_what_can_be_mended_is_refused_and_the_same_worker_answers_the_next_turn(zero, story):
+    client = zero.client()
+    client.predict(**story)
+    (worker,) = zero.api.pids
+    asked = len(zero.api.asked("/schedule"))
+    for bad, sentence in (({"temperature": 99}, "Temperature must be"), ({"model": "gpt-9"}, "no model called")):
+        with pytest.raises(AppError, match=sentence):
+            client.predict(**story | {"strategy": "sampling"} | bad)
+    assert len(zero.api.asked("/schedule")) == asked, "what is known before is refused before"
+    for bad, sentence in (
+        ({"message": "word " * 3000}, r"needs \d+ tokens"),
+        ({"strategy": "early_exit", "exit_layer": 99}, "it can exit after layer"),
+    ):
+        with pytest.raises(AppError, match=sentence):
+            client.predict(**story | bad)
+        assert client.predict(**story)
+        assert zero.api.pids == [worker]
+
+
+def test_only_a_model_that_runs_on_the_gpu_spends_any_quota(zero):
+    asked = len(zero.api.asked("/schedule"))
+    client = zero.client()
+    assert client.predict("Polly", model="parrot", api_name="/chat") == "Polly"
+    assert client.predict("A text of no mark at all.", model="budgie", api_name="/detect")["marked"] is False
+    assert [m["name"] for m in client.predict(api_name="/models")][::2] == ["budgie", "parrot"]
+    assert len(zero.api.asked("/schedule")) == asked
+
+
+def test_the_visitors_pass_travels_to_zerogpu_from_the_page_and_from_programs(zero, story, visit, chromium):
+    zero.client(TOKEN).predict(**story)
+    assert zero.api.asked("/schedule")[-1]["token"] == TOKEN
+    chromium.set_extra_http_headers({"x-ip-token": TOKEN + "y"})
+    try:
+        visit().ask("hello")
+    finally:
+        chromium.set_extra_http_headers({})
+    assert zero.api.asked("/schedule")[-1]["token"] == TOKEN + "y"
+
+
+def test_a_short_answer_asks_for_little_and_the_details_say_how_much(zero, visit):
+    visitor = visit()
+    visitor.setting("max_new_tokens").locator("input[type=number]").fill("8")
+    visitor.ask("hello")
+    visitor.quiet.click()
+    asked = int(zero.api.asked("/schedule")[-1]["durationSeconds"])
+    assert asked < LONGEST
+    expect(visitor.folded.last).to_contain_text(f"GPU time asked for: {asked} s.")
+
+
+def test_stop_on_the_page_ends_the_worker_at_once_and_keeps_what_it_cost(zero, visit):
+    visitor = visit()
+    talk_without_end(visitor)
+    expect(visitor.answer).to_have_text(WORDS)
+    (worker,) = zero.api.pids
     began = time.monotonic()
+    visitor.stop_button.click()
     until(lambda: not zero.api.busy)
-    print(f"from cancel to release: {time.monotonic() - began:.2f} s")
+    print(f"from the click on Stop to the release of the GPU: {time.monotonic() - began:.2f} s")
+    expect(visitor.quiet).to_have_text(re.compile(r"^\s*\d+ tokens · .* · stopped"))
+    visitor.until_free()
+    assert zero.api.pids == [worker]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed tab", "killed"])
+def test_who_leaves_gives_the_gpu_back(zero, endless, visit, how):
+    if how == "cancelled":
+        job = zero.client().submit(**endless)
+        until(job.outputs)
+        leave = job.cancel
+    elif how == "closed tab":
+        visitor = visit()
+        talk_without_end(visitor)
+        expect(visitor.answer).to_have_text(WORDS)
+        leave = visitor.close
+    else:
+        program = f"""
+from gradio_client import Client
+for text in Client({zero.url!r}, verbose=False).submit(**{endless!r}): print(len(text), flush=True)
+"""
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout.readline()
+        leave = process.kill
+    assert zero.api.busy
+    (worker,) = zero.api.pids
+    began = time.monotonic()
+    leave()
+    until(lambda: not zero.api.busy)
+    print(f"{how}: the GPU is free after {time.monotonic() - began:.2f} s")
+    assert zero.api.pids == [worker]
+
+
+def test_who_waits_is_told_his_place_and_can_leave_and_others_are_served(zero, visit, story):
+    first, last, waiting = visit(), visit(), zero.api.line
+    with zero.api.occupied():
+        first.send("Hello, who are you?")
+        expect(first.quiet).to_have_text(PLACE.format(1))
+        program = zero.client().submit(**story)
+        until(lambda: len(waiting) == 2)
+        last.send("Hello, who are you?")
+        expect(last.quiet).to_have_text(PLACE.format(3))
+        assert zero.client().predict("me too", model="parrot", api_name="/chat") == "me too"
+        first.stop_button.click()
+        expect(first.quiet).to_have_text(re.compile("stopped"))
+        first.until_free()
+        until(lambda: len(waiting) == 2)
+        expect(last.quiet).to_have_text(PLACE.format(2))
+        first.send("and again")
+        expect(first.quiet).to_have_text(PLACE.format(3))
+        first.close()
+        until(lambda: len(waiting) == 2)
+        program.cancel()
+        expect(last.quiet).to_have_text(PLACE.format(1))
+        until(lambda: len(waiting) == 1)
+    last.until_free()
+    expect(last.quiet).to_have_text(re.compile("finished"))
+    assert last.answer.inner_text().strip()
+
+
+def test_two_visitors_of_one_gpu_both_get_their_answers(zero, story):
+    jobs = [zero.client().submit(**story) for _ in range(2)]
+    first, second = (job.result(timeout=60) for job in jobs)
+    assert first == second and "owl" in first
+    assert len(zero.api.pids) == 1
+
+
+def refused(result, left=10, wait=3600, auth=None):
+    headers = (("X-Approve-Result", result), *([("X-Authenticated", auth)] if auth else []))
+    return Refusal(429, {"left": left, "wait": wait}, headers)
+
+
+ASKED = r"This answer asks for \d+ s of GPU time, and you have 10 s left\. .*Retry in 1:00:00 hours\."
+
+
+@pytest.mark.parametrize(
+    ("refusal", "token", "sentence"),
+    [
+        (refused("quota-exceeded"), TOKEN, f"{ASKED} Sign in to Hugging Face"),
+        (refused("quota-exceeded", auth="regular"), TOKEN, f"{ASKED} Hugging Face PRO has more"),
+        (refused("quota-exceeded", auth="pro"), TOKEN, f"{ASKED}$"),
+        (refused("quota-exceeded"), None, "visitors who are not known to Hugging Face is used up"),
+        (refused("runs-exceeded", wait=0), TOKEN, "number of GPU runs is used up"),
+        (refused("pending-overquota-exceeded"), TOKEN, "still running hold all your GPU time"),
+        (refused("illegal-duration", wait=-1), TOKEN, r"asks for \d+ s of GPU time, more than ZeroGPU gives in one"),
+        (Refusal(503), None, "No GPU is free at the moment"),
+        (Refusal(401), TOKEN, "Your pass for ZeroGPU has expired"),
+        (Refusal(500), None, "ZeroGPU did not answer as it should"),
+        (Refusal(0), None, "ZeroGPU did not answer as it should"),
+    ],
+    ids=str,
+)
+def test_a_refusal_of_zerogpu_is_one_sentence_that_says_what_to_do(zero, story, refusal, token, sentence):
+    client = zero.client(token)
+    zero.api.refusals.append(refusal)
+    with pytest.raises(AppError, match=sentence) as caught:
+        client.predict(**story)
+    assert re.search("Retry|Sign in", str(caught.value))
+    assert client.predict(**story)
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [("gives_up", "No GPU became free within a minute. Press Retry"), ("hangs_up", "ZeroGPU did not answer")],
+)
+def test_who_waits_in_vain_is_told_so(zero, story, fault, sentence):
+    for token in (None, TOKEN):
+        with zero.api.occupied():
+            job = zero.client(token).submit(**story)
+            until(lambda: zero.api.line)
+            setattr(zero.api, fault, True)
+            try:
+                with pytest.raises(AppError, match=sentence):
+                    job.result(timeout=30)
+            finally:
+                setattr(zero.api, fault, False)
+
+
+@pytest.mark.parametrize("how", ["killed", "taken away"])
+def test_a_worker_that_dies_leaves_what_was_said_and_one_sentence(zero, visit, how):
+    visitor = visit()
+    talk_without_end(visitor, "tell me everything")
+    expect(visitor.answer).to_have_text(WORDS)
+    (worker,) = zero.api.pids
+    zero.api.kill_workers() if how == "killed" else zero.api.take_away()
+    expect(visitor.error).to_have_text(re.compile("GPU was taken away before the answer had ended.*Press Retry"))
+    visitor.until_free()
+    expect(visitor.questions).to_have_text(["tell me everything"])
+    assert visitor.answer.inner_text().strip()
+    visitor.choose("model", "Budgie")
+    visitor.press("Retry")
+    expect(visitor.quiet).to_have_text(re.compile("finished"))
+    expect(visitor.error).to_have_count(0)
+    assert worker not in zero.api.pids
+
+
+def test_a_gpu_that_fails_costs_the_worker_and_the_next_one_answers(zero, story):
+    client = zero.client()
+    client.predict(**story)
+    (worker,) = zero.api.pids
+    zero.fault.touch()
+    try:
+        with pytest.raises(AppError, match="Something went wrong inside Parley") as caught:
+            client.predict(**story)
+    finally:
+        zero.fault.unlink()
+    assert "CUDA" not in str(caught.value)
+    assert "CUDA error: an illegal memory access" in zero.output()
+    assert client.predict(**story)
+    assert zero.api.pids != [worker]
+
+
+def test_an_answer_that_runs_out_of_its_gpu_time_ends_before_it_is_taken_away(zero, visit):
+    visitor = visit()
+    talk_without_end(visitor)
+    expect(visitor.answer).to_have_text(WORDS)
+    (worker,) = zero.api.pids
+    expect(visitor.quiet).to_have_text(re.compile(r"^\s*\d+ tokens · .* · ran out of time"))
+    assert zero.api.pids == [worker]
