@@ -186,8 +186,13 @@ class Inside:
 
 
 @pytest.fixture(scope="session")
-def inside(tmp_path_factory):
-    folder = save_endless(tmp_path_factory.mktemp("models") / "endless")
-    running = Inside(folder, save_tiny_model(folder.with_name("stateful"), "Mamba", state_size=4))
+def endless_folder(tmp_path_factory):
+    return str(save_endless(tmp_path_factory.mktemp("models") / "endless"))
+
+
+@pytest.fixture(scope="session")
+def inside(tmp_path_factory, endless_folder):
+    stateful = save_tiny_model(tmp_path_factory.mktemp("models") / "stateful", "Mamba", state_size=4)
+    running = Inside(endless_folder, stateful)
     yield running
     running.close()

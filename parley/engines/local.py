@@ -21,7 +21,7 @@ from parley.messages import Message
 from parley.prefix_cache import NoPrefixCache, PrefixCache
 from parley.settings import Settings
 from parley.strategies.detection import Detection
-from parley.strategies.watermarks import detect
+from parley.strategies.watermarks import Mark, detect
 
 # `generate` draws from torch's global generator: two that run at once would spoil each other's seeds.
 _generating = threading.Lock()
@@ -103,6 +103,7 @@ class LocalEngine:
     ) -> Ran:
         config = {"engine": f"PyTorch {self.loaded.fit.numbers}"}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
+        config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         names = ["model", "strategy", *strategies.find(settings.strategy).uses]
         values = {name: getattr(settings, name) for name in [*names, *(["thinking"] if self.loaded.thinking else [])]}
