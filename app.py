@@ -9,7 +9,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # with both, memory
 import spaces  # isort: skip  (before anything touches CUDA)
 import gradio as gr
 
-from parley import catalog, turn
+from parley import catalog, placing, turn
 from parley.engines.base import Delta
 from parley.errors import ChatError
 from parley.messages import Message
@@ -19,10 +19,10 @@ from parley.ui.interface import Chat
 
 ZERO_GPU = spaces.config.Config.zero_gpu
 
-turn.POOL.place(catalog.at_start())  # ZeroGPU keeps for its workers what is on cuda now
+turn.POOL.place(placing.at_start())  # ZeroGPU keeps for its workers what is on cuda now
 
 
-@spaces.GPU(duration=lambda *turn: turn[-1], size=catalog.slice_size())
+@spaces.GPU(duration=lambda *given: given[-1], size=placing.slice_size())
 def reply_on_gpu(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:

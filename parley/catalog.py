@@ -38,8 +38,6 @@ TIERS: dict[str, tuple[str, ...]] = {
     "zerogpu": ("any", "zerogpu"),
 }
 
-SLICES = {"large": 48e9, "xlarge": 96e9}  # bytes of memory of a ZeroGPU card, or of the half of one
-
 
 def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelRow:
     known = {"licence": APACHE, "thinking": False} | rest
@@ -125,25 +123,6 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether visitors may name any model of the Hub, which is theirs to fill the disk with: never on a Space."""
     return environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID")
-
-
-def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
-    """The models to load before the first visitor: on ZeroGPU all, for its workers only have what is loaded then;
-    elsewhere the default, unless it would have to be downloaded.
-    """
-    rows = list(models(environ).values())
-    if environ.get("SPACES_ZERO_GPU"):
-        drafts = [draft for row in rows if (draft := draft_of(row, environ))]
-        return list(dict.fromkeys((*rows, *drafts)))
-    return [row for row in rows[:1] if row.folder]
-
-
-def slice_size(environ: Mapping[str, str] = os.environ) -> str | None:
-    """The part of a ZeroGPU card that a turn gets, by its name in `spaces`; None for the usual one."""
-    size = environ.get("ZEROGPU_SIZE") or None
-    if size not in (None, *SLICES):
-        raise SystemExit(f"ZEROGPU_SIZE is {size!r}. Set it to one of {', '.join(SLICES)}, or leave it out.")
-    return size
 
 
 def draft_of(row: ModelRow, environ: Mapping[str, str] = os.environ) -> ModelRow | None:

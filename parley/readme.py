@@ -1,11 +1,12 @@
 """The parts of the README that are made from the code: `python -m parley.readme` writes them, a test compares them."""
 
 import argparse
+import re
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from parley import catalog
+from parley import catalog, placing
 from parley.engines.base import Answer
 from parley.engines.pool import ModelPool
 from parley.messages import Message, build_messages
@@ -88,8 +89,18 @@ def transcript() -> str:
 PARTS = {"settings": settings_table, "strategies": strategies_table, "models": models_table, "transcript": transcript}
 
 
+def front_matter(text: str) -> str:
+    """`text` with the models of its front matter, to be linked and to be there when a Space starts, made anew."""
+    placed = [row.id for row in placing.at_start({"SPACES_ZERO_GPU": "true"}) if row.id and not row.folder]
+    for name in ("models", "preload_from_hub"):
+        items = "".join(f"  - {id}\n" for id in placed)
+        text = re.sub(rf"(?m)^{name}:\n(  - .*\n)+", f"{name}:\n{items}", text, count=1)
+    return text
+
+
 def written(text: str) -> str:
     """`text` with the parts between its markers made anew; raises `ValueError` where a marker is missing."""
+    text = front_matter(text)
     for name, make in PARTS.items():
         text = between(text, name, make())
     return text

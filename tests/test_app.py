@@ -16,6 +16,8 @@ FLOORS = [
     "ui",
     "turn",
     "gpu_time",
+    "placing",
+    "placing",
     "catalog",
     "engines",
     "kept_ids",

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from parley import catalog
+from parley import catalog, placing
 from parley.engines.base import Answer
 from parley.engines.hub import ModelRow
 from parley.errors import BadSetting, ModelUnavailable
@@ -159,7 +159,7 @@ def test_what_draft_models_cannot_say_is_refused_with_how_to_write_it(pairs):
 
 
 def test_drafts_are_placed_at_start_on_zerogpu():
-    placed = catalog.at_start({"SPACES_ZERO_GPU": "true", "MODEL_IDS": "budgie,Qwen/Qwen3-1.7B"})
+    placed = placing.at_start({"SPACES_ZERO_GPU": "true", "MODEL_IDS": "budgie,Qwen/Qwen3-1.7B"})
     assert [row.name for row in placed] == ["budgie", "Qwen/Qwen3-1.7B", "budgie-draft", "Qwen/Qwen3-0.6B"]
 
 

@@ -46,7 +46,10 @@ def test_the_front_matter_says_what_the_hub_shows(front_matter):
 
 def test_the_models_of_the_front_matter_are_those_that_zerogpu_offers(front_matter):
     offered = catalog.models({"SPACES_ZERO_GPU": "true"})
-    assert front_matter.models == [row.id for row in offered.values() if row.id and not row.folder]
+    hosted = [row.id for row in offered.values() if row.id and not row.folder]
+    assert front_matter.models == front_matter.preload_from_hub == hosted
+    assert readme.front_matter(TEXT) == TEXT
+    assert readme.front_matter(TEXT.replace(f"  - {hosted[0]}\n", "  - some/other\n")) == TEXT
 
 
 def test_the_two_commands_and_the_picture_stand_at_the_top():

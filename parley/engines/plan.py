@@ -5,7 +5,7 @@
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
 QUANTIZATIONS = ("auto", "none", "int8", "int4")
 WORTH_INT8 = 50_000_000  # parameters; the layers of smaller models lie in the processor's cache anyway
+ON_GPU = {"int8": 1.1, "int4": 0.65}  # bytes a parameter: one or a half, the embedding and the scales
 LABELS = {"float32": "32-bit floats", "bfloat16": "bfloat16", "float16": "float16", "auto": "as it was quantised"}
 
 
@@ -78,8 +79,7 @@ def _choices(row: ModelRow, config: Mapping[str, Any], size: int, wanted: str) -
 
     text = config.get("text_config")
     texts = (config, text if isinstance(text, Mapping) else {})
-    stored = next((c[key] for c in texts for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
-    parameters = size / {"float64": 8, "float32": 4}.get(stored, 2)
+    parameters = _parameters(texts, size)
     device = hardware.device()
 
     def fit(dtype: "torch.dtype | str", bytes: float, quantization: str = "none") -> Fit:
@@ -109,9 +109,21 @@ def _choices(row: ModelRow, config: Mapping[str, Any], size: int, wanted: str) -
         installed = importlib.util.find_spec("bitsandbytes") is not None
         if wanted in ("int8", "int4") and not installed:
             raise ModelUnavailable(f"QUANTIZATION is {wanted}, which needs bitsandbytes: pip install bitsandbytes.")
-        for name, bytes in (("int8", 1.1), ("int4", 0.65)):  # a byte or a half, the embedding and the scales
+        for name, bytes in ON_GPU.items():
             if installed and wanted in ("auto", name):
                 yield fit(half, bytes * parameters, name)
+
+
+def gpu_need(config: Mapping[str, Any], size: int, environ: Mapping[str, str] = os.environ) -> int:
+    """Bytes of a GPU's memory for stored weights of so many bytes, as far as can be told without a GPU."""
+    if config.get("quantization_config"):
+        return int(WORKING_SPACE * size)
+    return int(WORKING_SPACE * _parameters((config,), size) * ON_GPU.get(environ.get("QUANTIZATION", "").strip(), 2))
+
+
+def _parameters(configs: Sequence[Mapping[str, Any]], size: int) -> float:
+    stored = next((c[key] for c in configs for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
+    return size / {"float64": 8, "float32": 4}.get(stored, 2)
 
 
 def kv_bytes(config: Mapping[str, Any], width: int) -> int | None:

@@ -1,0 +1,55 @@
+"""The models that are loaded before the first visitor comes; on ZeroGPU all of them, or none of them."""
+
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+
+from parley import catalog
+from parley.engines import hub, plan
+from parley.engines.hub import ModelRow, size_text
+from parley.errors import ModelUnavailable
+
+SLICES = {"large": 48e9, "xlarge": 96e9}  # bytes of memory that a turn on ZeroGPU gets
+
+
+def slice_size(environ: Mapping[str, str] = os.environ) -> str | None:
+    """What each turn gets of a ZeroGPU card, by its name in `spaces`; None for the usual. Raises `SystemExit`."""
+    size = environ.get("ZEROGPU_SIZE") or None
+    if size not in (None, *SLICES):
+        raise SystemExit(f"ZEROGPU_SIZE is {size!r}. Set it to one of {', '.join(SLICES)}, or leave it out.")
+    return size
+
+
+def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
+    """The models to load now: on ZeroGPU all, for its workers only have what is loaded then; elsewhere the default,
+    unless it would have to be downloaded.
+
+    Raises `SystemExit`, with a table of sizes, where they do not fit together into what a turn on ZeroGPU gets.
+    """
+    rows = list(catalog.models(environ).values())
+    if not environ.get("SPACES_ZERO_GPU"):
+        return [row for row in rows[:1] if row.folder]
+    drafts = [draft for row in rows if (draft := catalog.draft_of(row, environ))]
+    rows = list(dict.fromkeys((*rows, *drafts)))
+    needs, size = dict(_needs(rows, environ)), slice_size(environ) or "large"
+    if sum(needs.values()) > SLICES[size]:
+        raise SystemExit(_too_much(needs, size))
+    return rows
+
+
+def _needs(rows: Iterable[ModelRow], environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
+    """Label and bytes; of a model that is not known here only its small files are read from the Hub."""
+    for row in rows:
+        with suppress(ModelUnavailable):  # loading it will say why
+            if row.engine == "local":
+                config = {} if row.parameters else catalog.traits(row).config
+                yield row.label, plan.gpu_need(config, row.bytes or hub.find(row).weights_bytes, environ)
+
+
+def _too_much(needs: Mapping[str, int], size: str) -> str:
+    larger = "set ZEROGPU_SIZE=xlarge, which has 96 GB and costs twice the quota, or " if size == "large" else ""
+    lines = [
+        f"{label[:40]:40} {size_text(need):>10}" for label, need in {**needs, "together": sum(needs.values())}.items()
+    ]
+    head = f"These models do not fit together into the {SLICES[size] / 1e9:.0f} GB that a turn on ZeroGPU gets: "
+    return "\n".join([f"{head}{larger}name fewer in MODEL_IDS.", "", *lines])
