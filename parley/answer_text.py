@@ -5,19 +5,27 @@ from collections.abc import Sequence
 OPEN, CLOSE = "<think>", "</think>"
 
 
+def rejoined(text: str, thought: str) -> str:
+    """What a model writes for this text after this thought; a thought without a text has not been closed yet."""
+    if not thought:
+        return text
+    return f"{OPEN}\n{thought}\n{CLOSE}\n\n{text}" if text else f"{OPEN}\n{thought}"
+
+
 class AnswerText:
     """Feed it pieces; it gives back what may be shown, exact but for the blank space round the thought.
 
     What may be the beginning of a mark is held back until it is decided. A thought is only looked for at the start of
     the answer: a `<think>` further on is the model's own text. One leading space and leading blank lines are dropped,
-    the indentation of a first line of code is not.
+    the indentation of a first line of code is not. One that goes on from an earlier answer drops nothing.
     """
 
-    def __init__(self, stop: Sequence[str] = (), in_thought: bool = False) -> None:
+    def __init__(self, stop: Sequence[str] = (), in_thought: bool = False, goes_on: bool = False) -> None:
         self.stopped = False  # a stop string has occurred: nothing after it is shown
         self._stop = tuple(stop)
         self._held = ""
-        self._read = self._thought_start if in_thought else self._start
+        begin, go_on = (self._thought_start, self._thought) if in_thought else (self._start, self._text)
+        self._read = go_on if goes_on else begin
 
     def feed(self, piece: str, last: bool = False) -> tuple[str, str]:
         """The text and the thought that `piece` completes; `last` gives out what was held back."""

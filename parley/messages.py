@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 from parley.errors import BadConversation
 
 MOST_CHARACTERS = 32_000  # of one message; the context window is checked, in tokens, by the engine
+MOST_OF_AN_ANSWER = 320_000  # which may have been continued many times
 MOST_MESSAGES = 500
 _THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
 
@@ -23,7 +24,8 @@ def build_messages(history: Sequence[Any], message: str, system_prompt: str = ""
 
     Takes both shapes of Gradio's history (content as text or as a list of parts) and the messages of an API caller.
     Unknown roles are refused; thoughts, notices and empty turns are left out; neighbours of one role are merged;
-    system messages join the system prompt at the top. `message` may be empty when the history ends with a question.
+    system messages join the system prompt at the top. `message` may be empty when the history ends with a question,
+    or with an answer: then that answer comes last, its thought with it, and is to be continued.
 
     Raises `BadConversation`.
     """
@@ -35,11 +37,14 @@ def build_messages(history: Sequence[Any], message: str, system_prompt: str = ""
         )
     said = [m for m in map(_message, history) if m is not None]
     said.append(Message("user", _text(message)))
+    answer = said[-2] if len(said) > 1 else said[-1]
+    goes_on = answer.role == "assistant" and not message.strip() and bool(answer.content.strip())
+    said = [m if m is answer and goes_on else _without_thought(m) for m in said]
     system = "\n\n".join(
         text for text in (system_prompt, *(m.content for m in said if m.role == "system")) if text.strip()
     )
-    turns = _merged(m for m in said if m.role != "system" and m.content.strip())
-    if not turns or turns[-1].role != "user":
+    turns = _merged(m for m in said if m.role != "system")
+    if not any(m.role == "user" for m in turns) or (turns[-1].role != "user" and not goes_on):
         raise BadConversation("There is no question to answer. Type a message and send it.")
     return [Message("system", system), *turns] if system else turns
 
@@ -79,11 +84,14 @@ def _message(item: Any) -> Message | None:
         raise BadConversation(
             f'The role of a message must be "system", "user" or "assistant", not {str(role)[:40]!r}.'
         )
-    text = _text(item.get("content"))
-    return Message(role, _THOUGHT.sub("", text) if role == "assistant" else text)
+    return Message(role, _text(item.get("content"), MOST_OF_AN_ANSWER if role == "assistant" else MOST_CHARACTERS))
 
 
-def _text(content: Any) -> str:
+def _without_thought(m: Message) -> Message:
+    return Message(m.role, _THOUGHT.sub("", m.content)) if m.role == "assistant" else m
+
+
+def _text(content: Any, most: int = MOST_CHARACTERS) -> str:
     if isinstance(content, list):
         texts = [
             part.get("text") for part in content if isinstance(part, Mapping) and part.get("type", "text") == "text"
@@ -91,18 +99,25 @@ def _text(content: Any) -> str:
         content = "".join(text for text in texts if isinstance(text, str))
     if not isinstance(content, str):
         raise BadConversation("The content of a message must be text.")
-    if len(content) > MOST_CHARACTERS:
+    if len(content) > most:
         raise BadConversation(
-            f"A message may have at most {MOST_CHARACTERS} characters; this one has {len(content)}. Shorten it."
+            f"A message may have at most {most} characters; this one has {len(content)}. Shorten it."
         )
     return content
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:
+    """Without what is empty; what follows an empty question continues the answer before it, and is joined to it."""
     merged: list[Message] = []
+    glue = "\n\n"
     for m in messages:
-        if merged and merged[-1].role == m.role:
-            merged[-1] = Message(m.role, f"{merged[-1].content}\n\n{m.content}")
+        last = merged[-1].role if merged else ""
+        if not m.content.strip():
+            glue = "" if (last, m.role) == ("assistant", "user") else glue
+            continue
+        if last == m.role:
+            merged[-1] = Message(m.role, f"{merged[-1].content}{glue}{m.content}")
         else:
             merged.append(m)
+        glue = "\n\n"
     return merged

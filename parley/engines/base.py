@@ -152,7 +152,8 @@ class Engine(Protocol):
         session: str = "",
     ) -> Iterator[Delta]:
         """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
-        finish reason and the usage. `draft` guesses ahead, where the strategy wants that.
+        finish reason and the usage. Where the last of the `messages` is the assistant's, that is the beginning of the
+        answer, and only what follows it is yielded. `draft` guesses ahead, where the strategy wants that.
         Turns of one `session` may profit from what the earlier ones have read; an empty one shares nothing.
 
         Setting `cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until it has.

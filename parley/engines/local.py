@@ -54,7 +54,7 @@ class LocalEngine:
         plan = decoding.plan(self.loaded, settings, prompt, draft.loaded if draft else None)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         brake = streaming.Brake(cancel, self._seconds)
-        new_text = functools.partial(AnswerText, settings.stop_strings, in_thought=prompt.pre_opened)
+        new_text = functools.partial(AnswerText, settings.stop_strings, prompt.pre_opened, prompt.continues)
         streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), new_text, brake)
         cached_tokens = 0
 

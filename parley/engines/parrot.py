@@ -26,12 +26,15 @@ class Parrot:
         draft: Engine | None = None,
         session: str = "",
     ) -> Iterator[Delta]:
-        """Yields the last message in pieces; ends at once when `cancel` is set."""
+        """Yields the last question in pieces, or what is left of it; ends at once when `cancel` is set."""
         began = time.monotonic()
-        said = messages[-1].content
+        *_, said = (m.content for m in messages if m.role == "user")
+        goes_on = messages[-1].role == "assistant"
+        if goes_on:
+            said = said[len(messages[-1].content) :]
         pieces = [said[i : i + CHARACTERS] for i in range(0, len(said), CHARACTERS)]
         allowed = pieces[: settings.max_new_tokens]
-        text = AnswerText(settings.stop_strings)
+        text = AnswerText(settings.stop_strings, goes_on=goes_on)
         finish: FinishReason = "end" if len(allowed) == len(pieces) else "length"
         spoken = 0
         for piece in allowed:

@@ -43,8 +43,8 @@ def transformers_program(loaded: Loaded, prompt: Prompt, settings: Settings, pla
 
 
 def _prompt(name: str, prompt: Prompt, template: Sequence[str]) -> list[str]:
-    if prompt.spliced:
-        ids = f"{name} = {{'input_ids': torch.tensor({prompt.ids.tolist()})}}  # the earlier answers as generated"
+    if prompt.spliced or prompt.continues:
+        ids = f"{name} = {{'input_ids': torch.tensor({prompt.ids.tolist()})}}  # answers as generated"
         return [ids, f"{name}['attention_mask'] = torch.ones_like({name}['input_ids'])"]
     messages = f"messages = {listed([m._asdict() for m in prompt.messages])}"
     return [messages, f"{name} = {call('tokenizer.apply_chat_template', template)}"]

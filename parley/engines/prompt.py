@@ -2,12 +2,14 @@
 
 import bisect
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jinja2 import TemplateError
 
-from parley.answer_text import OPEN
+from parley.answer_text import CLOSE, OPEN, AnswerText, rejoined
 from parley.engines.loading import Loaded
 from parley.errors import BadConversation, BadSetting
 from parley.kept_ids import splice
@@ -21,7 +23,8 @@ class Prompt:
 
     messages: Sequence[Message]  # those that fit, as the template takes them
     ids: torch.Tensor  # shape (1, tokens)
-    pre_opened: bool  # the template has opened the thought already
+    pre_opened: bool  # a thought is open at its end: the template opens it, or the answer ran out in it
+    continues: bool = False  # its end is the beginning of the answer
     dropped: int = 0  # whole turns left out at the beginning
     spliced: bool = False  # the template would cut its text into other tokens
     negative: "Prompt | None" = None  # what the answer is steered away from
@@ -55,7 +58,8 @@ def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings, kept: S
             "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
         )
     prompt = replace(_prompt(loaded, shorter[index], settings), dropped=index)
-    spliced = splice(kept, prompt.ids[0].tolist(), loaded.tokenizer)
+    spliced = _as_generated(loaded, shorter[index], settings, kept) if prompt.continues else None
+    spliced = spliced or splice(kept, prompt.ids[0].tolist(), loaded.tokenizer)
     if len(spliced) <= fits:
         prompt = replace(prompt, ids=torch.tensor([spliced]), spliced=spliced != prompt.ids[0].tolist())
     if not settings.steers_away:
@@ -71,9 +75,15 @@ def fit(loaded: Loaded, messages: Sequence[Message], settings: Settings, kept: S
 
 
 def _prompt(loaded: Loaded, messages: Sequence[Message], settings: Settings) -> Prompt:
-    ids = _rendered(loaded, messages, settings)
-    tail = loaded.tokenizer.decode(ids[0, -8:])
-    return Prompt(_told(loaded, messages), ids, pre_opened=tail.rstrip().endswith(OPEN))
+    told, ids = _told(loaded, messages), _rendered(loaded, messages, settings)
+    if messages[-1].role == "assistant":
+        text, thought = AnswerText().feed(messages[-1].content, last=True)
+        return Prompt(told, ids, pre_opened=bool(thought and not text), continues=True)
+    return Prompt(told, ids, pre_opened=_opens_thought(loaded, ids))
+
+
+def _opens_thought(loaded: Loaded, ids: torch.Tensor) -> bool:
+    return loaded.tokenizer.decode(ids[0, -8:]).rstrip().endswith(OPEN)
 
 
 def _told(loaded: Loaded, messages: Sequence[Message]) -> Sequence[Message]:
@@ -82,15 +92,53 @@ def _told(loaded: Loaded, messages: Sequence[Message]) -> Sequence[Message]:
 
 def _rendered(loaded: Loaded, messages: Sequence[Message], settings: Settings) -> torch.Tensor:
     """Token ids of shape (1, tokens); what people typed can not become a control token."""
+    told = [m._asdict() for m in _told(loaded, messages)]
+    if messages[-1].role == "user":
+        return _encoded(loaded, told, settings, add_generation_prompt=True)
+    text, thought = AnswerText().feed(messages[-1].content, last=True)
+    if not thought:
+        with suppress(ValueError):  # the template changes what was said
+            ids = _encoded(loaded, told, settings, continue_final_message=True)
+            return torch.cat([ids, _trimmed(loaded, ids, text)], dim=1)
+    # Templates drop thoughts, or close them: the answer is written after the prompt that it answers.
+    prompt = _rendered(loaded, messages[:-1], settings)
+    marked = rejoined("{{ messages[0].content }}" if text else "", "{{ messages[0].thought }}" if thought else "")
+    if _opens_thought(loaded, prompt):
+        marked = marked.removeprefix(OPEN).removeprefix("\n")
+    answer = {"role": "assistant", "content": text, "thought": thought}
+    return torch.cat([prompt, _encoded(loaded, [answer], settings, chat_template=marked)], dim=1)
+
+
+def _as_generated(
+    loaded: Loaded, messages: Sequence[Message], settings: Settings, kept: Sequence[int]
+) -> list[int] | None:
+    """The conversation in the tokens of its last turn; None where that did not end with this very answer, or between
+    its thought and its text.
+    """
+    prompt = _rendered(loaded, messages[:-1], settings)
+    asked = splice(kept, prompt[0].tolist(), loaded.tokenizer)
+    if list(kept[: len(asked)]) != asked:
+        return None
+    read = AnswerText(in_thought=_opens_thought(loaded, prompt))
+    raw = loaded.tokenizer.decode(kept[len(asked) :])
+    text, thought = read.feed(raw, last=True)
+    same = (text, thought) == AnswerText().feed(messages[-1].content, last=True)
+    return list(kept) if same and (text or CLOSE not in raw) else None
+
+
+def _trimmed(loaded: Loaded, ids: torch.Tensor, text: str) -> torch.Tensor:
+    """The blank space at the end of `text`, as tokens of shape (1, tokens), where the template has left it out."""
+    blank = text[len(text.rstrip()) :]
+    left_out = blank if not loaded.tokenizer.decode(ids[0, -16:]).endswith(blank) else ""
+    encoded = loaded.tokenizer.encode(left_out, add_special_tokens=False)
+    return torch.tensor([encoded], dtype=torch.long)
+
+
+def _encoded(loaded: Loaded, messages: Sequence[dict], settings: Settings, **how: Any) -> torch.Tensor:
     switch = {"enable_thinking": settings.thinking} if loaded.thinking else {}
     try:
         encoded = loaded.tokenizer.apply_chat_template(
-            [m._asdict() for m in _told(loaded, messages)],
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-            sanitize_control_tokens=True,
-            **switch,
+            messages, return_dict=True, return_tensors="pt", sanitize_control_tokens=True, **switch, **how
         )
     except TemplateError as error:
         raise BadConversation(

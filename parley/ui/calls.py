@@ -2,13 +2,11 @@
 
 import json
 import shlex
-from collections.abc import Sequence
 
 import gradio as gr
 from gradio.route_utils import get_root_url
 
 from parley.engines.base import Ran
-from parley.messages import Message
 from parley.snippet import call, listed, named
 
 
@@ -20,17 +18,17 @@ def address(request: gr.Request) -> str:
 
 def client_program(url: str, ran: Ran) -> str:
     """Python that prints the same text, by the API at `url`."""
-    *before, asked = ran.messages
-    history = f"messages={listed(_plain(before))}"
-    arguments = [repr(asked.content), history, *named(**ran.values), "api_name='/chat'"]
+    asked, before = _asked(ran)
+    history = f"messages={listed(before)}"
+    arguments = [repr(asked), history, *named(**ran.values), "api_name='/chat'"]
     lines = ["from gradio_client import Client", "", f"client = Client({url!r}, verbose=False)"]
     return "\n".join([*lines, f"answer = {call('client.predict', arguments)}", "print(answer.strip())"])
 
 
 def curl_commands(url: str, ran: Ran) -> str:
     """Shell commands that stream the same text."""
-    *before, asked = ran.messages
-    body = {"message": asked.content, "messages": _plain(before), **ran.values}
+    asked, before = _asked(ran)
+    body = {"message": asked, "messages": before, **ran.values}
     lines = [
         f"call={shlex.quote(f'{url}/gradio_api/call/v2/chat')}",
         f"body={shlex.quote(json.dumps(body, ensure_ascii=False))}",
@@ -40,5 +38,7 @@ def curl_commands(url: str, ran: Ran) -> str:
     return "\n".join(lines)
 
 
-def _plain(messages: Sequence[Message]) -> list[dict[str, str]]:
-    return [m._asdict() for m in messages]
+def _asked(ran: Ran) -> tuple[str, list[dict[str, str]]]:
+    """The question and what came before it; no question where an answer was continued."""
+    *before, last = (m._asdict() for m in ran.messages)
+    return (last["content"], before) if last["role"] == "user" else ("", [*before, last])
