@@ -94,7 +94,8 @@ def test_a_turn_tells_what_it_was_asked_for_and_the_next_one_asks_by_what_it_too
     settings = Settings.check({"model": "budgie", "strategy": "greedy", "max_new_tokens": 200})
     question = [Message("user", "Tell me a story about an owl.")]
     first, second = (
-        sum(turn.reply_by(turn.reply_in_worker, "a run", question, settings), Answer()).usage for _ in range(2)
+        sum(turn.reply_by(turn.reply_in_worker, run_id, question, settings), Answer()).usage
+        for run_id in ("first", "second")
     )
     placed = sum(turn.POOL.loaded.values())
     assert first.gpu_seconds == asked(SMALL, question[0].content, placed=placed, max_new_tokens=200)

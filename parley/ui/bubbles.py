@@ -19,22 +19,28 @@ ENDINGS = {
 }
 
 
+UNFINISHED = ("time", "length", "stopped")  # may be continued
+CONTINUE = "Continue"
+THOUGHT, THINKING = "Thought", "Thinking…"
 MOST_FOLDED = 300_000  # characters, of all that is folded away: the page sends it back with every question
 SEPARATOR = "\n\n"
 LEFT_OUT = "The rest is left out, for the talk has grown long."
+_NOTHING = Answer()
 
 
-def bubbles(answer: Answer, error: str = "", url: str = "") -> list[gr.ChatMessage]:
-    """The messages that show `answer`. All but the text itself bear a title, by which the history leaves them out.
+def bubbles(answer: Answer, error: str = "", url: str = "", before: Answer = _NOTHING) -> list[gr.ChatMessage]:
+    """The messages that show `answer`, in one with what it continues. All but the text itself bear a title, by which
+    the history leaves them out. What ended too early offers to be continued.
 
     `url` is where the API is.
     """
     shown = []
-    if answer.thought:
-        over = bool(answer.text or answer.finish or error)
-        shown.append(_titled("Thought" if over else "Thinking…", answer.thought, "done" if over else "pending"))
-    if answer.text:
-        shown.append(_said("assistant", answer.text))
+    text, thought = before.text + answer.text, before.thought + answer.thought
+    if thought:
+        over = bool(text or answer.finish or error)
+        shown.append(_titled(THOUGHT if over else THINKING, thought, "done" if over else "pending"))
+    if text:
+        shown.append(_said("assistant", text))
     if answer.beams:
         shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams), "done"))
     if error:
@@ -43,7 +49,20 @@ def bubbles(answer: Answer, error: str = "", url: str = "") -> list[gr.ChatMessa
         shown.append(_titled(quiet_line(answer), _details(answer, url), "done"))
     elif not answer.text and not answer.thought:
         shown.append(_titled(answer.status or "Reading…", "", "pending"))
+    if (error or answer.finish in UNFINISHED) and (text or thought):
+        shown[-1].options = [{"label": CONTINUE, "value": CONTINUE}]
     return shown
+
+
+def begun(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
+    """Of the messages that show an answer, as Gradio hands them over, those with its thought and its text."""
+    kept, said = [], {"text": "", "thought": ""}
+    for message in shown:
+        title = (message.get("metadata") or {}).get("title")
+        if title in (None, THOUGHT, THINKING):
+            kept.append(message)
+            said["thought" if title else "text"] += "".join(part.get("text", "") for part in message["content"])
+    return kept, Answer(**said)
 
 
 def question(text: str) -> gr.ChatMessage:

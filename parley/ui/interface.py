@@ -1,7 +1,7 @@
 """The chat on the page: what is shown is the only state, and nothing that fails ever locks it."""
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +9,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from parley.answer_text import rejoined
 from parley.engines.base import Answer
-from parley.ui.bubbles import bubbles, lightened, question
+from parley.ui.bubbles import begun, bubbles, lightened, question
 from parley.ui.calls import address
 from parley.ui.chat import Conversations, Reply, with_named_parameters
 
@@ -33,9 +34,10 @@ class Turn:
 
 
 class Chat(gr.ChatInterface):
-    """A ChatInterface whose roads to an answer (send, retry, edit, example) are two steps each.
+    """A ChatInterface whose roads to an answer (send, retry, edit, example, continue) are two steps each.
 
-    The first shows the question, at once and outside the queue; the second answers the last question that is shown.
+    The first shows the question, at once and outside the queue, or takes away what stands under an answer that has
+    only begun; the second answers the last question that is shown, or goes on with its answer.
     Whatever fails, the question stands in the chat or is still in the box, which is never disabled. Stock Gradio
     disables the box for an answer, for good when an event fails, and keeps a second history that can disagree with
     what is shown.
@@ -61,6 +63,7 @@ class Chat(gr.ChatInterface):
             shown.retry(self._retry, shown, [shown, box], **at_once),
             shown.edit(self._edit, shown, [shown, box], **at_once),
             shown.example_select(self._example, shown, [shown, box], **at_once),
+            shown.option_select(self._continue, shown, [shown, box], **at_once),
         ]
         inputs = [shown, *self.additional_inputs]
         answers = [
@@ -98,10 +101,10 @@ class Chat(gr.ChatInterface):
         return [*lightened(shown), question(text)], BUSY | {"value": ""}
 
     async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        asked = _last_question(shown)
-        if asked is None or not self._may_ask(request):
+        talk, _ = _parted(shown)
+        if not talk or not self._may_ask(request):
             return gr.skip(), gr.skip()
-        return shown[: asked + 1], BUSY
+        return talk, BUSY
 
     async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
         if not edit.value.strip() or not self._may_ask(request):
@@ -111,11 +114,18 @@ class Chat(gr.ChatInterface):
     async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
         return await self._send(request, example.value["text"], shown)
 
-    async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        asked = _last_question(shown)
-        if asked is None or request.session_hash in self._turns:
+    async def _continue(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+        talk, rest = _parted(shown)
+        answer, _ = begun(rest)
+        if not talk or not answer or not self._may_ask(request):
             return gr.skip(), gr.skip()
-        return shown[:asked], gr.update(value=_text(shown[asked]))
+        return [*talk, *answer], BUSY
+
+    async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+        talk, _ = _parted(shown)
+        if not talk or request.session_hash in self._turns:
+            return gr.skip(), gr.skip()
+        return talk[:-1], gr.update(value=_text(talk[-1]))
 
     async def _stop(self, request: gr.Request) -> None:
         if turn := self._turns.get(request.session_hash):
@@ -130,34 +140,43 @@ class Chat(gr.ChatInterface):
 
     async def _answer(self, request: gr.Request, shown: Shown, *values: Any) -> AsyncGenerator[tuple[Any, Any]]:
         turn = self._turns.get(request.session_hash) or Turn(time.monotonic())
-        if not shown or shown[-1]["role"] != "user" or turn.answering:
+        talk, rest = _parted(shown)
+        kept, before = begun(rest)
+        answered = len(rest) > len(kept) or (kept and request.session_hash not in self._turns)
+        if not talk or answered or turn.answering:
             yield gr.skip(), gr.skip()
             return
+        asked, history = _text(talk[-1]), talk[:-1]
+        if kept:
+            asked, history = "", [*talk, {"role": "assistant", "content": rejoined(before.text, before.thought)}]
         turn.answering = True
         self._turns[request.session_hash] = turn
         *settings, _ = values  # the last one is the API's `messages`
         answer, error, url = Answer(), "", address(request)
         try:
-            yield [*shown, *bubbles(answer)], gr.skip()
+            yield [*talk, *bubbles(answer, before=before)], gr.skip()
             if turn.stopped:
                 answer = Answer(finish="stopped")
             else:
-                taken = self.conversations.take_turn(_text(shown[-1]), shown[:-1], settings, request)
+                taken = self.conversations.take_turn(asked, history, settings, request)
                 async with aclosing(taken):
                     async for answer, error in taken:
                         if not turn.cleared:
-                            yield [*shown, *bubbles(answer, error, url)], gr.skip()
-            yield [] if turn.cleared else [*shown, *bubbles(answer, error, url)], FREE
+                            yield [*talk, *bubbles(answer, error, url, before)], gr.skip()
+            yield [] if turn.cleared else [*talk, *bubbles(answer, error, url, before)], FREE
         finally:
             del self._turns[request.session_hash]
 
     async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
         self._turns.pop(request.session_hash, None)
-        return [*shown, *(bubbles(Answer(), REFUSED) if shown else [])], FREE  # empty: cleared while it answered
+        talk, rest = _parted(shown)  # empty: cleared while it answered
+        return [*talk, *(bubbles(Answer(), REFUSED, before=begun(rest)[1]) if talk else [])], FREE
 
 
-def _last_question(shown: Sequence[Any]) -> int | None:
-    return next((i for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), None)
+def _parted(shown: Shown) -> tuple[Shown, Shown]:
+    """The talk up to its last question, that included, and what stands below it."""
+    end = next((i + 1 for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), 0)
+    return shown[:end], shown[end:]
 
 
 def _text(message: Any) -> str:

@@ -19,6 +19,7 @@ class ZeroGpuSpace(Space):
         zero_gpu = {
             "SPACES_ZERO_GPU": "true",
             "SPACES_ZERO_DEVICE_API_URL": self.api.url,
+            "ZEROGPU_SIZE": "xlarge",
             "ZEROGPU_OFFLOAD_DIR": str(folder / "offload"),
             "MODEL_IDS": f"budgie,{self.endless},parrot",
             FAULT: str(self.fault),

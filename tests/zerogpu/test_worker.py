@@ -104,6 +104,7 @@ def test_an_answer_streams_through_the_forked_worker_which_is_used_again(zero, s
     assert client.predict(**story)
     assert zero.api.pids == [worker]
     assert len(zero.api.asked("/allow")) == 1
+    assert {asked["gpuSize"] for asked in zero.api.asked("/schedule")} == {"xlarge"}
 
 
 def test_what_can_be_mended_is_refused_and_the_same_worker_answers_the_next_turn(zero, story):
@@ -293,6 +294,7 @@ def test_a_worker_that_dies_leaves_what_was_said_and_one_sentence(zero, visit, h
     visitor.until_free()
     expect(visitor.questions).to_have_text(["tell me everything"])
     assert visitor.answer.inner_text().strip()
+    expect(visitor.page.get_by_role("button", name="Continue")).to_be_visible()
     visitor.choose("model", "Budgie")
     visitor.press("Retry")
     expect(visitor.quiet).to_have_text(re.compile("finished"))
@@ -322,4 +324,12 @@ def test_an_answer_that_runs_out_of_its_gpu_time_ends_before_it_is_taken_away(ze
     expect(visitor.answer).to_have_text(WORDS)
     (worker,) = zero.api.pids
     expect(visitor.quiet).to_have_text(re.compile(r"^\s*\d+ tokens · .* · ran out of time"))
+    said = visitor.answer.inner_text()
+    visitor.page.get_by_role("button", name="Continue").click()
+    expect(visitor.stop_button).to_be_visible()
+    visitor.tab.wait_for_function(f"document.querySelector('#chat').innerText.length > {len(said) + 200}")
+    visitor.stop_button.click()
+    visitor.until_free()
+    assert visitor.answer.inner_text().startswith(said[:-1])
+    expect(visitor.questions).to_have_count(1)
     assert zero.api.pids == [worker]
