@@ -27,6 +27,7 @@ class Slot:
     token: str | None = None
     task: str | None = None
     pid: int | None = None
+    used: bool = False  # by who holds it
     deadline: float = 0.0
 
 
@@ -98,7 +99,8 @@ class DeviceApi:
                 idle = bool(slot.pid and alive(slot.pid) and slot.task == task)
                 if not idle:
                     self._kill(slot)
-                slot.token, slot.task, slot.deadline = uuid.uuid4().hex, task, time.monotonic() + seconds
+                slot.token, slot.task, slot.used = uuid.uuid4().hex, task, idle
+                slot.deadline = time.monotonic() + seconds
                 uuid_ = f"GPU-{slot.index}"
                 return {"idle": idle, "nvidiaIndex": slot.index, "nvidiaUUID": uuid_, "allowToken": slot.token}
         return None
@@ -106,7 +108,7 @@ class DeviceApi:
     def allow(self, token, pid):
         for slot in self.busy:
             if slot.token == token:
-                slot.pid = int(pid)
+                slot.pid, slot.used = int(pid), True
                 return 200
         return 404
 
@@ -114,11 +116,11 @@ class DeviceApi:
         with self.lock:
             for slot in self.busy:
                 if slot.token == token:
-                    slot.token, used = None, slot.pid is not None
+                    slot.token = None
                     if fail == "true":
                         self._kill(slot)
                     self.lock.notify_all()
-                    return 200 if used else 204
+                    return 200 if slot.used else 204
         return 404
 
     def _kill(self, slot):
