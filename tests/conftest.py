@@ -98,6 +98,7 @@ class Space:
     """`python app.py` as a user starts it, in a process of its own, with no network."""
 
     command = ("app.py",)
+    folder = ROOT
 
     def __init__(self, **environment):
         self.port = free_port()
@@ -106,7 +107,7 @@ class Space:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, *self.command],
-            cwd=ROOT,
+            cwd=self.folder,
             stdout=self.log,
             stderr=subprocess.STDOUT,
             env={**os.environ, "GRADIO_SERVER_PORT": str(self.port), "HF_HUB_OFFLINE": "1", **environment},

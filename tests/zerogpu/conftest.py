@@ -3,16 +3,18 @@
 from gradio_client import Client
 
 from tests.conftest import Space, save_endless
+from tests.zerogpu import upload
 from tests.zerogpu.cpu_shim import FAULT
 from tests.zerogpu.device_api import DeviceApi
 
 
 class ZeroGpuSpace(Space):
-    """The app with the shipped client of ZeroGPU, before a stand-in for the device API with one GPU."""
+    """A copy of the upload, with the shipped client of ZeroGPU, before a stand-in for the device API with one GPU."""
 
     command = ("-m", "tests.zerogpu.cpu_shim")
 
     def __init__(self, folder, **environment):
+        self.folder = upload.copy_to(folder / "space")
         self.api = DeviceApi()
         self.fault = folder / "fault"  # while this file is there the GPU is broken
         self.endless = save_endless(folder / "endless")
