@@ -27,9 +27,7 @@ WITHOUT_LFS = 10_000_000  # bytes
 
 def requirements():
     """Those that hold for ZeroGPU's Python, by name."""
-    lines = [
-        line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")
-    ]
+    lines = filter(None, (ROOT / "requirements.txt").read_text().splitlines())
     there = {**default_environment(), "python_version": "3.12", "python_full_version": PYTHON}
     return {r.name: r for r in map(Requirement, lines) if not r.marker or r.marker.evaluate(there)}
 
@@ -37,14 +35,7 @@ def requirements():
 def test_no_file_of_the_upload_needs_lfs_and_none_that_is_needed_is_missing():
     files = upload.files()
     assert [name for name in files if (ROOT / name).stat().st_size > WITHOUT_LFS] == []
-    needed = {
-        "app.py",
-        "README.md",
-        "requirements.txt",
-        "parley/budgie/weights/model.safetensors",
-        "parley/ui/page.css",
-    }
-    assert needed <= set(files)
+    assert {"app.py", "README.md", "requirements.txt", "parley/budgie/weights/model.safetensors"} <= set(files)
     assert not [name for name in files if "__pycache__" in name or name.startswith((".git/", ".venv", ".cache"))]
 
 
@@ -76,4 +67,4 @@ def test_pip_finds_versions_that_go_together():
     ran = subprocess.run([*command, "-r", "requirements.txt"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     found = ran.stdout.rpartition("Would install")[2].split()
-    assert [package for package in found if package.startswith("torch-")][0].removeprefix("torch-") in TORCH
+    assert next(name for name in found if name.startswith("torch-")).removeprefix("torch-") in TORCH
