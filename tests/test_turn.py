@@ -11,7 +11,7 @@ import pytest
 from parley import strategies, turn
 from parley.engines.base import Answer
 from parley.engines.pool import ModelPool
-from parley.errors import BadConversation
+from parley.errors import BadConversation, ModelUnavailable
 from parley.messages import Message
 from parley.settings import Settings
 
@@ -66,6 +66,17 @@ def test_what_the_reader_can_mend_is_an_item_and_no_exception():
     assert isinstance(refusal, BadConversation)
     assert str(pickle.loads(pickle.dumps(refusal))).startswith("This message needs")
     assert not turn._cancels
+
+
+def test_a_model_that_could_not_be_placed_is_refused_before_a_gpu_is_asked_for(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    monkeypatch.setenv("MODEL_IDS", str(tmp_path))
+    monkeypatch.setattr(turn, "POOL", ModelPool())
+    turn.POOL.place([turn.catalog.find("")])
+    asked = []
+    with pytest.raises(ModelUnavailable, match="no weights in the safetensors format"):
+        list(turn.reply_by(lambda *given: asked.append(given) or (), "a run", QUESTION, Settings.check({})))
+    assert not asked
 
 
 def test_a_turn_ends_by_itself_before_its_gpu_time_is_over(endless_folder, monkeypatch):

@@ -142,8 +142,7 @@ class Chat(gr.ChatInterface):
         turn = self._turns.get(request.session_hash) or Turn(time.monotonic())
         talk, rest = _parted(shown)
         kept, before = begun(rest)
-        answered = len(rest) > len(kept) or (kept and request.session_hash not in self._turns)
-        if not talk or answered or turn.answering:
+        if not talk or len(rest) > len(kept) or turn.answering:  # more below it than text: it has been answered
             yield gr.skip(), gr.skip()
             return
         asked, history = _text(talk[-1]), talk[:-1]

@@ -4,6 +4,7 @@ Only the calls of the CUDA driver are replaced: a worker moves the packed weight
 where the real one moves them to the GPU. All else in `spaces` is as it was shipped.
 """
 
+import functools
 import os
 import runpy
 from pathlib import Path
@@ -59,6 +60,7 @@ def _break_on_demand(path):
 
     forward = LlamaForCausalLM.forward
 
+    @functools.wraps(forward)  # `generate` and the prefix cache look at its parameters
     def failing(self, *args, **kwargs):
         if path.exists():
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
