@@ -17,7 +17,6 @@ FLOORS = [
     "turn",
     "gpu_time",
     "placing",
-    "placing",
     "catalog",
     "engines",
     "kept_ids",

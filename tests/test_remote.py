@@ -126,6 +126,17 @@ def test_the_request_holds_what_was_set_and_nothing_else(faulty):
     }
 
 
+def test_an_answer_that_has_begun_is_asked_for_in_words_and_joined_with_a_space(faulty):
+    begun = [*HELLO, Message("assistant", "<think>\nHmm\n</think>\n\nThere was")]
+    assert answer(engine(faulty.url), begun).text == " Once upon a time"
+    *_, said, asked = faulty.asked[-1][2]["messages"]
+    assert said == {"role": "assistant", "content": "There was"}
+    assert asked == {"role": "user", "content": remote.GO_ON}
+    assert answer(engine(faulty.url), [*HELLO, Message("assistant", "There: ")]).text == "Once upon a time"
+    answer(engine(faulty.url), [*HELLO, Message("assistant", "<think>\nHmm")])
+    assert [m["role"] for m in faulty.asked[-1][2]["messages"]] == ["user"]
+
+
 def test_greedy_is_a_temperature_of_0(faulty):
     made = answer(engine(faulty.url), strategy="greedy")
     body = faulty.asked[-1][2]

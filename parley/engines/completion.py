@@ -147,8 +147,10 @@ def _loop() -> asyncio.AbstractEventLoop:
 class Heard:
     """All that was heard of one answer so far."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, before: str = "") -> None:
+        """`before` is the answer so far, where it is to be continued."""
         self.text = AnswerText(settings.stop_strings)
+        self._before = before
         self.pieces = 0
         self.finish: FinishReason | None = None
         self.notices: tuple[str, ...] = ()
@@ -178,6 +180,10 @@ class Heard:
                 self.end(faults.Told(faults.CUT if self.pieces else faults.NO_STREAM))
             if self.over:
                 break
+        if text:
+            # The server begins a new message: no space stands between it and the last word.
+            glue = " " if self._before[-1:].isalnum() and text[0].isalnum() else ""
+            text, self._before = glue + text, ""
         return Delta(text=text, thought=thought)
 
     def end(self, fault: Exception) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from parley import strategies
-from parley.answer_text import CLOSE
+from parley.answer_text import CLOSE, AnswerText
 from parley.engines import faults
 from parley.engines.base import FLUSH, Delta, Engine, Ran
 from parley.engines.completion import NO_KEY, Heard, asked, gathered
@@ -20,6 +20,7 @@ from parley.messages import Message
 from parley.settings import Settings
 from parley.snippet import call, listed, named
 
+GO_ON = "Go on with your last answer exactly where it stopped. Repeat nothing of it, and say nothing else first."
 SILENCE = 120.0  # seconds; a server that loads its model first takes long
 GRACE = 1.0  # seconds that a finished answer waits for its usage
 _log = logging.getLogger(__name__)
@@ -45,8 +46,9 @@ class RemoteEngine:
         """See `Engine.stream`; ending it closes the connection. Raises `ServerFault` after all that came before."""
         if refusal := self._row.honours.refusal(self._row.label, settings):
             raise BadSetting(refusal)
-        arguments = self._arguments(messages, settings)
-        heard = Heard(settings)
+        told, before = _asked(messages)
+        arguments = self._arguments(told, settings)
+        heard = Heard(settings, before)
         deadline = time.monotonic() + self._seconds
         with asked(self._server, arguments) as inbox:
             while not heard.over and not cancel.is_set() and time.monotonic() < deadline:
@@ -128,3 +130,15 @@ class RemoteEngine:
             "print(answer.strip())",
         ]
         return "\n".join(lines)
+
+
+def _asked(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """The conversation with a question at its end, and the answer that is to be continued.
+
+    Most servers begin a new message after an answer, so they are asked in words; a thought they have to think again.
+    """
+    *before, last = messages
+    if last.role != "assistant":
+        return messages, ""
+    text, _ = AnswerText().feed(last.content, last=True)
+    return ([*before, Message("assistant", text), Message("user", GO_ON)] if text else before), text

@@ -3,6 +3,7 @@
 from gradio_client import Client
 
 from tests.conftest import Space, save_endless
+from tests.faulty_server import FaultyServer
 from tests.zerogpu import upload
 from tests.zerogpu.cpu_shim import FAULT
 from tests.zerogpu.device_api import DeviceApi
@@ -16,6 +17,7 @@ class ZeroGpuSpace(Space):
     def __init__(self, folder, **environment):
         self.folder = upload.copy_to(folder / "space")
         self.api = DeviceApi()
+        self.server = FaultyServer()  # of chat completions, elsewhere
         self.fault = folder / "fault"  # while this file is there the GPU is broken
         self.endless = save_endless(folder / "endless")
         zero_gpu = {
@@ -23,7 +25,9 @@ class ZeroGpuSpace(Space):
             "SPACES_ZERO_DEVICE_API_URL": self.api.url,
             "ZEROGPU_SIZE": "xlarge",
             "ZEROGPU_OFFLOAD_DIR": str(folder / "offload"),
-            "MODEL_IDS": f"budgie,{self.endless},parrot",
+            "MODEL_IDS": f"budgie,{self.endless},parrot,sound",
+            "REMOTE_MODELS": "sound",
+            "REMOTE_BASE_URL": self.server.url,
             FAULT: str(self.fault),
         }
         super().__init__(**zero_gpu | environment)
@@ -34,3 +38,4 @@ class ZeroGpuSpace(Space):
     def close(self):
         super().close()
         self.api.close()
+        self.server.close()

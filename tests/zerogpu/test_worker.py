@@ -130,6 +130,7 @@ def test_only_a_model_that_runs_on_the_gpu_spends_any_quota(zero):
     asked = len(zero.api.asked("/schedule"))
     client = zero.client()
     assert client.predict("Polly", model="parrot", api_name="/chat") == "Polly"
+    assert client.predict("Polly", model="sound", api_name="/chat") == "Once upon a time"
     assert client.predict("A text of no mark at all.", model="budgie", api_name="/detect")["marked"] is False
     assert [m["name"] for m in client.predict(api_name="/models")][::2] == ["budgie", "parrot"]
     assert len(zero.api.asked("/schedule")) == asked
