@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from parley import catalog, strategies
 from parley.engines.base import HEARTBEAT, Delta, Engine
 from parley.engines.hub import ModelRow
+from parley.engines.plan import Outlook
 from parley.engines.pool import ModelPool
 from parley.errors import BadSetting
 from parley.messages import Message
@@ -54,6 +55,11 @@ def detect(text: str, settings: Settings) -> Detection:
         raise BadSetting(f"{row.label} has no tokens to look at. Choose the model that wrote the text.")
     with POOL.lease(row, lambda _: None, threading.Event()) as engine:
         return engine.detect(text, settings)
+
+
+def outlook(row: ModelRow, known: catalog.Traits | None = None) -> Outlook | None:
+    """Whether and how this model would be run here; None where it has no weights, or their size is not known."""
+    return catalog.outlook(row, POOL.room, known)
 
 
 def seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> int:
