@@ -6,6 +6,7 @@ The export and the loading of its result run in the background, while the torch 
 import functools
 import importlib.util
 import logging
+import os
 import platform
 import threading
 import weakref
@@ -49,6 +50,11 @@ def pays(loaded: Loaded) -> bool:
     """Whether this model is worth an export; logs what stands against it."""
     if loaded.fit.device != "cpu" or loaded.fit.quantization != "int8" or parameters(loaded) < LEAST_PARAMETERS:
         return False  # who wants floats gets floats
+    if os.environ.get("OMP_PROC_BIND", "false").lower() != "false" and not missing():
+        _log.warning(
+            "OMP_PROC_BIND would hold OpenVINO to one thread; PyTorch answers as %s. Unset it", loaded.row.name
+        )
+        return False
     if missing():
         _log.info("PyTorch alone answers as %s: %s", loaded.row.name, missing())
     return not missing()
