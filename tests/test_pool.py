@@ -66,7 +66,7 @@ def said(engine, text, session=""):
 
 def remembered(pool):
     """The bytes of all prefixes."""
-    return sum(entry.prefixes.bytes for entry in pool._entries.values())
+    return sum(entry.remembered for entry in pool._entries.values())
 
 
 class Blocked:

@@ -39,9 +39,9 @@ class LocalEngine:
         streaming.install_brakes(loaded.model)
 
     @property
-    def prefixes(self) -> PrefixCache:
+    def prefixes(self) -> tuple[PrefixCache, ...]:
         """What it remembers of conversations."""
-        return self._prefixes
+        return (self._prefixes,)
 
     def stream(
         self,

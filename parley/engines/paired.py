@@ -23,6 +23,7 @@ from parley.engines.hub import size_text
 from parley.engines.loading import Loaded
 from parley.engines.local import LocalEngine
 from parley.messages import Message
+from parley.prefix_cache import PrefixCache
 from parley.settings import Settings
 from parley.strategies.detection import Detection
 
@@ -93,6 +94,12 @@ class PairedEngine:
     def preparing(self) -> str:
         """What the background work does, in a few words; empty when it has ended, well or not."""
         return self._preparation.status
+
+    @property
+    def prefixes(self) -> tuple[PrefixCache, ...]:
+        """What both engines remember of conversations."""
+        engine = self._preparation.engine
+        return self._local.prefixes + (engine.prefixes if engine else ())
 
     def stream(
         self,

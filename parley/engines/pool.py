@@ -26,13 +26,17 @@ _log = logging.getLogger(__name__)
 class _Entry:
     engine: Engine
     bytes: int
-    prefixes: "PrefixCache | None" = None  # what it remembers of conversations, beside these bytes
     leases: int = 0
+
+    @property
+    def prefixes(self) -> Sequence["PrefixCache"]:
+        """What its engine remembers of conversations, beside these bytes."""
+        return getattr(self.engine, "prefixes", ())
 
     @property
     def remembered(self) -> int:
         """In bytes."""
-        return self.prefixes.bytes if self.prefixes else 0
+        return sum(prefixes.bytes for prefixes in self.prefixes)
 
 
 class ModelPool:
@@ -127,8 +131,8 @@ class ModelPool:
         loaded = loading.load(row, report, cancel, room=self._make_room)
         engine, size = LocalEngine(loaded), loaded.model.get_memory_footprint()
         if pays(loaded):
-            return _Entry(PairedEngine(engine), size + parameters(loaded), engine.prefixes)
-        return _Entry(engine, size, engine.prefixes)
+            return _Entry(PairedEngine(engine), size + parameters(loaded))
+        return _Entry(engine, size)
 
     def _make_room(self, fit: Fit) -> int:
         """Gives up what is remembered of conversations, then idle models, until there is memory for this plan; nothing
@@ -153,8 +157,8 @@ class ModelPool:
 
     def _forget(self) -> None:
         for entry in self._entries.values():
-            if entry.prefixes:
-                entry.prefixes.clear()
+            for prefixes in entry.prefixes:
+                prefixes.clear()
 
     def _idle(self) -> Sequence[ModelRow]:
         return [row for row, entry in self._entries.items() if not entry.leases]
