@@ -8,7 +8,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from parley.engines import hardware, parrot, plan, servers
+from parley.engines import hardware, hub, parrot, plan, servers
 from parley.engines.hub import ModelRow
 from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
 from parley.errors import ModelUnavailable
@@ -177,18 +177,19 @@ def traits(row: ModelRow) -> Traits:
     )
 
 
-def plan_of(row: ModelRow, free: int, known: Traits | None = None) -> str:
-    """How this model would be run with so many bytes of memory, or why it would not, in one sentence; empty where
-    its size is not known, or nothing.
+def outlook(row: ModelRow, room: Callable[[plan.Fit], int], known: Traits | None = None) -> plan.Outlook | None:
+    """Whether and how this model would be run here, by the function that decides when it is loaded.
+
+    `room` as there. None where it has no weights, or their size cannot be known now.
     """
-    if row.engine == "remote":
-        return servers.PLACE
-    if row.engine != "local" or not row.bytes:
-        return ""
+    known = known or traits(row)
+    if row.engine != "local":
+        return None
     try:
-        return plan.decide(row, (known or traits(row)).config, row.bytes, lambda _: free).sentence
-    except ModelUnavailable as refusal:
-        return str(refusal)
+        size = row.bytes or (_bytes_on_hub(row) if known.config else None)
+    except ModelUnavailable:  # what the Hub says is not needed yet; loading will tell
+        size = None
+    return plan.consider(row, known.config, size, room) if size else None
 
 
 def _named(item: str) -> ModelRow:
@@ -234,6 +235,12 @@ def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
         if response.status_code != 404:
             texts[name] = response.raise_for_status().text
     return texts
+
+
+@functools.lru_cache(maxsize=256)
+def _bytes_on_hub(row: ModelRow) -> int:
+    """The size of its weights. Not cached when it raises."""
+    return hub.find(row, SECONDS).weights_bytes
 
 
 def _folder(row: ModelRow) -> Path | None:

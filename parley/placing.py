@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 
 from parley import catalog
-from parley.engines import hub, plan
+from parley.engines import hardware, hub, plan
+from parley.engines.hardware import Card, Machine
 from parley.engines.hub import ModelRow, size_text
 from parley.errors import ModelUnavailable
 
-SLICES = {"large": 48e9, "xlarge": 96e9}  # bytes of memory that a turn on ZeroGPU gets
+SLICES = {"large": 48_000_000_000, "xlarge": 96_000_000_000}  # bytes of memory that a turn on ZeroGPU gets
+CAPABILITY = (9, 0)  # of its cards, as CUDA counts
 
 
 def slice_size(environ: Mapping[str, str] = os.environ) -> str | None:
@@ -31,19 +33,24 @@ def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
         return [row for row in rows[:1] if row.folder]
     drafts = [draft for row in rows if (draft := catalog.draft_of(row, environ))]
     rows = list(dict.fromkeys((*rows, *drafts)))
-    needs, size = dict(_needs(rows, environ)), slice_size(environ) or "large"
+    size = slice_size(environ) or "large"
+    needs = dict(_needs(rows, SLICES[size], environ))
     if sum(needs.values()) > SLICES[size]:
         raise SystemExit(_too_much(needs, size))
     return rows
 
 
-def _needs(rows: Iterable[ModelRow], environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
+def _needs(rows: Iterable[ModelRow], memory: int, environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
     """Label and bytes; of a model that is not known here only its small files are read from the Hub."""
+    here = Machine("cuda", (Card(memory, CAPABILITY),), hardware.machine().packages, zerogpu=True)
     for row in rows:
         with suppress(ModelUnavailable):  # loading it will say why
             if row.engine == "local":
                 config = {} if row.parameters else catalog.traits(row).config
-                yield row.label, plan.gpu_need(config, row.bytes or hub.find(row).weights_bytes, environ)
+                size = row.bytes or hub.find(row).weights_bytes
+                outlook = plan.consider(row, config, size, lambda _: memory, here=here, environ=environ)
+                if outlook.fit:
+                    yield row.label, outlook.fit.need
 
 
 def _too_much(needs: Mapping[str, int], size: str) -> str:

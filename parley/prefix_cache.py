@@ -105,6 +105,11 @@ class PrefixCache(NoPrefixCache):
         """What all that is remembered takes; what is lent does not count."""
         return sum(remembered.bytes for remembered in tuple(self._sessions.values()))
 
+    def clear(self) -> None:
+        """Gives up all but what is lent."""
+        with self._lock:
+            self._sessions.clear()
+
     def sequence(self, session: str) -> Sequence[int]:
         """The tokens of the session's last turn, the prompt and what was generated; empty while it is lent."""
         remembered = self._sessions.get(session)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from parley import catalog, stops, strategies
 from parley.engines.base import HEARTBEAT, Delta, Engine
 from parley.engines.hub import ModelRow
+from parley.engines.plan import Outlook
 from parley.engines.pool import ModelPool
 from parley.errors import BadSetting, ChatError
 from parley.gpu_time import GpuTime
@@ -115,6 +116,11 @@ def detect(text: str, settings: Settings) -> Detection:
         raise BadSetting(f"{row.label} has no tokens to look at. Choose the model that wrote the text.")
     with POOL.lease(row, lambda _: None, threading.Event()) as engine:
         return engine.detect(text, settings)
+
+
+def outlook(row: ModelRow, known: catalog.Traits | None = None) -> Outlook | None:
+    """Whether and how this model would be run here; None where it has no weights, or their size is not known."""
+    return catalog.outlook(row, POOL.room, known)
 
 
 def _models(settings: Settings) -> tuple[ModelRow, ModelRow | None]:

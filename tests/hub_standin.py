@@ -297,6 +297,9 @@ def _obey(order, report, cancel):
     if order.get("op") == "traits":
         found = catalog.traits(row)
         return {"recommended": found.recommended, "thinking": found.thinking, "context": found.context}
+    if order.get("op") == "outlook":
+        outlook = catalog.outlook(row, lambda fit: order["memory"])
+        return outlook and outlook.figures
     from parley.engines.loading import load
 
     memory = order.get("memory")

@@ -15,6 +15,7 @@ from gradio_client.exceptions import AppError
 
 from parley import turn
 from parley.settings import OPTIONS
+from parley.ui import controls
 from tests.conftest import ROOT, Passes, until
 
 
@@ -67,9 +68,24 @@ def test_models_and_strategies_are_listed(client, inside):
     models = client.predict(api_name="/models")
     assert [m["name"] for m in models] == inside.models
     assert models[0]["thinking"] is True and models[0]["context"] == 1024
+    assert [m["plan"] for m in models][1] == "" and models[1]["memory"] is None
     strategies = {s["name"]: s for s in client.predict(api_name="/strategies")}
     assert "temperature" in strategies["sampling"]["settings"]
     assert "temperature" not in strategies["greedy"]["settings"]
+
+
+def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, inside, monkeypatch):
+    loaded = inside.engine("budgie").loaded
+    listed = client.predict(api_name="/models")[0]
+    assert listed["plan"].startswith(loaded.fit.sentence + "; ") and listed["plan"].endswith(" GB free.")
+    assert listed["memory"]["weights"] == loaded.fit.weights
+    assert listed["memory"]["weights"] == pytest.approx(loaded.model.get_memory_footprint(), rel=0.05)
+    assert listed["memory"]["fits"] and listed["memory"]["free"] > listed["memory"]["needed"] > loaded.fit.weights
+    assert loaded.fit.sentence in controls.for_model("budgie")[0]["info"]
+    monkeypatch.setenv("QUANTIZATION", "int3")
+    sentence = "QUANTIZATION is 'int3'. Set it to one of auto, none, int8, int4."
+    assert controls.for_model("budgie")[0]["info"].endswith(f"Apache-2.0\n{sentence}")
+    assert client.predict(api_name="/models")[0]["plan"] == sentence
 
 
 @pytest.mark.parametrize(

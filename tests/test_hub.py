@@ -189,6 +189,16 @@ def test_traits_are_read_from_the_hub_without_loading(hub, loader, folder):
     assert loader.load("org/nowhere", op="traits")["loaded"] == {"recommended": {}, "thinking": False, "context": None}
 
 
+def test_whether_a_model_fits_is_known_before_anything_of_it_is_downloaded(hub, loader, tiny):
+    repo = hub.add("org/large", tiny)
+    plenty, scarce = (loader.load("org/large", op="outlook", memory=free)["loaded"] for free in (10**9, 1000))
+    assert plenty["fits"] and not scarce["fits"]
+    size = (tiny / WEIGHTS).stat().st_size
+    assert plenty["needed"] == pytest.approx(1.2 * size, rel=0.05)
+    assert repo.downloads() == []
+    assert loader.load("org/nowhere", op="outlook", memory=1)["loaded"] is None
+
+
 def test_when_the_hub_is_down_what_is_in_the_cache_still_answers(hub, loader, tiny):
     repo = hub.add("org/kept", tiny)
     first = loader.load("org/kept")

@@ -118,7 +118,7 @@ def test_a_cpu_computes_in_float32_and_in_bfloat16_only_where_that_does_not_fit(
         pytest.skip("for machines without a GPU")
     assert loaded(folder).model.dtype == torch.float32
     asked = []
-    assert loaded(folder, room=lambda need: asked.append(need) or 400_000).model.dtype == torch.bfloat16
+    assert loaded(folder, room=lambda fit: asked.append(fit.need) or 400_000).model.dtype == torch.bfloat16
     assert len(asked) == 2 and asked[0] == pytest.approx(2 * asked[1], abs=2)
 
 
@@ -127,13 +127,13 @@ def test_a_bfloat16_file_needs_twice_its_size_in_float32(folder, tmp_path):
     edit(narrow / "config.json", dtype="bfloat16")
     change_weights(narrow, lambda t: t.update({name: value.bfloat16() for name, value in t.items()}))
     wide, half = [], []
-    loaded(folder, room=lambda need: wide.append(need) or 10**9)
-    assert loaded(narrow, room=lambda need: half.append(need) or 10**9).model.dtype == torch.float32
+    loaded(folder, room=lambda fit: wide.append(fit.need) or 10**9)
+    assert loaded(narrow, room=lambda fit: half.append(fit.need) or 10**9).model.dtype == torch.float32
     assert half[0] == pytest.approx(wide[0], rel=0.05)
 
 
 def test_a_model_too_large_for_the_memory_is_refused_with_both_figures(folder):
-    assert "needs about 3" in (text := refusal(folder, room=lambda need: 5_000)), text
+    assert "needs about 3" in (text := refusal(folder, room=lambda fit: 5_000)), text
     assert "5 kB are free" in text
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -161,6 +162,19 @@ def test_an_export_that_computes_something_else_is_not_used(budgie, engine, cach
     until(lambda: not strict.preparing)
     assert "PyTorch" in quiet_line(answer(strict, "Hello!"))
     assert "from those of the torch model" in caplog.text
+
+
+@pytest.mark.parametrize(("value", "taken"), [(None, True), ("false", True), ("close", False)])
+def test_where_the_environment_would_hold_it_to_one_thread_it_is_left_out_and_that_is_said(
+    budgie, monkeypatch, caplog, value, taken
+):
+    monkeypatch.setattr("parley.engines.paired.LEAST_PARAMETERS", 0)
+    if value:
+        monkeypatch.setenv("OMP_PROC_BIND", value)
+    int8 = replace(budgie.loaded, fit=replace(budgie.loaded.fit, quantization="int8"))
+    assert pays(int8) is taken
+    assert [record.levelname for record in caplog.records] == ([] if taken else ["WARNING"])
+    assert "OMP_PROC_BIND" in caplog.text or taken
 
 
 def test_a_model_as_small_as_budgie_is_left_to_torch(budgie):

@@ -249,6 +249,13 @@ def test_a_template_without_the_switch_hides_it_and_the_models_own_sampling_is_t
     assert plain["min_p"]["value"] == OPTIONS["min_p"].default
 
 
+def test_how_a_model_is_run_and_what_it_takes_stands_over_its_name(visitor, inside):
+    expect(visitor.setting("model")).to_contain_text(inside.engine("budgie").loaded.fit.sentence)
+    visitor.choose("model", "Parrot")
+    expect(visitor.setting("model")).to_contain_text("Apache-2.0")
+    expect(visitor.setting("model")).not_to_contain_text("memory")
+
+
 def test_any_model_can_be_typed_where_the_owner_allows_it(monkeypatch):
     monkeypatch.setenv("MODEL_IDS", "budgie")
     with gr.Blocks():

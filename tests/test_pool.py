@@ -3,10 +3,12 @@
 import threading
 import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from parley import catalog
+from parley.catalog import BUDGIE
 from parley.engines import hardware
 from parley.engines.base import Answer
 from parley.engines.hub import LoadingStopped, ModelRow
@@ -36,14 +38,14 @@ def broken(tmp_path_factory):
 @pytest.fixture(scope="module")
 def for_two(rows):
     """Bytes of memory for two of the models, and for less than half of a third."""
-    pool = ModelPool(free=lambda: PLENTY)
+    pool = ModelPool(free=lambda cards: PLENTY)
     use(pool, rows[0])
     return pool.loaded["a"] + int(WORKING_SPACE * (rows[0].folder / WEIGHTS).stat().st_size)
 
 
 def pool_of(capacity):
     """A pool on a machine with so much memory."""
-    pool = ModelPool(free=lambda: capacity - sum(pool.loaded.values()))
+    pool = ModelPool(free=lambda cards: capacity - sum(pool.loaded.values()))
     return pool
 
 
@@ -57,11 +59,14 @@ def use(pool, *rows):
             pass
 
 
-def said(engine, text):
-    total = Answer()
-    for delta in engine.stream(build_messages([], text), Settings.check({"max_new_tokens": 3}), threading.Event()):
-        total += delta
-    return total
+def said(engine, text, session=""):
+    asked = build_messages([], text), Settings.check({"max_new_tokens": 3}), threading.Event()
+    return sum(engine.stream(*asked, session=session), Answer())
+
+
+def remembered(pool):
+    """The bytes of all prefixes."""
+    return sum(entry.remembered for entry in pool._entries.values())
 
 
 class Blocked:
@@ -165,6 +170,28 @@ def test_nothing_is_given_up_for_a_model_that_would_not_fit_anyway(rows, for_two
     assert list(pool.loaded) == ["a"]
 
 
+def test_what_is_remembered_of_conversations_goes_before_any_model_does(rows, for_two):
+    pool = ModelPool(free=lambda cards: for_two - sum(pool.loaded.values()) - remembered(pool))
+    a, b, c = rows
+    use(pool, a)
+    with lease(pool, b) as engine:
+        assert said(engine, "Hello", session="visitor").usage.new_tokens > 0
+        taken = remembered(pool)
+        assert taken > 0
+        with pytest.raises(ModelUnavailable, match="of memory"):
+            use(pool, replace(c, id=str(BUDGIE / "weights")))
+        assert remembered(pool) == taken  # it would have been in vain
+    pool._free = lambda cards: for_two + pool.loaded["a"] - sum(pool.loaded.values()) - remembered(pool)
+    use(pool, c)
+    assert (list(pool.loaded), remembered(pool)) == (["a", "b", "c"], 0)
+
+
+def test_a_model_that_could_be_loaded_were_all_others_gone_counts_as_one_that_fits(rows, for_two):
+    pool = pool_of(for_two)
+    use(pool, rows[0])
+    assert pool.room(SimpleNamespace(cards=1)) == for_two
+
+
 def test_a_failed_load_or_turn_leaves_the_pool_as_it_was(rows, for_two, broken):
     pool = pool_of(for_two)
     with pytest.raises(ModelUnavailable, match="Broken"):
@@ -206,16 +233,16 @@ def test_the_parrot_comes_from_the_same_pool():
 def test_the_limits_of_a_container_bound_the_free_memory(tmp_path, files, free):
     if hardware.device() == "cuda":
         pytest.skip("the memory of the GPU counts here")
-    unlimited = hardware.free_memory(tmp_path)
+    unlimited = hardware.free_memory(cgroups=tmp_path)
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert hardware.free_memory(tmp_path) == free < unlimited
+    assert hardware.free_memory(cgroups=tmp_path) == free < unlimited
 
 
 def test_a_container_without_limits_has_the_memory_of_the_machine(tmp_path):
     if hardware.device() == "cuda":
         pytest.skip("the memory of the GPU counts here")
     (tmp_path / "memory.max").write_text("max\n")
-    assert hardware.free_memory(tmp_path) > 1_000_000
+    assert hardware.free_memory(cgroups=tmp_path) > 1_000_000
     assert hardware.free_disk() > 1_000_000

@@ -1,12 +1,67 @@
-"""What this machine has: where models run, and how much memory and disk is free for them."""
+"""What this machine has: where models run, with which instructions and libraries, and how much memory is free."""
 
 import functools
+import importlib.util
 import os
 import shutil
+import sys
+import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from huggingface_hub import constants
+
+
+@dataclass(frozen=True)
+class Card:
+    """One GPU."""
+
+    memory: int  # bytes in all
+    capability: tuple[int, int]  # as CUDA counts
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What decides how a model is run, as far as it stays the same while the app runs."""
+
+    device: str  # "cuda", "mps" or "cpu"
+    cards: tuple[Card, ...] = ()
+    packages: frozenset[str] = frozenset()  # those that need not be installed, in versions that transformers takes
+    multiplies_bytes: bool = False
+    unpacks_nibbles: bool = False
+    compiles: bool = False
+    zerogpu: bool = False
+
+
+@functools.cache
+def machine() -> Machine:
+    """This one."""
+    import torch
+    from transformers.utils import import_utils as known
+
+    packages = {
+        "accelerate": known.is_accelerate_available,
+        "bitsandbytes": known.is_bitsandbytes_available,
+        "torchao": known.is_torchao_available,
+        "kernels": known.is_kernels_available,
+        "gptqmodel": known.is_gptqmodel_available,
+        "optimum": known.is_optimum_available,
+        "compressed-tensors": known.is_compressed_tensors_available,
+        "flash_attn": known.is_flash_attn_2_available,
+        "flash_attn_interface": known.is_flash_attn_3_available,
+    }
+    here = device()
+    return Machine(
+        here,
+        cards=tuple(map(_card, range(torch.cuda.device_count()))) if here == "cuda" else (),
+        packages=frozenset(name for name, installed in packages.items() if installed()),
+        multiplies_bytes=multiplies_bytes(),
+        # Elsewhere torch has these products too, but computes them number by number.
+        unpacks_nibbles=torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"),
+        compiles=_compiles(here),
+        zerogpu=bool(os.environ.get("SPACES_ZERO_GPU")),
+    )
 
 
 @functools.cache
@@ -22,9 +77,7 @@ def tier() -> str:
     """The kind of hardware, as the catalogue knows it: "cpu", "gpu-16" or "gpu-48". Not for ZeroGPU."""
     if device() != "cuda":
         return "cpu"
-    import torch
-
-    memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+    memory = _card(0).memory / 1e9
     return "gpu-48" if memory >= 40 else "gpu-16" if memory >= 14 else "cpu"
 
 
@@ -36,12 +89,30 @@ def multiplies_bytes() -> bool:
     return bool(torch.cpu._is_vnni_supported())
 
 
-def free_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes free for a model: on the GPU, else in this machine or in the share of it that a container may use."""
+def _card(index: int) -> Card:
+    import torch
+
+    memory = torch.cuda.get_device_properties(index).total_memory
+    # AMD's cards count otherwise; all that is taken for granted of them is bfloat16.
+    return Card(memory, (8, 0) if torch.version.hip else torch.cuda.get_device_capability(index))
+
+
+def _compiles(device: str) -> bool:
+    """Whether `torch.compile` would find what it calls."""
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
+    headers = Path(sysconfig.get_path("include"), "Python.h")
+    triton = device != "cuda" or importlib.util.find_spec("triton")
+    return bool(shutil.which(os.environ.get("CXX") or usual) and headers.is_file() and triton)
+
+
+def free_memory(cards: int = 1, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes free for a model: on the first so many GPUs, else in this machine or in the share of it that a container
+    may use.
+    """
     if device() == "cuda" and not os.environ.get("SPACES_ZERO_GPU"):
         import torch
 
-        return torch.cuda.mem_get_info()[0]
+        return sum(torch.cuda.mem_get_info(index)[0] for index in range(cards))
     free = psutil.virtual_memory().available
     # Control groups, version 2 and version 1. Cached files count as used there, but are given up on demand.
     for limit, used, cached in (

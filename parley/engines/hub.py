@@ -117,15 +117,15 @@ class Source:
         return Path(found) if isinstance(found, str) else None
 
 
-def find(row: ModelRow) -> Source:
-    """What there is of this model: in its folder, on the Hub, or, where that cannot be reached, in the cache.
+def find(row: ModelRow, seconds: float = 10) -> Source:
+    """What there is of this model: in its folder, on the Hub, or, where that does not answer in time, in the cache.
 
     Raises `ModelUnavailable`. Downloads nothing.
     """
     if row.folder is not None:
         return Source(row, _listed(row.folder))
     try:
-        info = HfApi().model_info(row.id, revision=row.revision, files_metadata=True, timeout=10)
+        info = HfApi().model_info(row.id, revision=row.revision, files_metadata=True, timeout=seconds)
     except (HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is no JSON, a hotel's login page
         answered = isinstance(error, HfHubHTTPError)
         if answered and error.response.status_code < 500:

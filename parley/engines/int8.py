@@ -5,10 +5,11 @@ are whole numbers: what one token gives does not depend on those beside it, so t
 The scheme is that of LLM.int8() without its outlier columns (https://arxiv.org/abs/2208.07339).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 SMALLEST = 64  # features; what is narrower, such as a router, stays as it is: it is small, and decides much
 STEPS = 127
@@ -55,17 +56,22 @@ class StoredEmbedding(nn.Module):
         return nn.functional.embedding(ids, self.weight, self.padding_idx).float()
 
 
-def quantise(model: nn.Module) -> None:
+def quantise(model: PreTrainedModel, narrow: Callable[[nn.Linear], nn.Module] = Int8Linear) -> None:
     """Changes a model in place, layer by layer, so that it never needs much more memory than it has.
 
-    Its other parts become 32-bit floats, which CPUs compute fastest in.
+    `narrow` makes what stands in for a linear layer; the head, whose outputs are compared with each other, gets one
+    byte a weight at least. The other parts become 32-bit floats, which CPUs compute fastest in.
     """
+    head, made = model.get_output_embeddings(), []
     for parent, name, layer in list(_layers(model)):
         if isinstance(layer, nn.Embedding):
-            setattr(parent, name, StoredEmbedding(layer))
+            made.append(StoredEmbedding(layer))
         elif min(layer.in_features, layer.out_features) >= SMALLEST:
-            setattr(parent, name, Int8Linear(layer))
-    kept = {id(m.weight) for m in model.modules() if isinstance(m, StoredEmbedding)}
+            made.append(Int8Linear(layer) if layer is head else narrow(layer))
+        else:
+            continue
+        setattr(parent, name, made[-1])
+    kept = {id(tensor) for layer in made for tensor in (*layer.parameters(), *layer.buffers())}
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and id(tensor) not in kept:
             tensor.data = tensor.data.float()

@@ -7,14 +7,14 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from parley.engines import hardware, hub, plan
+from parley.engines import attention, hardware, hub, plan
 from parley.engines.base import Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
@@ -58,17 +58,17 @@ def load(
     report: Report,
     cancel: threading.Event,
     *,
-    room: Callable[[int], int] | None = None,
+    room: Callable[[Fit], int] | None = None,
     disk: Callable[[], int] = hardware.free_disk,
 ) -> Loaded:
     """Loads a model, downloading it first where needed; a file that arrived damaged is fetched a second time.
 
-    `room` is asked for so many bytes of memory, may free some, and returns how many are free; `disk` says how many
-    bytes are free on the disk. Raises `ModelUnavailable`, `hub.LoadingStopped` included.
+    `room` is asked for the memory of a plan, may free some, and returns how many bytes are free; `disk` says how many
+    are free on the disk. Raises `ModelUnavailable`, `hub.LoadingStopped` included.
     """
     report(f"Looking for {row.label}")
     source = hub.find(row)
-    room = room or (lambda _: hardware.free_memory())
+    room = room or (lambda fit: hardware.free_memory(fit.cards))
     try:
         return _load(source, report, cancel, room, disk)
     except Unloadable as error:
@@ -86,7 +86,7 @@ def load(
 
 
 def _load(
-    source: hub.Source, report: Report, cancel: threading.Event, room: Callable[[int], int], disk: Callable[[], int]
+    source: hub.Source, report: Report, cancel: threading.Event, room: Callable[[Fit], int], disk: Callable[[], int]
 ) -> Loaded:
     # 1. Everything that can rule the model out is small and comes first.
     row = source.row
@@ -106,17 +106,19 @@ def _load(
     if cancel.is_set():
         raise hub.stopped(row)
     report(f"Loading {row.label}")
-    model = _model(row, folder, fit)
+    model, fit = _model(row, folder, fit)
     generation = _read(row, folder / "generation_config.json", needed=False)
     _neutralise(model, tokenizer)
 
     # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
-    placed = fit.device == "cuda" and fit.quantization != "none"  # it was loaded there, and cannot be moved
-    if not placed and not os.environ.get("SPACES_ZERO_GPU"):
-        model.to(hardware.device())
+    if not fit.placed and not os.environ.get("SPACES_ZERO_GPU"):
+        model.to(fit.device)
     _try_out(row, model, tokenizer)
-    if not placed:
-        model.to(hardware.device())
+    if not fit.placed:
+        model.to(fit.device)
+    if fit.compiled:
+        report(f"Compiling {row.label}, which takes a minute or two")
+        _compile(row, model, tokenizer)
     text = model.config.get_text_config()
     return Loaded(
         row=row,
@@ -230,28 +232,36 @@ def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
     return Unloadable(f"{row.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
-def _model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
+def _model(row: ModelRow, folder: Path, fit: Fit) -> tuple["PreTrainedModel", Fit]:
+    """The model, and the plan as it could be kept: an attention that cannot be had is done without."""
+    try:
+        return _read_model(row, folder, fit), fit
+    except Unloadable:
+        if fit.attention not in attention.FLASH:
+            raise
+    _log.warning("%s is loaded without %s", row.name, attention.LABELS[fit.attention])
+    model = _read_model(row, folder, replace(fit, attention=attention.PLAIN))
+    return model, replace(fit, attention=model.config._attn_implementation)
+
+
+def _read_model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
     import torch
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import AutoModelForCausalLM
 
-    from parley.engines import int8
+    from parley.engines import quantisers
 
-    on_gpu = fit.device == "cuda" and fit.quantization != "none"
-    bits = {"load_in_8bit": fit.quantization == "int8", "load_in_4bit": fit.quantization == "int4"}
-    rest = {"quantization_config": BitsAndBytesConfig(**bits), "device_map": {"": 0}} if on_gpu else {}
-
+    too_large = f"{row.label} does not fit the memory. Choose a smaller model."
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
             folder,
-            dtype=fit.dtype,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             output_loading_info=True,
-            **rest,
+            **quantisers.arguments(fit),
         )
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelUnavailable(f"{row.label} does not fit the memory. Choose a smaller model.") from error
+        raise ModelUnavailable(too_large) from error
     except Exception as error:  # as above: SafetensorError, RuntimeError for shapes, ImportError for kernels, …
         raise _unsuitable(row, "weights", error) from error
     if missing := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
@@ -259,8 +269,9 @@ def _model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
             f"{row.label} is incomplete: {len(missing)} of its tensors are missing, {missing[0][:80]} for one. "
             "Choose another model."
         )
-    if fit.device == "cpu" and fit.quantization == "int8":
-        int8.quantise(model)
+    if not {"cpu", "disk"}.isdisjoint(map(str, getattr(model, "hf_device_map", {}).values())):
+        raise ModelUnavailable(too_large)  # what is left outside of the cards would take seconds a token
+    quantisers.finish(model, fit)
     return model
 
 
@@ -304,6 +315,15 @@ def _try_out(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedToke
         raise Unloadable(
             f"{row.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
         )
+
+
+def _compile(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+    from parley.engines.compiled import compile_decoding
+
+    try:
+        compile_decoding(model, lambda: _try_out(row, model, tokenizer))
+    except ModelUnavailable as error:  # of `_try_out`: it answered before
+        raise ModelUnavailable(f"{row.label} cannot be compiled on this machine. Set COMPILE to off.") from error
 
 
 def _takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -38,6 +38,11 @@ class LocalEngine:
         self._prefixes = PrefixCache(loaded.model, self._most_remembered)
         streaming.install_brakes(loaded.model)
 
+    @property
+    def prefixes(self) -> tuple[PrefixCache, ...]:
+        """What it remembers of conversations."""
+        return (self._prefixes,)
+
     def stream(
         self,
         messages: Sequence[Message],
@@ -101,7 +106,8 @@ class LocalEngine:
     def _ran(
         self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int, messages: Sequence[Message]
     ) -> Ran:
-        config = {"engine": f"PyTorch {self.loaded.fit.numbers}"}
+        compiled = " compiled" if self.loaded.fit.compiled else ""
+        config = {"engine": f"PyTorch {self.loaded.fit.numbers}{compiled}"}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
         program = transformers_program(self.loaded, prompt, settings, plan, seed)

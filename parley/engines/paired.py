@@ -6,6 +6,7 @@ The export and the loading of its result run in the background, while the torch 
 import functools
 import importlib.util
 import logging
+import os
 import platform
 import threading
 import weakref
@@ -22,6 +23,7 @@ from parley.engines.hub import size_text
 from parley.engines.loading import Loaded
 from parley.engines.local import LocalEngine
 from parley.messages import Message
+from parley.prefix_cache import PrefixCache
 from parley.settings import Settings
 from parley.strategies.detection import Detection
 
@@ -49,6 +51,11 @@ def pays(loaded: Loaded) -> bool:
     """Whether this model is worth an export; logs what stands against it."""
     if loaded.fit.device != "cpu" or loaded.fit.quantization != "int8" or parameters(loaded) < LEAST_PARAMETERS:
         return False  # who wants floats gets floats
+    if os.environ.get("OMP_PROC_BIND", "false").lower() != "false" and not missing():
+        _log.warning(
+            "OMP_PROC_BIND would hold OpenVINO to one thread; PyTorch answers as %s. Unset it", loaded.row.name
+        )
+        return False
     if missing():
         _log.info("PyTorch alone answers as %s: %s", loaded.row.name, missing())
     return not missing()
@@ -87,6 +94,12 @@ class PairedEngine:
     def preparing(self) -> str:
         """What the background work does, in a few words; empty when it has ended, well or not."""
         return self._preparation.status
+
+    @property
+    def prefixes(self) -> tuple[PrefixCache, ...]:
+        """What both engines remember of conversations."""
+        engine = self._preparation.engine
+        return self._local.prefixes + (engine.prefixes if engine else ())
 
     def stream(
         self,

@@ -1,129 +1,219 @@
-"""The plan for the hardware: in which numbers a model is loaded here, what that needs, and whether it fits.
+"""The plan for the hardware: how a model is loaded and run here, what that takes, and whether it fits.
 
-`QUANTIZATION` is "auto" (what is left out means the same), "none", "int8" or "int4".
+`QUANTIZATION` is "auto" (what is left out means the same), "none", "int8" or "int4"; `COMPILE` is "auto", "off" or
+"on", and "auto" means "off": compiling takes a minute of every loading.
 """
 
-import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from parley.engines import hardware
+from parley.engines import attention
+from parley.engines.hardware import Machine, machine
 from parley.engines.hub import ModelRow, size_text
+from parley.engines.precision import HALF, PRECISIONS, QUANTISERS, STORED, Precision
 from parley.errors import ModelUnavailable
 
-if TYPE_CHECKING:
-    import torch
-
 WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
-QUANTIZATIONS = ("auto", "none", "int8", "int4")
-WORTH_INT8 = 50_000_000  # parameters; the layers of smaller models lie in the processor's cache anyway
-ON_GPU = {"int8": 1.1, "int4": 0.65}  # bytes a parameter: one or a half, the embedding and the scales
-LABELS = {"float32": "32-bit floats", "bfloat16": "bfloat16", "float16": "float16", "auto": "as it was quantised"}
+SETTINGS = {"QUANTIZATION": ("auto", "none", "int8", "int4"), "COMPILE": ("auto", "off", "on")}
+LABELS = {
+    "cpu": "CPU",
+    "mps": "Apple GPU",
+    "cuda": "GPU",
+    "float32": "32-bit floats",
+    "quantised": "as it was quantised",
+    **attention.LABELS,
+}
 
 
 @dataclass(frozen=True)
 class Fit:
-    """How a model is loaded, and what that takes."""
+    """How a model is loaded and run, and what that takes."""
 
     device: str
-    dtype: "torch.dtype | str"  # "auto": as it is stored
-    quantization: str  # "none", "int8" or "int4"
-    need: int  # bytes for the weights and what computing with them takes
+    dtype: str  # as torch calls it; `STORED`: as it is in the files
+    quantization: str  # "none", "fp8", "int8" or "int4"
+    by: str  # whose layers these are; empty for "none"
+    attention: str  # as transformers calls it
+    cards: int  # that it is spread over
+    compiled: bool
+    weights: int  # bytes, once it is loaded
+    need: int  # bytes that have to be free: for the weights, for loading them and for computing with them
     cache: int | None  # bytes of keys and values for 1,000 tokens; None where the configuration does not tell
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is on the GPU as soon as it is loaded, and cannot be moved."""
+        return self.device == "cuda" and (self.cards > 1 or self.quantization != "none" or self.dtype == STORED)
 
     @property
     def numbers(self) -> str:
         """In a word, what the weights are: "int8", "float32", …"""
-        stored = "quantised" if self.dtype == "auto" else str(self.dtype).removeprefix("torch.")
+        stored = "quantised" if self.dtype == STORED else self.dtype
         return stored if self.quantization == "none" else self.quantization
 
     @property
     def sentence(self) -> str:
-        """For people: what it runs on, in which numbers, and what it takes."""
-        numbers = {"none": LABELS[str(self.dtype).removeprefix("torch.")]}.get(self.quantization, self.quantization)
-        device = {"cpu": "CPU", "cuda": "GPU", "mps": "Apple GPU"}[self.device]
+        """For people: what it runs on and how, and what it takes."""
+        device = LABELS[self.device] if self.cards < 2 else f"{self.cards} GPUs"
+        numbers = LABELS.get(self.numbers, self.numbers)
+        how = [device, numbers, LABELS[self.attention], *(["compiled"] if self.compiled else [])]
         cache = f", {size_text(self.cache)} more for each 1,000 tokens" if self.cache else ""
-        return f"{device}, {numbers}: about {size_text(self.need)} of memory{cache}."
+        return f"{', '.join(how)}: {size_text(self.weights)} of memory{cache}"
 
 
-def decide(
+@dataclass(frozen=True)
+class Outlook:
+    """Whether and how a model can be run here, before it is loaded."""
+
+    label: str
+    fit: Fit | None = None  # the first that fits, else the last that was tried
+    free: int | None = None  # bytes, for that one
+    refusal: str = ""  # a sentence; there is no fit then
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be loaded."""
+        return self.fit is not None and self.fit.need <= self.free
+
+    @property
+    def sentence(self) -> str:
+        """For people, with all figures."""
+        if self.fit is None:
+            return self.refusal
+        need, free = size_text(self.fit.need), size_text(self.free)
+        if self.fits:
+            return f"{self.fit.sentence}; {free} free."
+        return f"{self.label} needs about {need} of memory, and {free} are free. Choose a smaller model."
+
+    @property
+    def figures(self) -> dict[str, int | bool | None]:
+        """For programs: bytes, and whether it fits."""
+        fit = self.fit
+        return {
+            "fits": self.fits,
+            "weights": fit and fit.weights,
+            "needed": fit and fit.need,
+            "per_1000_tokens": fit and fit.cache,
+            "free": self.free,
+        }
+
+
+def consider(
     row: ModelRow,
     config: Mapping[str, Any],
     size: int,
-    room: Callable[[int], int],
+    room: Callable[[Fit], int],
+    *,
+    here: Machine | None = None,
     environ: Mapping[str, str] = os.environ,
-) -> Fit:
-    """The first plan that fits: `size` is the bytes of the stored weights, `room` as `loading.load` takes it.
+) -> Outlook:
+    """The first plan that fits, the best first; where none does, the last, which needs least.
 
-    Raises `ModelUnavailable` for what does not fit, with the figures, and for a `QUANTIZATION` that cannot be had.
+    `size` is the bytes of the stored weights; `room` takes a plan, may free memory for it, and returns how many bytes
+    are free. Refuses a `QUANTIZATION` or a `COMPILE` that cannot be had.
     """
-    wanted = environ.get("QUANTIZATION", "").strip() or "auto"
-    if wanted not in QUANTIZATIONS:
-        raise ModelUnavailable(f"QUANTIZATION is {wanted!r}. Set it to one of {', '.join(QUANTIZATIONS)}.")
-    need = free = 0
-    for fit in _choices(row, config, size, wanted):
-        need = fit.need
-        free = room(need)
-        if need <= free:
-            return fit
-    raise ModelUnavailable(
-        f"{row.label} needs about {size_text(need)} of memory, and {size_text(free)} are free. Choose a smaller model."
-    )
+    try:
+        for fit in _choices(config, size, here or machine(), environ):
+            outlook = Outlook(row.label, fit, room(fit))
+            if outlook.fits:
+                break
+    except ModelUnavailable as refusal:
+        return Outlook(row.label, refusal=str(refusal))
+    return outlook
 
 
-def _choices(row: ModelRow, config: Mapping[str, Any], size: int, wanted: str) -> Iterator[Fit]:
-    """The best first."""
-    import torch
+def decide(row: ModelRow, config: Mapping[str, Any], size: int, room: Callable[[Fit], int], **given: Any) -> Fit:
+    """As `consider`, but raises `ModelUnavailable` for what does not fit or is refused."""
+    outlook = consider(row, config, size, room, **given)
+    if not outlook.fits:
+        raise ModelUnavailable(outlook.sentence)
+    return outlook.fit
 
+
+def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str]) -> Iterator[Fit]:
+    """The best first; at least one."""
+    wanted, compiled = _setting("QUANTIZATION", environ), _setting("COMPILE", environ) == "on"
+    if compiled and (obstacle := _no_compiling(here)):
+        raise ModelUnavailable(f"COMPILE is on, {obstacle}. Set it to off.")
     text = config.get("text_config")
-    texts = (config, text if isinstance(text, Mapping) else {})
-    parameters = _parameters(texts, size)
-    device = hardware.device()
-
-    def fit(dtype: "torch.dtype | str", bytes: float, quantization: str = "none") -> Fit:
-        cache = kv_bytes(texts[1] or config, 4 if device == "cpu" and dtype in (torch.float32, "auto") else 2)
-        return Fit(device, dtype, quantization, int(WORKING_SPACE * bytes), cache)
-
-    if config.get("quantization_config"):
-        yield fit("auto", size)
-    elif device == "cpu":
-        if wanted == "int4":
-            raise ModelUnavailable("QUANTIZATION is int4, which needs a GPU. Set it to auto, none or int8.")
-        if wanted == "int8" or (wanted == "auto" and parameters >= WORTH_INT8 and hardware.multiplies_bytes()):
-            yield fit("auto", size, "int8")  # read as it is stored, then made smaller layer by layer
-        if wanted != "int8":
-            yield fit(torch.float32, 4 * parameters)
-            yield fit(torch.bfloat16, 2 * parameters)
-    elif device == "mps":
-        if wanted in ("int8", "int4"):
-            raise ModelUnavailable(
-                f"QUANTIZATION is {wanted}, which Apple's GPUs do not have. Set it to auto or none."
+    text = text if isinstance(text, Mapping) else config
+    stored = next((c[key] for c in (config, text) for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
+    width = {"float64": 8, "float32": 4}.get(stored, 2)
+    half = "bfloat16" if all(card.capability >= (8, 0) for card in here.cards) else "float16"
+    kind = attention.choose(config, here)
+    quantised = config.get("quantization_config")
+    for row in [_as_stored(quantised, here)] if quantised else _precisions(here, wanted, size / width):
+        dtype = half if row.dtype == HALF else row.dtype
+        weights = size if quantised else _weights(row, text, size, width)
+        working = WORKING_SPACE * (max(weights, size) if row.dtype == STORED else weights)
+        numbers = 4 if here.device == "cpu" and dtype in ("float32", STORED) else 2
+        for cards in dict.fromkeys((1, len(here.cards) if "accelerate" in here.packages else 1)):
+            yield Fit(
+                device=here.device,
+                dtype=dtype,
+                quantization=row.name,
+                by=row.by,
+                attention=kind,
+                cards=cards,
+                compiled=compiled and cards == 1,
+                weights=int(weights),
+                need=int(working),
+                cache=kv_bytes(text, numbers),
             )
-        yield fit(torch.float16, 2 * parameters)
-    else:
-        half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.float16
-        if wanted in ("auto", "none"):
-            yield fit(half, 2 * parameters)
-        installed = importlib.util.find_spec("bitsandbytes") is not None
-        if wanted in ("int8", "int4") and not installed:
-            raise ModelUnavailable(f"QUANTIZATION is {wanted}, which needs bitsandbytes: pip install bitsandbytes.")
-        for name, bytes in ON_GPU.items():
-            if installed and wanted in ("auto", name):
-                yield fit(half, bytes * parameters, name)
 
 
-def gpu_need(config: Mapping[str, Any], size: int, environ: Mapping[str, str] = os.environ) -> int:
-    """Bytes of a GPU's memory for stored weights of so many bytes, as far as can be told without a GPU."""
-    if config.get("quantization_config"):
-        return int(WORKING_SPACE * size)
-    return int(WORKING_SPACE * _parameters((config,), size) * ON_GPU.get(environ.get("QUANTIZATION", "").strip(), 2))
+def _setting(name: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(name, "").strip() or "auto"
+    if value not in SETTINGS[name]:
+        raise ModelUnavailable(f"{name} is {value!r}. Set it to one of {', '.join(SETTINGS[name])}.")
+    return value
 
 
-def _parameters(configs: Sequence[Mapping[str, Any]], size: int) -> float:
-    stored = next((c[key] for c in configs for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
-    return size / {"float64": 8, "float32": 4}.get(stored, 2)
+def _no_compiling(here: Machine) -> str:
+    """Why nothing can be compiled here, as the end of a sentence; empty where it can."""
+    if here.zerogpu:
+        return "which ZeroGPU does not allow"
+    if here.device == "mps":
+        return "which Apple's GPUs are not made for yet"
+    needs = "a C++ compiler and the headers of Python" + (" and Triton" if here.device == "cuda" else "")
+    return "" if here.compiles else f"which needs {needs}: apt install g++ python3-dev, or the like"
+
+
+def _precisions(here: Machine, wanted: str, parameters: float) -> list[Precision]:
+    """The rows to try; raises `ModelUnavailable` where there is none."""
+    rows = [row for row in PRECISIONS[here.device] if wanted in ("auto", row.name)]
+    if not rows:
+        raise ModelUnavailable(f"QUANTIZATION is {wanted}, which {LABELS[here.device]}s do not have. Set it to auto.")
+    missing = {row: row.missing(here) for row in rows}
+    had = [row for row in rows if not missing[row] and (wanted != "auto" or row.chosen(here, parameters))]
+    if not had:
+        needs = " (or ".join(missing.values()) + ")" * (len(rows) - 1)
+        raise ModelUnavailable(f"QUANTIZATION is {wanted}, which needs {needs}. Set it to auto.")
+    return had
+
+
+def _as_stored(quantised: Mapping[str, Any], here: Machine) -> Precision:
+    """The row for weights that were quantised by whoever saved them."""
+    method = str(quantised.get("quant_method"))
+    row = Precision("none", STORED, 0, packages=QUANTISERS.get(method, ("accelerate",)))
+    if missing := row.missing(here):
+        raise ModelUnavailable(f"This model is quantised with {method}, which needs {missing}.")
+    return row
+
+
+def _weights(row: Precision, text: Mapping[str, Any], size: int, width: int) -> float:
+    """The bytes of the weights once they are loaded, for `size` of them in numbers of `width` bytes."""
+    sizes = text.get("vocab_size"), text.get("hidden_size")
+    tied = text.get("tie_word_embeddings") is True
+    words = sizes[0] * sizes[1] if all(isinstance(n, int) for n in sizes) else 0
+    words = min(words, size // width // (1 if tied else 2))
+    layers = size / width - words * (1 if tied else 2)
+    outer = {"float32": 4, STORED: width}.get(row.dtype, 2)  # bytes of what is not quantised
+    # Our own layers have a head of one byte beside the embedding; in other cases it is like it, or the same.
+    head = 1 if row.by == "parley" else 0 if tied else outer
+    return layers * row.weight + words * (outer + head)
 
 
 def kv_bytes(config: Mapping[str, Any], width: int) -> int | None:

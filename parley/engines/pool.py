@@ -7,11 +7,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from parley.engines import hardware, hub, loading
 from parley.engines.base import Engine, Report
 from parley.engines.hub import ModelRow
+from parley.engines.plan import Fit
 from parley.errors import ModelUnavailable
+
+if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
+    from parley.prefix_cache import PrefixCache
 
 LAST_TO_GO = "budgie"  # it is small, and the answer to "the Hub cannot be reached"
 _log = logging.getLogger(__name__)
@@ -23,14 +28,25 @@ class _Entry:
     bytes: int
     leases: int = 0
 
+    @property
+    def prefixes(self) -> Sequence["PrefixCache"]:
+        """What its engine remembers of conversations, beside these bytes."""
+        return getattr(self.engine, "prefixes", ())
+
+    @property
+    def remembered(self) -> int:
+        """In bytes."""
+        return sum(prefixes.bytes for prefixes in self.prefixes)
+
 
 class ModelPool:
     """Lends engines. One model is loaded at a time; those that are loaded answer meanwhile.
 
-    `free` tells how many bytes of memory are free. A model that is lent is never given up.
+    `free` tells how many bytes of memory are free on so many GPUs, or in the machine. A model that is lent is never
+    given up.
     """
 
-    def __init__(self, free: Callable[[], int] = hardware.free_memory) -> None:
+    def __init__(self, free: Callable[[int], int] = hardware.free_memory) -> None:
         self._free = free
         self._entries: dict[ModelRow, _Entry] = {}  # the longest unused first
         self._entries_lock = threading.Lock()  # held for moments
@@ -42,6 +58,10 @@ class ModelPool:
     def loaded(self) -> dict[str, int]:
         """The models in memory and their bytes, the longest unused first."""
         return {row.name: entry.bytes for row, entry in tuple(self._entries.items())}
+
+    def room(self, fit: Fit) -> int:
+        """The bytes that there would be for this plan, were all that is in memory given up."""
+        return self._free(fit.cards) + sum(e.bytes + e.remembered for e in tuple(self._entries.values()))
 
     @contextmanager
     def lease(self, row: ModelRow, report: Report, cancel: threading.Event) -> Iterator[Engine]:
@@ -92,40 +112,58 @@ class ModelPool:
         try:
             if entry := self._take(row):  # loaded by another turn meanwhile
                 return entry
-            engine, size = self._engine(row, told, cancel)
+            entry = self._entry(row, told, cancel)
             with self._entries_lock:
-                entry = self._entries[row] = _Entry(engine, size, leases=1)
+                self._entries[row] = entry
+                entry.leases += 1
             return entry
         finally:
             self._loading.release()
 
-    def _engine(self, row: ModelRow, report: Report, cancel: threading.Event) -> tuple[Engine, int]:
+    def _entry(self, row: ModelRow, report: Report, cancel: threading.Event) -> _Entry:
         if row.engine == "parrot":
             from parley.engines.parrot import Parrot
 
-            return Parrot(), 0
+            return _Entry(Parrot(), 0)
         if row.engine == "remote":
             from parley.engines import servers
             from parley.engines.remote import RemoteEngine
 
-            return RemoteEngine(row, servers.find(os.environ)), 0
+            return _Entry(RemoteEngine(row, servers.find(os.environ)), 0)
         from parley.engines.local import LocalEngine
         from parley.engines.paired import PairedEngine, parameters, pays
 
         loaded = loading.load(row, report, cancel, room=self._make_room)
         engine, size = LocalEngine(loaded), loaded.model.get_memory_footprint()
-        return (PairedEngine(engine), size + parameters(loaded)) if pays(loaded) else (engine, size)
+        if pays(loaded):
+            return _Entry(PairedEngine(engine), size + parameters(loaded))
+        return _Entry(engine, size)
 
-    def _make_room(self, need: int) -> int:
-        """Gives up idle models until so many bytes are free, none where all would be in vain; returns the free."""
+    def _make_room(self, fit: Fit) -> int:
+        """Gives up what is remembered of conversations, then idle models, until there is memory for this plan; nothing
+        where all would be in vain. Returns the free bytes.
+        """
+
+        def free() -> int:
+            return self._free(fit.cards)
+
         with self._entries_lock:
             idle = sorted(self._idle(), key=lambda row: row.name == LAST_TO_GO)
-            enough = self._free() + sum(self._entries[row].bytes for row in idle) >= need
-            while enough and idle and self._free() < need:
+            spare = sum(e.remembered for e in self._entries.values()) + sum(self._entries[row].bytes for row in idle)
+            if not free() < fit.need <= free() + spare:
+                return free()
+            self._forget()
+            _return_memory()
+            while idle and free() < fit.need:
                 _log.info("Unloading %s", idle[0].name)
                 del self._entries[idle.pop(0)]
                 _return_memory()
-            return self._free()
+            return free()
+
+    def _forget(self) -> None:
+        for entry in self._entries.values():
+            for prefixes in entry.prefixes:
+                prefixes.clear()
 
     def _idle(self) -> Sequence[ModelRow]:
         return [row for row, entry in self._entries.items() if not entry.leases]

@@ -5,16 +5,16 @@ from typing import Any
 import gradio as gr
 
 from parley import catalog, strategies, turn
-from parley.engines import hardware
+from parley.engines.servers import PLACE
 from parley.errors import ChatError
 from parley.settings import OPTIONS
 
 
 def models() -> list[dict[str, Any]]:
-    """The models there are: name (for /chat), label, parameters, licence, the values it recommends, and how
-    it is run on this machine, or why it cannot be.
+    """The models there are: name (for /chat), label, parameters, licence, the values it recommends, how it is run on
+    this machine, or why it cannot be, and what that is decided by: the memory in bytes.
     """
-    free = hardware.free_memory() + sum(turn.POOL.loaded.values())
+    elsewhere = {"remote": PLACE}
     return [
         {
             "name": name,
@@ -24,7 +24,8 @@ def models() -> list[dict[str, Any]]:
             "thinking": (traits := catalog.traits(row)).thinking,
             "context": traits.context,
             "recommended": dict(traits.recommended),
-            "plan": catalog.plan_of(row, free, traits),
+            "plan": outlook.sentence if (outlook := turn.outlook(row, traits)) else elsewhere.get(row.engine, ""),
+            "memory": outlook and outlook.figures,
         }
         for name, row in catalog.models().items()
     ]

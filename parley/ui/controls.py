@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from parley import catalog, strategies
+from parley import catalog, strategies, turn
 from parley.engines.hub import ModelRow
 from parley.engines.servers import PLACE
 from parley.errors import ModelUnavailable
@@ -120,7 +120,9 @@ def _last_exit(traits: catalog.Traits) -> int:
 def _about(row: ModelRow, traits: catalog.Traits) -> str:
     size = f"{row.parameters / 1e6:,.1f} million parameters" if row.parameters else ""
     reads = f"reads {traits.context:,} tokens" if traits.context else ""
-    return " · ".join(filter(None, (size, reads, PLACE if row.engine == "remote" else row.licence)))
+    outlook = turn.outlook(row, traits)
+    facts = " · ".join(filter(None, (size, reads, PLACE if row.engine == "remote" else row.licence)))
+    return "\n".join(filter(None, (facts, outlook and outlook.sentence)))
 
 
 def _control(o: Option) -> Component:
