@@ -52,7 +52,7 @@ OFF = {
     "no_repeat_ngram_size": 0,
     "guidance_scale": 1.0,
 }
-EXACT = ("float32", "int8")  # numbers in which several tokens at once round, on a CPU, as one after the other
+EXACT = ("float32", "int8", "int4")  # numbers in which several tokens at once round, on a CPU, as one after the other
 COPIED = {*NEUTRAL, "repetition_penalty"}
 GUESSING = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}  # as many as was set
 
@@ -136,7 +136,8 @@ Run = Callable[[Loaded, Settings, Plan], Plan]
 def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
     """By our loop where its guesses change nothing."""
     model = loaded.model
-    exact = loaded.fit.device == "cpu" and loaded.fit.numbers in EXACT
+    fit = loaded.fit
+    exact = fit.device == "cpu" and fit.numbers in EXACT and not fit.compiled  # a compiled pass rounds otherwise
     if not exact or not model._supports_default_dynamic_cache():
         return plain
     cache = new_cache(model)
