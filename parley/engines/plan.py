@@ -149,7 +149,7 @@ def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mappi
         weights = size if quantised else _weights(row, text, size, width)
         working = WORKING_SPACE * (max(weights, size) if row.dtype == STORED else weights)
         numbers = 4 if here.device == "cpu" and dtype in ("float32", STORED) else 2
-        for cards in dict.fromkeys((1, len(here.cards) if "accelerate" in here.packages else 1)):
+        for cards in dict.fromkeys((1, len(here.cards) if here.cards and "accelerate" in here.packages else 1)):
             yield Fit(
                 device=here.device,
                 dtype=dtype,
