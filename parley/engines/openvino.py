@@ -68,7 +68,15 @@ class OpenVinoEngine(LocalEngine):
         def loop(_: PreTrainedModel, *given: Any, **named: Any) -> torch.Tensor:
             return run(reader, *given, **named | {"past_key_values": pages})
 
-        super()._generate(prompt, arguments | {"custom_generate": loop}, brake)
+        threads = torch.get_num_threads()
+        if "draft" not in arguments:
+            torch.set_num_threads(
+                1
+            )  # what is left to it is little, and a second thread waits on a core that is needed
+        try:
+            super()._generate(prompt, arguments | {"custom_generate": loop}, brake)
+        finally:
+            torch.set_num_threads(threads)
 
     def _ran(self, *given: Any) -> Ran:
         ran = super()._ran(*given)

@@ -38,6 +38,7 @@ class PagedModel:
             raise RuntimeError("some of its layers have a state that lies in no page")
         compiled = core.compile_model(model, "CPU", PROPERTIES | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
         self._request = compiled.create_infer_request()
+        self._lent: dict[str, openvino.Tensor] = {}  # the pages that it was given last
         self.layout = {  # of one page in each cache
             port.any_name: (port.element_type, [size.get_length() for size in list(port.partial_shape)[1:]])
             for port in compiled.inputs
@@ -54,8 +55,10 @@ class PagedModel:
         # For a single token the library has other programs, which round otherwise; its double lands beyond the end.
         fed = [*ids, *ids] if len(ids) == 1 else ids
         pages.make_room(held + len(fed))
-        for name, tensor in pages.tensors.items():
-            self._request.set_tensor(name, tensor)
+        if self._lent is not pages.tensors:
+            for name, tensor in pages.tensors.items():
+                self._request.set_tensor(name, tensor)
+            self._lent = pages.tensors
         needed = -(-(held + len(fed)) // PAGE)
         given = {
             "input_ids": np.array(fed, np.int64),
@@ -118,12 +121,13 @@ class Pages:
         if self._count * PAGE >= tokens:
             return
         self._count = -(-tokens // PAGE) + max(SPARE, self._count // 4)
-        for name, (kind, shape) in self._model.layout.items():
-            larger = openvino.Tensor(kind, openvino.Shape([self._count, *shape]))
-            if name in self.tensors:
-                earlier = self.tensors[name].data
-                larger.data[: len(earlier)] = earlier
-            self.tensors[name] = larger
+        larger = {
+            name: openvino.Tensor(kind, openvino.Shape([self._count, *shape]))
+            for name, (kind, shape) in self._model.layout.items()
+        }
+        for name, tensor in self.tensors.items():
+            larger[name].data[: len(tensor.data)] = tensor.data
+        self.tensors = larger
 
 
 class PagedPrefixes(PrefixCache):

@@ -51,6 +51,8 @@ def pays(loaded: Loaded) -> bool:
     """Whether this model is worth an export; logs what stands against it."""
     if loaded.fit.device != "cpu" or loaded.fit.quantization != "int8" or parameters(loaded) < LEAST_PARAMETERS:
         return False  # who wants floats gets floats
+    if os.environ.get("OPENVINO", "").strip() == "off":
+        return False
     if os.environ.get("OMP_PROC_BIND", "false").lower() != "false" and not missing():
         _log.warning(
             "OMP_PROC_BIND would hold OpenVINO to one thread; PyTorch answers as %s. Unset it", loaded.row.name

@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
+GRACE = 2.0  # seconds beyond what was asked for; the real one's are not known, and a busy machine is late
 PING = 0.1  # seconds between two signs of life to who waits
 
 
@@ -38,9 +39,6 @@ class Refusal:
     status: int
     body: dict | None = None
     headers: tuple[tuple[str, str], ...] = ()
-
-
-GRACE = 2.0  # seconds beyond what was asked for; what the real one gives is not known, and a busy machine is late
 
 
 class DeviceApi:
