@@ -1,16 +1,17 @@
 """Everything that is measured, in one run: `python -m benchmarks` writes results.json, the README's table and chart.
 
-`--quick` takes under two minutes, measures the smaller shape only, and writes nothing. A figure beside llama.cpp is
-not taken yet.
+`--quick` takes under two minutes, measures the smaller shape only, and writes nothing. What is not installed is left
+out: OpenVINO, and llama.cpp, which is built as `benchmarks/peers.py` says.
 """
 
 import argparse
 import dataclasses
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import chart, measures, shapes
+from benchmarks import chart, measures, peers, quality, shapes
 from benchmarks.measures import Row
 from parley import readme
 
@@ -20,30 +21,53 @@ CHART = readme.README.parent / "docs" / "first-token.svg"
 # What the README says of each figure: what is measured, and what it is compared with.
 MEANINGS = {
     "decode_vs_plain": "Decoding, beside `generate` in 32-bit floats with the stock streamer",
-    "prefill_vs_plain": "First token after 1,024 tokens of prompt, beside the same",
+    "decode_vs_llamacpp_q8": "Decoding, beside llama.cpp with Q8_0",
+    "decode_vs_llamacpp_q4": "Decoding, beside llama.cpp with Q4_0, half the bytes",
+    "decode_torch_vs_plain": "Decoding where PyTorch answers, beside `generate` as above",
+    "strategies_torch_vs_plain": "Every strategy where PyTorch answers, beside the same in 32-bit floats; "
+    "the median, and the strategies that gain least and most",
+    "prefill_vs_plain": "First token after 1,024 tokens of prompt, beside `generate` as above",
+    "prefill_vs_llamacpp_q8": "First token after 1,024 tokens of prompt, beside llama.cpp with Q8_0",
+    "prefill_vs_llamacpp_q4": "First token after 1,024 tokens of prompt, beside llama.cpp with Q4_0",
+    "prefill_torch_vs_plain": "The same where PyTorch answers, beside `generate` as above",
     "prefix_ttft_1024": "First token after 1,024 tokens of talk, beside no prefix cache",
     "prefix_ttft_4096": "First token after 4,096 tokens of talk, beside no prefix cache",
-    "lookup_copying": "Copying with prompt lookup, beside greedy search",
+    "lookup_copying": "Copying what the prompt says, which is guessed ahead, beside saying what it does not",
     "api_overhead": "128 tokens over the API, beside a bare `generate` in the same process",
     "memory_int8": "Memory of the weights, beside 32-bit floats",
     "start": "From `python app.py` until the page answers",
+    "exam_int8": "Exam with int8 layers, beside 32-bit floats",
+    "loglik_int8": "Mean log-likelihood of held-out dialogues with int8 layers, beside 32-bit floats",
+    "exam_openvino": "Exam by OpenVINO int8, beside 32-bit floats",
+    "loglik_openvino": "Mean log-likelihood of held-out dialogues by OpenVINO int8, beside 32-bit floats",
+    "exam_bf16": "Exam in bfloat16, beside 32-bit floats",
+    "loglik_bf16": "Mean log-likelihood of held-out dialogues in bfloat16, beside 32-bit floats",
 }
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """All figures, each as soon as it is there."""
+    """All figures, each as soon as it is there. A quick run leaves out the second shape, the peers and what would have
+    to be exported.
+    """
     rounds = 2 if quick else 5
-    for model, shape in list(shapes.SHAPES.items())[: 1 if quick else None]:
-        engine, floats, text = shapes.apart(shapes.pair, shape)
-        yield from measures.speed(model, engine, floats, rounds)
-        yield measures.memory(model, engine, floats)
-        yield measures.copying(model, engine, text, rounds)
-        if shape is shapes.smollm2_135m:
-            for tokens in (1024, 4096):
-                yield measures.prefix(model, engine, 1 if quick else rounds, tokens)
+    for name in list(shapes.SHAPES)[: 1 if quick else None]:
+        with tempfile.TemporaryDirectory() as folder:
+            shape = shapes.apart(shapes.made, name, Path(folder), not quick)
+            files = {} if quick or peers.MISSING else peers.write(shape.floats.loaded.model, Path(folder))
+            others = {f"llamacpp_{kind}": peers.LlamaCpp(file) for kind, file in files.items()}
+            yield from measures.speed(shape, others, rounds)
+            del others
             if not quick:
-                CHART.write_text(chart.svg(measures.by_turn(engine, 12)), "utf-8")
-        del engine, floats
+                yield measures.strategies(shape, 2)
+            yield measures.memory(shape)
+            yield measures.copying(shape, rounds)
+            if name == next(iter(shapes.SHAPES)):
+                for tokens in (1024, 4096):
+                    yield measures.prefix(shape, 1 if quick else rounds, tokens)
+                if not quick:
+                    CHART.write_text(chart.svg(measures.by_turn(shape.engine, 12)), "utf-8")
+            del shape
+    yield from quality.rows(quick)
     yield measures.starting(1 if quick else 5)
     yield measures.api("SmolLM2-135M shape", rounds)
 
@@ -67,6 +91,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only see whether all is as usual; writes nothing")
     quick = parser.parse_args().quick
+    if peers.MISSING and not quick:
+        print(peers.MISSING)
     figures = []
     for row in rows(quick):
         print(row, flush=True)

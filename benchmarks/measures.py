@@ -1,12 +1,13 @@
 """What is measured, each beside what it is compared with, in turn, so that a busy machine slows both."""
 
 import functools
+import math
 import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,15 @@ from gradio_client import Client
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
 from benchmarks import shapes, start
+from benchmarks.peers import LlamaCpp
+from benchmarks.shapes import Shape
 from parley import catalog, turn
-from parley.engines.base import Usage
+from parley.engines.base import Engine, Usage
 from parley.engines.local import LocalEngine
 from parley.engines.prompt import fit
 from parley.messages import Message
 from parley.settings import Settings
+from parley.strategies import STRATEGIES
 
 NEW = 32  # tokens of an answer, where nothing else is said
 LONG = 1024  # tokens of a prompt, likewise
@@ -29,7 +33,9 @@ STORY = "Tell me of the owl, the river and the lamp in the window. "
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `ratio` says how many times as fast ours is, or what share of the memory it takes."""
+    """One figure. `ratio` says how many times as fast ours is, what share of the memory it takes, or how many times as
+    likely it makes a token.
+    """
 
     name: str
     model: str
@@ -41,19 +47,28 @@ class Row:
     high: float | None = None
 
 
+RATIOS: dict[str, Callable[[float, float], float]] = {
+    "s": lambda ours, theirs: theirs / ours,
+    "nats/token": lambda ours, theirs: math.exp(ours - theirs),
+}
+
+
+def ratio(unit: str, ours: float, theirs: float) -> float:
+    """See `Row`."""
+    return RATIOS.get(unit, lambda ours, theirs: ours / theirs)(ours, theirs)
+
+
 def row(name: str, model: str, unit: str, pairs: Sequence[tuple[float, float]]) -> Row:
     """A figure from what was measured in each round: ours, and what it is compared with."""
-    ratios = [theirs / ours if unit == "s" else ours / theirs for ours, theirs in pairs]
+    ratios = [ratio(unit, *pair) for pair in pairs]
     ours, theirs = (statistics.median(each) for each in zip(*pairs, strict=True))
     figures = (ours, theirs, statistics.median(ratios), min(ratios), max(ratios))
     return Row(name, model, unit, *(float(f"{figure:.4g}") for figure in figures))
 
 
-def in_turn(
-    rounds: int, ours: Callable[[int], float], theirs: Callable[[int], float]
-) -> Sequence[tuple[float, float]]:
-    """Both for the numbers from 1 to `rounds`, after a first time that only warms up."""
-    return [(ours(number), theirs(number)) for number in range(rounds + 1)][1:]
+def in_turn(rounds: int, *timed: Callable[[int], float]) -> Sequence[tuple[float, ...]]:
+    """Each for the numbers from 1 to `rounds`, after a first time that only warms up."""
+    return [tuple(each(number) for each in timed) for number in range(rounds + 1)][1:]
 
 
 class Timed(TextIteratorStreamer):
@@ -82,10 +97,17 @@ def stock(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: torch
     return Usage(ids.shape[1], new, streamer.times[1] - began, streamer.times[-1] - began)
 
 
-def answer(engine: LocalEngine, messages: Sequence[Message], new: int, session: str = "", **values: object) -> Usage:
+def answer(
+    engine: Engine,
+    messages: Sequence[Message],
+    new: int,
+    session: str = "",
+    draft: LocalEngine | None = None,
+    **values: object,
+) -> Usage:
     """What an answer of ours cost."""
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": new} | values)
-    *_, last = engine.stream(messages, settings, threading.Event(), session=session)
+    *_, last = engine.stream(messages, settings, threading.Event(), draft, session)
     return last.usage
 
 
@@ -97,34 +119,65 @@ def history(engine: LocalEngine, tokens: int) -> list[Message]:
     return turns
 
 
-def speed(model: str, engine: LocalEngine, floats: PreTrainedModel, rounds: int) -> Iterator[Row]:
+def speed(shape: Shape, peers: Mapping[str, LlamaCpp], rounds: int) -> Iterator[Row]:
     """Decoding after a short prompt, and reading a long one."""
-    for name, prompt, new in (("decode_vs_plain", 0, NEW), ("prefill_vs_plain", LONG, 2)):
-        messages = [*history(engine, prompt), Message("user", STORY)]
-        ids = fit(engine.loaded, messages, shapes.GREEDY).ids
-        read = (lambda usage: usage.tokens_per_second) if new == NEW else (lambda usage: usage.first_piece)
-        pairs = in_turn(
-            rounds,
-            lambda _: read(answer(engine, messages, new)),  # noqa: B023  (called at once)
-            lambda _: read(stock(floats, engine.loaded.tokenizer, ids, new)),  # noqa: B023
-        )
-        yield row(name, model, "tokens/s" if new == NEW else "s", pairs)
+    for kind, prompt, new in (("decode", 0, NEW), ("prefill", LONG, 2)):
+        messages = [*history(shape.torch, prompt), Message("user", STORY)]
+        ids = fit(shape.torch.loaded, messages, shapes.GREEDY).ids
+        unit = "tokens/s" if kind == "decode" else "s"
+
+        def figure(usage: Usage) -> float:
+            return usage.tokens_per_second if kind == "decode" else usage.first_piece  # noqa: B023  (called at once)
+
+        ways: dict[str, Callable[[], Usage]] = {
+            "": functools.partial(answer, shape.engine, messages, new),
+            "plain": functools.partial(stock, shape.floats.loaded.model, shape.torch.loaded.tokenizer, ids, new),
+            **{name: functools.partial(peer.answer, ids[0].tolist(), new) for name, peer in peers.items()},
+        }
+        if shape.engine is not shape.torch:
+            ways["torch"] = functools.partial(answer, shape.torch, messages, new)
+        timed = [lambda _, way=way: figure(way()) for way in ways.values()]
+        taken = [dict(zip(ways, each, strict=True)) for each in in_turn(rounds, *timed)]
+        for name in [name for name in ways if name not in ("", "torch")]:
+            yield row(f"{kind}_vs_{name}", shape.name, unit, [(each[""], each[name]) for each in taken])
+        if "torch" in ways:
+            yield row(f"{kind}_torch_vs_plain", shape.name, unit, [(each["torch"], each["plain"]) for each in taken])
 
 
-def prefix(model: str, engine: LocalEngine, rounds: int, tokens: int) -> Row:
+def strategies(shape: Shape, rounds: int, new: int = 12) -> Row:
+    """The torch engine by every strategy, beside the same strategy in floats: the median and, as its spread, the
+    strategies that gain least and most.
+    """
+    helper = LocalEngine(shapes.budgie())
+    pairs = []
+    for name in STRATEGIES:
+        given = {"strategy": name, "seed": 1, "force_words": "owl", "exit_layer": 8}
+        draft = helper if STRATEGIES[name].drafts else None
+
+        def each(engine: LocalEngine, _: int) -> float:
+            usage = answer(engine, [Message("user", STORY)], new, draft=draft, **given)  # noqa: B023  (called at once)
+            return usage.new_tokens / usage.seconds
+
+        taken = in_turn(rounds, functools.partial(each, shape.torch), functools.partial(each, shape.floats))
+        pairs.append(tuple(statistics.median(side) for side in zip(*taken, strict=True)))
+        print(f"{shape.name}, {name}: {pairs[-1][0] / pairs[-1][1]:.2f} times the floats", flush=True)
+    return row("strategies_torch_vs_plain", shape.name, "tokens/s", pairs)
+
+
+def prefix(shape: Shape, rounds: int, tokens: int) -> Row:
     """The first token after a long history, from the session's cache and without one."""
-    talk = history(engine, tokens)
+    talk = history(shape.torch, tokens)
 
     def first(session: str, number: int) -> float:
         question = f"{number} more owls came by, and one of them spoke. What did it say?"
-        return answer(engine, [*talk, Message("user", question)], 1, session).first_piece
+        return answer(shape.engine, [*talk, Message("user", question)], 1, session).first_piece
 
     first("visitor", -1)
     pairs = in_turn(rounds, functools.partial(first, "visitor"), functools.partial(first, ""))
-    return row(f"prefix_ttft_{tokens}", model, "s", pairs)
+    return row(f"prefix_ttft_{tokens}", shape.name, "s", pairs)
 
 
-def by_turn(engine: LocalEngine, turns: int) -> list[tuple[int, float, float]]:
+def by_turn(engine: Engine, turns: int) -> list[tuple[int, float, float]]:
     """A growing talk: tokens of the prompt, and seconds to the first token with the cache and without."""
     talk: list[Message] = []
     points = []
@@ -136,31 +189,33 @@ def by_turn(engine: LocalEngine, turns: int) -> list[tuple[int, float, float]]:
     return points
 
 
-def copying(model: str, engine: LocalEngine, text: str, rounds: int) -> Row:
-    """Repeating what the prompt says: guesses from the prompt, and none."""
-    messages = [Message("user", f"Copy:{text}")]
+def copying(shape: Shape, rounds: int) -> Row:
+    """Saying what the prompt says, which is guessed, and the same after the prompt's words in another order."""
+    words = shape.text.split()
+    told, mixed = (f"Copy: {' '.join(order)}" for order in (words, words[::-1]))
     pairs = in_turn(
         rounds,
-        lambda _: answer(engine, messages, 96, strategy="prompt_lookup", draft_tokens=10).tokens_per_second,
-        lambda _: answer(engine, messages, 96).tokens_per_second,
+        lambda _: answer(shape.engine, [Message("user", told)], 96).tokens_per_second,
+        lambda _: answer(shape.engine, [Message("user", mixed)], 96).tokens_per_second,
     )
-    return row("lookup_copying", model, "tokens/s", pairs)
+    return row("lookup_copying", shape.name, "tokens/s", pairs)
 
 
-def memory(model: str, engine: LocalEngine, floats: PreTrainedModel) -> Row:
+def memory(shape: Shape) -> Row:
     """The weights; those of the real model, whose head is its embedding."""
-    head = engine.loaded.model.lm_head
+    ours, floats = shape.torch.loaded.model, shape.floats.loaded.model
+    assert ours.lm_head is not ours.get_input_embeddings()
     table = floats.get_input_embeddings().weight.nbytes
-    mb = [shapes.bytes_of(each) / 1e6 for each in (engine.loaded.model, floats)]
-    assert head is not engine.loaded.model.get_input_embeddings()
-    return row("memory_int8", model, "MB", [(mb[0], mb[1] - table / 1e6)])
+    mb = [shapes.bytes_of(each) / 1e6 for each in (ours, floats)]
+    return row("memory_int8", shape.name, "MB", [(mb[0], mb[1] - table / 1e6)])
 
 
 def api(model: str, rounds: int, new: int = 128) -> Row:
     """An answer over the API, from sending to its end, and a bare `generate` in the same process."""
     with tempfile.TemporaryDirectory() as folder:
         shapes.apart(shapes.save, model, Path(folder))
-        os.environ |= {"MODEL_IDS": folder, "HF_HUB_OFFLINE": "1"}
+        # PyTorch answers both.
+        os.environ |= {"MODEL_IDS": folder, "HF_HUB_OFFLINE": "1", "OPENVINO": "off"}
         import app  # the page is made from the environment
         from parley.ui import page
 

@@ -1,9 +1,9 @@
 """Models in the shapes of real ones, whose random weights are mended in one place so that they talk: see `teach`."""
 
-import copy
 import dataclasses
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +15,11 @@ from transformers.models.llama import LlamaForCausalLM
 from transformers.models.qwen3 import Qwen3ForCausalLM
 
 from parley import catalog
-from parley.engines import hardware, int8
+from parley.engines import paired
+from parley.engines.hub import ModelRow
 from parley.engines.loading import Loaded, load
 from parley.engines.local import LocalEngine
+from parley.engines.paired import PairedEngine
 from parley.engines.prompt import fit
 from parley.messages import Message
 from parley.settings import Settings
@@ -87,31 +89,47 @@ def teach(model: PreTrainedModel, known: Loaded) -> str:
     return known.tokenizer.decode(ids)
 
 
-def pair(shape: Callable[[], PreTrainedModel]) -> tuple[LocalEngine, PreTrainedModel, str]:
-    """The engine on such a model as the plan would have it here, the same model in 32-bit floats, and its words."""
-    known = budgie()
-    torch.manual_seed(0)
-    ours = shape().to(torch.bfloat16).eval()
-    text = teach(ours, known)
-    floats = copy.deepcopy(ours).float()
-    plan = known.fit
-    if hardware.multiplies_bytes():
-        int8.quantise(ours)
-        plan = dataclasses.replace(plan, quantization="int8")
-    else:
-        ours = ours.float()
-    layers = ours.config.num_hidden_layers
-    return LocalEngine(dataclasses.replace(known, fit=plan, model=ours, context=8192, layers=layers)), floats, text
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """One such model, in all the ways in which it is measured."""
+
+    name: str
+    folder: Path  # as the app would be given it
+    engine: LocalEngine | PairedEngine  # what a visitor gets
+    torch: LocalEngine  # as the plan would have it here
+    floats: LocalEngine  # in 32-bit floats
+    text: str  # the words that it says
 
 
-def save(shape: str, folder: Path) -> None:
-    """Such a model as a folder that the app can be given in `MODEL_IDS`."""
+def made(name: str, folder: Path, export: bool) -> Shape:
+    """Such a model, saved in `folder` and loaded from there as the app loads one, and once more in floats.
+
+    With `export` waits until OpenVINO has its own form of it, which the first time takes minutes.
+    """
+    text = save(name, folder)
+    row = ModelRow(name, str(folder), name)
+    loaded = load(row, lambda _: None, threading.Event())
+    loaded.context = 8192  # some of the talks are longer than the shape's own
+    wide = LlamaForCausalLM if loaded.model.config.model_type == "llama" else Qwen3ForCausalLM
+    floats = wide.from_pretrained(folder, dtype=torch.float32).eval()
+    floats.generation_config = loaded.model.generation_config
+    fit = dataclasses.replace(loaded.fit, dtype=torch.float32, quantization="none")
+    ours, plain = LocalEngine(loaded), LocalEngine(dataclasses.replace(loaded, model=floats, fit=fit))
+    fast = PairedEngine(ours) if export and paired.pays(loaded) else ours
+    while fast is not ours and fast.preparing:
+        time.sleep(1)
+    return Shape(name, folder, fast, ours, plain, text)
+
+
+def save(shape: str, folder: Path) -> str:
+    """Such a model as a folder that the app can be given in `MODEL_IDS`; returns the words that it says."""
     torch.manual_seed(0)
     model = SHAPES[shape]().to(torch.bfloat16).eval()
     known = budgie()
-    teach(model, known)
+    text = teach(model, known)
     model.save_pretrained(folder)
     known.tokenizer.save_pretrained(folder)
+    return text
 
 
 def apart(work: Callable[..., Any], *given: object) -> Any:

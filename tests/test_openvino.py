@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import quality
 from parley import catalog, strategies
 from parley.engines import paired
 from parley.engines.base import Answer
@@ -51,6 +52,12 @@ def test_greedy_search_answers_as_the_torch_model_does(engine, budgie):
     questions = ("Hello, who are you?", "What is top-p sampling?", "What is the capital of Japan?", "Count to 9.")
     same = [answer(engine, question).text == answer(budgie, question).text for question in questions]
     assert sum(same) >= 3  # one byte a weight may tip the balance somewhere
+
+
+def test_held_out_dialogues_stay_as_likely(engine, budgie):
+    drop = quality.log_likelihood(budgie, 24) - quality.log_likelihood(engine, 24)
+    assert drop != 0
+    assert abs(drop) < 0.01  # nats a token
 
 
 def test_equal_seeds_give_equal_text(engine):

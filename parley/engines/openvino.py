@@ -44,15 +44,19 @@ class OpenVinoEngine(LocalEngine):
         self._model = PagedModel(folder)
         self._prefixes = PagedPrefixes(self._model, self._most_remembered)
 
+    def logits(self, ids: torch.Tensor) -> torch.Tensor:
+        """What follows each of `ids`, shape (1, tokens); (1, tokens, vocabulary). Nothing is remembered."""
+        brake = streaming.Brake(threading.Event(), self._seconds)
+        return Reader(self._model, self.loaded.model, Pages(self._model), brake)(ids[0].tolist(), 0).logits
+
     @torch.inference_mode()
     def distance(self) -> float:
         """How far its logits lie from those of the torch model, as a share, after a text that fills every window."""
         config = self.loaded.model.config.get_text_config()
         length = min(self.loaded.context, (getattr(config, "sliding_window", None) or 0) + 64)
         ids = torch.arange(length)[None] % config.vocab_size
-        theirs = self.loaded.model(ids, use_cache=False, logits_to_keep=1).logits[0, 0].float()
-        ours = Reader(self._model, self.loaded.model, Pages(self._model), streaming.Brake(threading.Event(), 60.0))
-        return float((ours._prefill(ids).logits[0, 0] - theirs).norm() / theirs.norm())
+        theirs = self.loaded.model(ids, use_cache=False, logits_to_keep=8).logits.float()
+        return float((self.logits(ids)[:, -8:] - theirs).norm() / theirs.norm())
 
     def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake) -> None:
         pages = arguments.pop("pages", None) or Pages(self._model)  # without a session none are remembered

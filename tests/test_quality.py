@@ -1,0 +1,36 @@
+"""Rounded, Budgie answers nearly as well: held-out dialogues stay as likely, and of its exam it loses next to nothing."""
+
+import json
+
+import pytest
+
+from benchmarks import __main__ as benchmarks
+from benchmarks import quality
+from parley.budgie import exam
+
+DIALOGUES = 24
+
+
+@pytest.fixture(scope="module")
+def floats(budgie):
+    return quality.log_likelihood(budgie, DIALOGUES)
+
+
+@pytest.mark.parametrize("way", [name for name in quality.WAYS if name != "openvino"])
+def test_held_out_dialogues_stay_as_likely(way, floats):
+    drop = floats - quality.log_likelihood(quality.WAYS[way](), DIALOGUES)
+    assert drop != 0
+    assert abs(drop) < 0.01  # nats a token: one per cent of its probability
+
+
+def test_an_engine_sits_the_exam_as_budgie_does(budgie):
+    asked = [*exam.questions()[::60], next(q for q in exam.questions() if q.think)]
+    theirs = exam.sit(exam.Budgie(quality.WEIGHTS), asked)
+    assert [result.passed for result in exam.sit(quality.Candidate(budgie), asked)] == [r.passed for r in theirs]
+    assert sum(result.passed for result in theirs) > len(asked) / 2
+
+
+def test_budgie_loses_less_than_one_point_of_its_exam():
+    measured = [row for row in json.loads(benchmarks.RESULTS.read_text("utf-8")) if row["name"].startswith("exam_")]
+    assert {row["name"] for row in measured} == {f"exam_{way}" for way in quality.WAYS}
+    assert all(row["ours"] > row["baseline"] - 1 for row in measured)
