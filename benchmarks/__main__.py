@@ -33,7 +33,8 @@ MEANINGS = {
     "prefix_ttft_1024": "First token after 1,024 tokens of talk, beside no prefix cache",
     "prefix_ttft_4096": "First token after 4,096 tokens of talk, beside no prefix cache",
     "lookup_copying": "Copying what the prompt says, which is guessed ahead, beside saying what it does not",
-    "api_overhead": "128 tokens over the API, beside a bare `generate` in the same process",
+    "lookup_talking": "Exam questions, where there is little to guess, beside no guesses",
+    "api_overhead": "128 tokens over the API, beside a bare `generate` in the server's process",
     "memory_int8": "Memory of the weights, beside 32-bit floats",
     "start": "From `python app.py` until the page answers",
     "exam_int8": "Exam with int8 layers, beside 32-bit floats",
@@ -67,6 +68,7 @@ def rows(quick: bool) -> Iterator[Row]:
                 if not quick:
                     CHART.write_text(chart.svg(measures.by_turn(shape.engine, 12)), "utf-8")
             del shape
+    yield measures.talking(rounds)
     yield from quality.rows(quick)
     yield measures.starting(1 if quick else 5)
     yield measures.api("SmolLM2-135M shape", rounds)

@@ -2,12 +2,15 @@
 
 import functools
 import math
+import multiprocessing
 import os
 import statistics
 import tempfile
 import threading
 import time
+import unittest.mock
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +22,8 @@ from benchmarks import shapes, start
 from benchmarks.peers import LlamaCpp
 from benchmarks.shapes import Shape
 from parley import catalog, turn
+from parley.budgie import exam
+from parley.engines import decoding
 from parley.engines.base import Engine, Usage
 from parley.engines.local import LocalEngine
 from parley.engines.prompt import fit
@@ -201,6 +206,24 @@ def copying(shape: Shape, rounds: int) -> Row:
     return row("lookup_copying", shape.name, "tokens/s", pairs)
 
 
+def talking(rounds: int) -> Row:
+    """Budgie's answers to some questions of its exam, where there is little to guess, with guesses and without."""
+    engine = LocalEngine(shapes.budgie())
+    asked = [Message("user", question.turns[0]) for question in exam.questions()[::9]]
+
+    def seconds(_: int) -> float:
+        began = time.perf_counter()
+        for question in asked:
+            answer(engine, [question], exam.LONGEST_ANSWER)
+        return time.perf_counter() - began
+
+    def without(number: int) -> float:
+        with unittest.mock.patch.object(decoding, "EXACT", ()):  # the numbers in which it guesses
+            return seconds(number)
+
+    return row("lookup_talking", "Budgie", "s", in_turn(rounds, seconds, without))
+
+
 def memory(shape: Shape) -> Row:
     """The weights; those of the real model, whose head is its embedding."""
     ours, floats = shape.torch.loaded.model, shape.floats.loaded.model
@@ -220,19 +243,26 @@ def api(model: str, rounds: int, new: int = 128) -> Row:
         from parley.ui import page
 
         url = app.demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)[1]
-        client = Client(url, verbose=False)
-        _over_api(client, 1, 0)  # loads it, in a thread that ends
-        with turn.POOL.lease(catalog.find(""), lambda _: None, threading.Event()) as engine:
-            pairs = in_turn(
-                rounds, functools.partial(_over_api, client, new), functools.partial(_bare, engine.loaded, new)
-            )
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as elsewhere:  # where clients are
+            over_api = functools.partial(lambda new, n: elsewhere.submit(_over_api, url, new, n).result(), new)
+            over_api(0)  # loads it, in a thread that ends
+            with turn.POOL.lease(catalog.find(""), lambda _: None, threading.Event()) as engine:
+                pairs = in_turn(rounds, over_api, functools.partial(_bare, engine.loaded, new))
         app.demo.close()
     return row("api_overhead", model, "s", pairs)
 
 
-def _over_api(client: Client, new: int, number: int) -> float:
+@functools.cache
+def _client(url: str) -> Client:
+    return Client(url, verbose=False)
+
+
+def _over_api(url: str, new: int, number: int) -> float:
+    """In the client's process."""
+    asked = {"strategy": "greedy", "max_new_tokens": new, "messages": []}
+    client = _client(url)
     began = time.perf_counter()
-    for _ in client.submit(f"{number}. {STORY}", strategy="greedy", max_new_tokens=new, messages=[], api_name="/chat"):
+    for _ in client.submit(f"{number}. {STORY}", **asked, api_name="/chat"):
         pass
     return time.perf_counter() - began
 

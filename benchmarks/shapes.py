@@ -113,7 +113,7 @@ def made(name: str, folder: Path, export: bool) -> Shape:
     wide = LlamaForCausalLM if loaded.model.config.model_type == "llama" else Qwen3ForCausalLM
     floats = wide.from_pretrained(folder, dtype=torch.float32).eval()
     floats.generation_config = loaded.model.generation_config
-    fit = dataclasses.replace(loaded.fit, dtype=torch.float32, quantization="none")
+    fit = dataclasses.replace(loaded.fit, dtype="float32", quantization="none", by="")
     ours, plain = LocalEngine(loaded), LocalEngine(dataclasses.replace(loaded, model=floats, fit=fit))
     fast = PairedEngine(ours) if export and paired.pays(loaded) else ours
     while fast is not ours and fast.preparing:

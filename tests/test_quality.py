@@ -1,4 +1,4 @@
-"""Rounded, Budgie answers nearly as well: held-out dialogues stay as likely, and of its exam it loses next to nothing."""
+"""Rounded, Budgie answers nearly as well: held-out dialogues stay as likely, and its exam loses next to nothing."""
 
 import json
 
