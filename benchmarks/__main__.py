@@ -35,7 +35,8 @@ MEANINGS = {
     "lookup_copying": "Copying what the prompt says, which is guessed ahead, beside saying what it does not",
     "lookup_talking": "Exam questions, where there is little to guess, beside no guesses",
     "api_overhead": "128 tokens over the API, beside a bare `generate` in the server's process",
-    "memory_int8": "Memory of the weights, beside 32-bit floats",
+    "memory_int8": "Memory of the weights where PyTorch answers, beside 32-bit floats",
+    "memory_process": "What a process takes for the model, both engines together, beside 32-bit floats",
     "start": "From `python app.py` until the page answers",
     "exam_int8": "Exam with int8 layers, beside 32-bit floats",
     "loglik_int8": "Mean log-likelihood of held-out dialogues with int8 layers, beside 32-bit floats",
@@ -47,8 +48,8 @@ MEANINGS = {
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    """All figures, each as soon as it is there. A quick run leaves out the second shape, the peers and what would have
-    to be exported.
+    """All figures, each as soon as it is there. A quick run leaves out the second shape, the peers, what would have to
+    be exported, and the longest talk.
     """
     rounds = 2 if quick else 5
     for name in list(shapes.SHAPES)[: 1 if quick else None]:
@@ -61,9 +62,11 @@ def rows(quick: bool) -> Iterator[Row]:
             if not quick:
                 yield measures.strategies(shape, 2)
             yield measures.memory(shape)
+            if not quick:
+                yield measures.both(shape)
             yield measures.copying(shape, rounds)
             if name == next(iter(shapes.SHAPES)):
-                for tokens in (1024, 4096):
+                for tokens in (1024,) if quick else (1024, 4096):
                     yield measures.prefix(shape, 1 if quick else rounds, tokens)
                 if not quick:
                     CHART.write_text(chart.svg(measures.by_turn(shape.engine, 12)), "utf-8")

@@ -18,7 +18,7 @@ import torch
 from gradio_client import Client
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
 
-from benchmarks import shapes, start
+from benchmarks import footprint, shapes, start
 from benchmarks.peers import LlamaCpp
 from benchmarks.shapes import Shape
 from parley import catalog, turn
@@ -231,6 +231,12 @@ def memory(shape: Shape) -> Row:
     table = floats.get_input_embeddings().weight.nbytes
     mb = [shapes.bytes_of(each) / 1e6 for each in (ours, floats)]
     return row("memory_int8", shape.name, "MB", [(mb[0], mb[1] - table / 1e6)])
+
+
+def both(shape: Shape) -> Row:
+    """What a process takes for a model, both engines included, and for the same in 32-bit floats."""
+    mb = [footprint.measure(shape.folder, way) for way in ("engine", "floats")]
+    return row("memory_process", shape.name, "MB", [(mb[0], mb[1])])
 
 
 def api(model: str, rounds: int, new: int = 128) -> Row:

@@ -93,8 +93,8 @@ def log_likelihood(engine: LocalEngine, dialogues: int) -> float:
 def rows(quick: bool) -> Iterator[Row]:
     """Each way beside 32-bit floats."""
     floats = as_planned("none")
-    dialogues = DIALOGUES // 10 if quick else DIALOGUES
-    asked = exam.questions()[:: 10 if quick else 1]
+    dialogues = DIALOGUES // 20 if quick else DIALOGUES
+    asked = exam.questions()[:: 20 if quick else 1]
     base = percent_right(floats, asked), log_likelihood(floats, dialogues)
     for name, way in WAYS.items():
         if name == "openvino" and (quick or paired.missing()):
