@@ -50,7 +50,9 @@ class LlamaCpp:
 def write(model: PreTrainedModel, folder: Path) -> dict[str, Path]:
     """The model, of the shapes in `shapes`, as one file for each of `FORMATS`; tokens are numbers there."""
     import llama_cpp
+    from llama_cpp._logger import set_verbose
 
+    set_verbose(False)
     whole = folder / "whole.gguf"
     _write_gguf(model, whole)
     files = {}
