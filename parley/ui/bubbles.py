@@ -107,7 +107,8 @@ def quiet_line(answer: Answer) -> str:
             parts.append(f"first after {usage.first_piece:.2f} s")
         if usage.cached_tokens:
             parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
-        if usage.drafted:
+        unasked = "lookup" in (answer.ran.config if answer.ran else ())
+        if usage.accepted or (usage.drafted and not unasked):
             parts.append(f"{usage.accepted} of {usage.drafted} guesses right")
     if answer.ran and (engine := answer.ran.config.get("engine")):
         parts.append(engine)
