@@ -23,6 +23,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threa
 from parley import catalog, turn  # noqa: E402
 from parley.engines.loading import load  # noqa: E402
 from parley.engines.local import LocalEngine  # noqa: E402
+from tests.faulty_server import FaultyServer  # noqa: E402
 from tests.hub_standin import save_tiny_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -197,3 +198,11 @@ def inside(tmp_path_factory, endless_folder):
     running = Inside(endless_folder, stateful)
     yield running
     running.close()
+
+
+@pytest.fixture(scope="module")
+def faulty():
+    """A server whose models are faults."""
+    server = FaultyServer()
+    yield server
+    server.close()
