@@ -55,7 +55,8 @@ class Running:
         try:
             while True:
                 try:
-                    item = await asyncio.wait_for(self._queue.get(), LOOK)
+                    async with asyncio.timeout(LOOK):  # `wait_for` of Python 3.11 can swallow a cancellation
+                        item = await self._queue.get()
                 except TimeoutError:
                     item = Delta(status="" if self.begun else waiting())
                 if item is _OVER or self._left.is_set():
