@@ -1,6 +1,6 @@
 """The fast engine on x86 CPUs: the local one, but OpenVINO computes its forward passes, from an exported int8 model.
 
-So it chooses tokens as transformers does, by every strategy that follows one sequence and looks at nothing but logits.
+So it chooses tokens as transformers does, by every strategy that looks at nothing but logits.
 `paired` gives the rest to the torch model. It needs openvino.
 """
 
@@ -17,13 +17,17 @@ from parley import strategies, streaming
 from parley.engines.base import Ran
 from parley.engines.loading import Loaded
 from parley.engines.local import LocalEngine
+from parley.engines.paged_beams import BeamReader
 from parley.engines.pages import PagedModel, PagedPrefixes, Pages, Reader
 from parley.engines.prompt import Prompt
 from parley.settings import Settings
 from parley.strategies.tokens import tokens
 
 NAME = "OpenVINO int8"
-RUNS = ("tokens", "watermark", "prompt_lookup", "assisted", "universal_assisted")  # one sequence, and its logits only
+RUNS = (  # they look at nothing but logits
+    *("tokens", "watermark", "prompt_lookup", "assisted", "universal_assisted"),
+    *("live_beams", "diverse_beams", "constrained_beams"),
+)
 
 
 def refusal(settings: Settings) -> str:
@@ -60,7 +64,8 @@ class OpenVinoEngine(LocalEngine):
 
     def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake) -> None:
         pages = arguments.pop("pages", None) or Pages(self._model)  # without a session none are remembered
-        reader = Reader(self._model, self.loaded.model, pages, brake)
+        kind = BeamReader if "on_beams" in arguments else Reader
+        reader = kind(self._model, self.loaded.model, pages, brake)
         run = arguments.get("custom_generate", tokens)
         if run is tokens:
             marked = arguments["generation_config"].watermarking_config  # some marks remember what they were asked

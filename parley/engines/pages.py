@@ -24,7 +24,7 @@ PROPERTIES = {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN", "I
 
 
 class PagedModel:
-    """One exported model. It computes for one sequence at a time; each brings its own pages.
+    """One exported model. Each sequence that it computes for brings its own pages.
 
     Raises a `RuntimeError` for a model with layers that remember in another way than attention does.
     """
@@ -55,24 +55,36 @@ class PagedModel:
         # For a single token the library has other programs, which round otherwise; its double lands beyond the end.
         fed = [*ids, *ids] if len(ids) == 1 else ids
         pages.make_room(held + len(fed))
+        table = range(-(-(held + len(fed)) // PAGE))
+        made = self.infer(pages, np.array([fed], np.int64), held, [table], range(len(ids) - wanted, len(ids)))
+        pages.ids.extend(ids)
+        return made
+
+    def infer(
+        self, pages: "Pages", ids: np.ndarray, held: int, tables: Sequence[Sequence[int]], wanted: Sequence[int]
+    ) -> np.ndarray:
+        """What follows the tokens at the places `wanted` of all that are given, shape (wanted, vocabulary).
+
+        The ids, shape (sequences, tokens), come after `held` tokens of each sequence. Its row of `tables` tells in
+        which of the pages those are and these are to be, in their order.
+        """
         if self._lent is not pages.tensors:
             for name, tensor in pages.tensors.items():
                 self._request.set_tensor(name, tensor)
             self._lent = pages.tensors
-        needed = -(-(held + len(fed)) // PAGE)
+        rows, count = ids.shape
         given = {
-            "input_ids": np.array(fed, np.int64),
-            "position_ids": np.arange(held, held + len(fed), dtype=np.int64),
-            "past_lens": np.array([held], np.int32),
-            "subsequence_begins": np.array([0, len(fed)], np.int32),
-            "block_indices": np.arange(needed, dtype=np.int32),
-            "block_indices_begins": np.array([0, needed], np.int32),
-            "max_context_len": np.array(held + len(fed), np.int32),
-            "wanted": np.arange(len(ids) - wanted, len(ids), dtype=np.int64),
+            "input_ids": ids.reshape(-1),
+            "position_ids": np.tile(np.arange(held, held + count, dtype=np.int64), rows),
+            "past_lens": np.full(rows, held, np.int32),
+            "subsequence_begins": np.arange(0, ids.size + 1, count, dtype=np.int32),
+            "block_indices": np.concatenate(tables).astype(np.int32),
+            "block_indices_begins": np.cumsum([0, *map(len, tables)], dtype=np.int32),
+            "max_context_len": np.array(held + count, np.int32),
+            "wanted": np.array(wanted, np.int64),
         }
         made = self._request.infer(given, share_inputs=True, share_outputs=True)
-        pages.ids.extend(ids)
-        return made[0].reshape(wanted, -1).copy()
+        return made[0].reshape(len(wanted), -1).copy()
 
 
 def _compute_wanted_logits_only(model: openvino.Model) -> None:
@@ -93,6 +105,7 @@ class Pages:
     def __init__(self, model: PagedModel) -> None:
         self.ids: list[int] = []  # whose keys and values they are
         self.tensors: dict[str, openvino.Tensor] = {}
+        self.sequence: Sequence[int] = ()  # of the session's last turn, the prompt and the answer
         self._model, self._count = model, 0
 
     @property
@@ -106,11 +119,6 @@ class Pages:
 
     def activate_past_recording(self) -> None:
         """Nothing has to be done before tokens are forgotten."""
-
-    @property
-    def sequence(self) -> Sequence[int]:
-        """The tokens of the session's last turn."""
-        return tuple(self.ids)
 
     def crop(self, count: int) -> None:
         """Forgets the last `-count` tokens."""
@@ -147,8 +155,12 @@ class PagedPrefixes(PrefixCache):
         try:
             yield Loan(len(pages.ids), {"pages": pages})
         except Interrupted:
-            self._put(session, pages)
+            self._left(session, pages, prompt, answer())
             raise
+        self._left(session, pages, prompt, answer())
+
+    def _left(self, session: str, pages: Pages, prompt: Sequence[int], answer: Sequence[int]) -> None:
+        pages.sequence = [*prompt, *answer]
         self._put(session, pages)
 
 
@@ -174,10 +186,12 @@ class Reader:
 
     def __call__(self, ids: Sequence[int], logits_to_keep: int) -> CausalLMOutputWithPast:
         """The logits after the last so many of `ids`, 0 for all; shape (1, so many, vocabulary)."""
-        kept = logits_to_keep or len(ids)
+        return CausalLMOutputWithPast(logits=self._read(ids, logits_to_keep or len(ids)), past_key_values=self._pages)
+
+    def _read(self, ids: Sequence[int], kept: int) -> torch.Tensor:
         begins = [0, *range(PIECE, len(ids) - kept + 1, PIECE)]
         for begin, end in zip(begins, [*begins[1:], len(ids)], strict=True):
             if self._brake.reason in ("stopped", "time"):
                 raise Interrupted
             logits = self._computes.logits(self._pages, ids[begin:end], kept if end == len(ids) else 1)
-        return CausalLMOutputWithPast(logits=torch.from_numpy(logits)[None], past_key_values=self._pages)
+        return torch.from_numpy(logits)[None]
