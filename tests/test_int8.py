@@ -97,6 +97,7 @@ def test_every_strategy_runs_on_it_without_a_warning(small, name):
     assert last.finish in ("end", "length")
     assert last.usage.new_tokens > 1
     assert last.ran.config["engine"] == "PyTorch int8"
+    assert last.ran.program.startswith("# PyTorch int8 answered.")
 
 
 def test_the_plan_is_frozen_data(small):

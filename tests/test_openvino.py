@@ -57,6 +57,15 @@ def test_greedy_search_answers_as_the_torch_model_does(engine, budgie):
     assert sum(same) >= 3  # one byte a weight may tip the balance somewhere
 
 
+def test_the_program_under_its_answer_says_that_words_may_differ(engine, capsys):
+    made = answer(engine, "What is the capital of Japan?")
+    assert made.ran.program.startswith(
+        "# OpenVINO int8 answered. This takes the weights as they are stored: words may"
+    )
+    exec(made.ran.program, {})
+    assert capsys.readouterr().out.strip() == made.text
+
+
 def test_held_out_dialogues_stay_as_likely(engine, budgie):
     drop = quality.log_likelihood(budgie, 24) - quality.log_likelihood(engine, 24)
     assert drop != 0

@@ -98,6 +98,16 @@ class LocalEngine:
             ran=self._ran(prompt, settings, plan, seed, messages),
         )
 
+    @property
+    def _computes(self) -> str:
+        """What computes, and in which numbers."""
+        return f"PyTorch {self.loaded.fit.numbers}{' compiled' if self.loaded.fit.compiled else ''}"
+
+    @property
+    def _rounds(self) -> bool:
+        """Whether it computes with fewer bits than the weights are stored with."""
+        return self.loaded.fit.quantization != "none"
+
     def detect(self, text: str, settings: Settings) -> Detection:
         """How surely a text, as this model writes it, bears the watermark of these settings."""
         ids = self.loaded.tokenizer.encode(text, add_special_tokens=False)
@@ -106,11 +116,14 @@ class LocalEngine:
     def _ran(
         self, prompt: Prompt, settings: Settings, plan: decoding.Plan, seed: int, messages: Sequence[Message]
     ) -> Ran:
-        compiled = " compiled" if self.loaded.fit.compiled else ""
-        config = {"engine": f"PyTorch {self.loaded.fit.numbers}{compiled}"}
+        config = {"engine": self._computes}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
+        if self._rounds:
+            program = (
+                f"# {self._computes} answered. This takes the weights as they are stored: words may differ.\n{program}"
+            )
         names = ["model", "strategy", *strategies.find(settings.strategy).uses]
         values = {name: getattr(settings, name) for name in [*names, *(["thinking"] if self.loaded.thinking else [])]}
         values |= {"seed": seed} if "seed" in values else {}

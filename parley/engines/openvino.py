@@ -6,7 +6,6 @@ So it chooses tokens as transformers does, by every strategy that looks at nothi
 
 import functools
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from transformers import PreTrainedModel
 
 from parley import strategies, streaming
-from parley.engines.base import Ran
 from parley.engines.loading import Loaded
 from parley.engines.local import LocalEngine
 from parley.engines.paged_beams import BeamReader
@@ -23,7 +21,6 @@ from parley.engines.prompt import Prompt
 from parley.settings import Settings
 from parley.strategies.tokens import tokens
 
-NAME = "OpenVINO int8"
 RUNS = (  # they look at nothing but logits
     *("tokens", "watermark", "prompt_lookup", "assisted", "universal_assisted"),
     *("live_beams", "diverse_beams", "constrained_beams"),
@@ -42,6 +39,9 @@ class OpenVinoEngine(LocalEngine):
     """Answers with one exported model, only for settings without a `refusal`. `loaded` is the torch model of the same
     folder, which computes nothing here: tokenizer, template and `generate` are its own.
     """
+
+    _computes = "OpenVINO int8"
+    _rounds = True
 
     def __init__(self, loaded: Loaded, folder: Path, turn_seconds: float = 300.0) -> None:
         super().__init__(loaded, turn_seconds)
@@ -86,7 +86,3 @@ class OpenVinoEngine(LocalEngine):
             super()._generate(prompt, arguments | {"custom_generate": loop}, brake)
         finally:
             torch.set_num_threads(threads)
-
-    def _ran(self, *given: Any) -> Ran:
-        ran = super()._ran(*given)
-        return replace(ran, config=ran.config | {"engine": NAME}, program="")
