@@ -142,6 +142,14 @@ def test_beams_answer_as_those_of_the_torch_model_do(engine, budgie, strategy):
     assert same.count(1) >= 2  # one byte a weight may tip the balance somewhere
 
 
+def test_of_a_beam_search_no_more_is_kept_than_of_greedy_search(engine):
+    told = {"max_new_tokens": 200, "num_beams": 8, "session": "searcher", "length_penalty": 2.0}
+    for strategy in ("greedy", "beams"):
+        answer(engine, "Tell me a story.", strategy=strategy, **told)
+        kept = engine._prefixes._sessions["searcher"]
+        assert kept._count <= 2 * (-(-len(kept.ids) // pages.PAGE) + pages.SPARE)
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "sampling", "beams"])
 def test_what_a_session_remembers_changes_nothing(engine, strategy):
     history = []

@@ -126,16 +126,25 @@ class Pages:
 
     def make_room(self, tokens: int) -> None:
         """Adds pages for so many tokens in all, where they are wanting."""
-        if self._count * PAGE >= tokens:
-            return
-        self._count = -(-tokens // PAGE) + max(SPARE, self._count // 4)
-        larger = {
+        if self._count * PAGE < tokens:
+            self._resize(tokens)
+
+    def shrink(self) -> None:
+        """Gives back the memory of many pages that hold nothing, such as a beam search leaves behind."""
+        if self._count * PAGE > 2 * (len(self.ids) + SPARE * PAGE):
+            self._resize(len(self.ids))
+
+    def _resize(self, tokens: int) -> None:
+        pages = -(-tokens // PAGE)
+        self._count = pages + max(SPARE, pages // 4)
+        resized = {
             name: openvino.Tensor(kind, openvino.Shape([self._count, *shape]))
             for name, (kind, shape) in self._model.layout.items()
         }
         for name, tensor in self.tensors.items():
-            larger[name].data[: len(tensor.data)] = tensor.data
-        self.tensors = larger
+            kept = min(len(tensor.data), self._count)
+            resized[name].data[:kept] = tensor.data[:kept]
+        self.tensors = resized
 
 
 class PagedPrefixes(PrefixCache):
@@ -161,6 +170,7 @@ class PagedPrefixes(PrefixCache):
 
     def _left(self, session: str, pages: Pages, prompt: Sequence[int], answer: Sequence[int]) -> None:
         pages.sequence = [*prompt, *answer]
+        pages.shrink()
         self._put(session, pages)
 
 
