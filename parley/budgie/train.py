@@ -2,6 +2,7 @@
 
 `python -m parley.budgie.train --minutes 75 --work work` writes progress and checkpoints into `work`, and at the
 end the model folder. `--resume` goes on from the last checkpoint. The learning rate follows the time spent.
+Needs PyTorch 2.9 or later, for its Muon.
 """
 
 import argparse
@@ -19,7 +20,6 @@ from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForC
 
 from parley.budgie import DRAFT, WEIGHTS
 from parley.budgie.batches import Batch, batches
-from parley.budgie.muon import Muon
 from parley.budgie.tokenizer import CONTEXT, train_tokenizer
 
 SHAPES = {
@@ -28,6 +28,7 @@ SHAPES = {
 }
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 MATRIX_RATE, REST_RATE, WARM_UP = 0.02, 3e-3, 100  # learning rates of Muon and AdamW, warm-up steps
+MATRIX_DECAY = 0.02
 CHECKPOINT_MINUTES, LOG_SECONDS = 15, 20
 EAGER_UP_TO = 300  # tokens: on a processor the fused attention's backward pass only pays for longer rows
 
@@ -83,7 +84,10 @@ def optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for the embedding and the norms."""
     matrices = [each for name, each in model.named_parameters() if each.ndim == 2 and "embed" not in name]
     rest = [each for name, each in model.named_parameters() if each.ndim != 2 or "embed" in name]
-    return [Muon(matrices, lr=MATRIX_RATE), torch.optim.AdamW(rest, lr=REST_RATE, betas=(0.9, 0.98), weight_decay=0)]
+    return [
+        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=MATRIX_DECAY),
+        torch.optim.AdamW(rest, lr=REST_RATE, betas=(0.9, 0.98), weight_decay=0),
+    ]
 
 
 def schedule(step: int, share: float) -> float:

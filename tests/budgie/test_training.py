@@ -7,7 +7,6 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parley.budgie import WEIGHTS, batches, train
-from parley.budgie.muon import Muon, orthogonalise
 
 
 @pytest.fixture
@@ -67,24 +66,3 @@ def test_export_leaves_the_card_alone(work):
     assert (folder / "README.md").read_text() == "the card"
     needed = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
     assert needed <= {file.name for file in folder.iterdir()}
-
-
-@pytest.mark.parametrize("shape", [(8, 64), (64, 8)])
-def test_muon_makes_all_singular_values_alike(shape):
-    torch.manual_seed(0)
-    values = torch.linalg.svdvals(
-        orthogonalise(torch.randn(1, *shape) @ torch.diag(torch.logspace(0, 1, shape[1])))[0]
-    )
-    assert values.max() < 1.3 and values.min() > 0.5
-
-
-def test_muon_walks_downhill():
-    torch.manual_seed(0)
-    matrix, goal = torch.nn.Parameter(torch.zeros(6, 4)), torch.randn(6, 4)
-    muon, losses = Muon([matrix], lr=0.05), []
-    for _ in range(60):
-        losses.append(torch.nn.functional.mse_loss(matrix, goal))
-        losses[-1].backward()
-        muon.step()
-        muon.zero_grad()
-    assert losses[-1] < losses[0] / 10
