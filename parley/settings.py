@@ -300,11 +300,16 @@ def _checked_number(o: Option, value: Any) -> float | int:
     number = (
         f"a whole number from {o.low:.0f} to {o.high:.0f}" if o.kind is int else f"a number from {o.low} to {o.high}"
     )
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value):
         raise BadSetting(f"{o.label} must be {number}.")
     if not o.low <= value <= o.high or (o.kind is int and value != int(value)):
-        raise BadSetting(f"{o.label} must be {number}; {value:g} is not.")
+        raise BadSetting(f"{o.label} must be {number}; {str(value)[:40]} is not.")
     return o.kind(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a finite number, which true and false are not; a whole one may be too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 OPTIONS: dict[str, Option] = {

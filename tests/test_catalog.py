@@ -150,6 +150,7 @@ def test_recommended_values_pass_the_check_of_the_settings_and_nothing_is_invent
     }
     assert Settings.check({}, found).top_k == 20
     assert recommended_settings({"do_sample": False}) == {"strategy": "greedy"}
+    assert recommended_settings({"top_k": 10**400, "min_p": float("nan")}) == {"top_k": 1000}
     assert recommended_settings({"do_sample": "yes", "temperature": "hot", "top_p": True, "top_k": 1e999}) == {}
 
 

@@ -20,7 +20,7 @@ def test_none_means_the_models_recommendation_and_a_value_wins_over_it():
 
 @pytest.mark.parametrize("option", NUMBERS, ids=lambda o: o.name)
 def test_a_number_out_of_bounds_or_no_number_at_all_is_refused_with_the_bounds(option):
-    for bad in (option.low - 1, option.high + 1, math.nan, math.inf, -math.inf, "1", True, [1], {}):
+    for bad in (option.low - 1, option.high + 1, math.nan, math.inf, -math.inf, 10**400, "1", True, [1], {}):
         with pytest.raises(BadSetting) as refusal:
             Settings.check({option.name: bad})
         assert option.label in str(refusal.value)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 import re
 import threading
@@ -19,7 +18,7 @@ from parley.engines.base import Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
 from parley.errors import ModelUnavailable
-from parley.settings import OPTIONS
+from parley.settings import OPTIONS, is_number
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -140,7 +139,7 @@ def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
         found["strategy"] = "sampling" if sample else "greedy"
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
         value, o = generation.get(name), OPTIONS[name]
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        if is_number(value):
             found[name] = o.kind(min(max(value, o.low), o.high))
     return found
 
@@ -174,7 +173,7 @@ def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> i
 
 
 def _is_context(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < MOST_CONTEXT
+    return is_number(value) and 0 < value < MOST_CONTEXT
 
 
 def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
