@@ -17,7 +17,6 @@ LONGEST = 120  # seconds that one answer asks for at most, unless MOST_GPU_SECON
 BYTES_A_TOKEN = 3  # of the prompt in UTF-8: fewer than in English (4), about as many as in other languages
 PARAMETERS = 4e9  # where they are not known
 LOAD = 3e9  # bytes a second from the disk to the GPU, in a fresh process
-MOST_KNOWN = 200  # pairs of model and strategy
 WEIGHT = 0.3  # of the newest measurement
 
 # Seconds a token, beside greedy search, before anything is measured: several rows at once cost little on a GPU, a
@@ -89,8 +88,6 @@ class GpuTime:
         if self._known.pop(key, None):
             new = Speed(_mixed(old.reading, new.reading), _mixed(old.writing, new.writing))
         self._known[key] = new
-        if len(self._known) > MOST_KNOWN:
-            del self._known[next(iter(self._known))]
 
 
 def _mixed(old: float, new: float) -> float:

@@ -82,13 +82,6 @@ def test_what_is_too_short_to_measure_and_one_slow_answer_change_little():
     assert steady < asked(known=known) < 2 * steady
 
 
-def test_what_is_known_stays_bounded():
-    known = GpuTime()
-    for number in range(3 * gpu_time.MOST_KNOWN):
-        known.learn(catalog.replace(MIDDLE, name=str(number)), Settings.check({}), usage())
-    assert len(known._known) == gpu_time.MOST_KNOWN
-
-
 def test_a_turn_tells_what_it_was_asked_for_and_the_next_one_asks_by_what_it_took(monkeypatch):
     monkeypatch.setattr(turn, "GPU_TIME", GpuTime())
     settings = Settings.check({"model": "budgie", "strategy": "greedy", "max_new_tokens": 200})

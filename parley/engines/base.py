@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from parley import strategies
@@ -84,19 +84,9 @@ class Delta:
     ran: Ran | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, slots=True)
+class Answer(Delta):
     """Everything so far: `answer + delta` is the answer after that delta."""
-
-    text: str = ""
-    thought: str = ""
-    beams: tuple[Beam, ...] = ()
-    status: str = ""
-    notices: tuple[str, ...] = field(default=())
-    finish: FinishReason | None = None
-    usage: Usage | None = None
-    seed: int | None = None
-    ran: Ran | None = None
 
     def __add__(self, delta: Delta) -> "Answer":
         said = delta.text or delta.thought
