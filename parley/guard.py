@@ -1,9 +1,8 @@
 """The ASGI guard: headers that keep a model's output from making the reader's browser call anyone, and a limit on what
 strangers may send."""
 
-import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # Gradio needs inline scripts and styles. frame-ancestors is left open: the page is made to be embedded.
 POLICY = "; ".join(
@@ -29,16 +28,11 @@ MOST_BYTES = 2_000_000  # of a request: a long conversation, several times over
 # Gradio's roads for files, of which there are none here.
 CLOSED = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/stream", "/gradio_api/component_server")
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-
 
 class Guard:
     """Stands before every request. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
 
-    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,9 +46,9 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"].startswith(CLOSED):
-            await _refuse(send_guarded, 404, "There is nothing here.")
+            await _refusal(404, "There is nothing here.")(scope, receive, send_guarded)
         elif (body := await _body(scope, receive)) is None:
-            await _refuse(send_guarded, 413, f"A request may have at most {MOST_BYTES} bytes.")
+            await _refusal(413, f"A request may have at most {MOST_BYTES} bytes.")(scope, receive, send_guarded)
         else:
             await self._app(scope, _again(body, receive), send_guarded)
 
@@ -79,8 +73,5 @@ def _again(body: bytes, receive: Receive) -> Receive:
     return receive_again
 
 
-async def _refuse(send: Send, status: int, sentence: str) -> None:
-    body = json.dumps({"detail": sentence}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(status: int, sentence: str) -> JSONResponse:
+    return JSONResponse({"detail": sentence}, status)
