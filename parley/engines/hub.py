@@ -1,13 +1,14 @@
 """The files of a model, in a local folder or from the Hub: found, measured, downloaded with progress, and repaired."""
 
 import errno
-import hashlib
+import functools
 import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -59,26 +60,17 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class File:
-    """What the Hub says of one file."""
-
-    size: int
-    sha256: str | None  # of large files
-    blob_id: str | None  # of all others: the SHA-1 that git gives them
-
-
-@dataclass(frozen=True)
 class Source:
     """Where the files of a model come from, and which there are."""
 
     row: ModelRow
-    files: Mapping[str, File]
+    files: Mapping[str, int]  # bytes
     commit: str | None = None  # None: nothing can be downloaded
 
     @property
     def weights_bytes(self) -> int:
         """The size of all weights."""
-        return sum(file.size for name, file in self.files.items() if name.endswith(".safetensors"))
+        return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
 
     def fetch(self, patterns: Sequence[str], report: Report, cancel: threading.Event, disk: Callable[[], int]) -> Path:
         """The folder with all files of these patterns, after downloading those that are not there yet.
@@ -89,8 +81,9 @@ class Source:
             return self.row.folder
         if self.commit is None:
             return _cached(self.row, patterns)
-        missing = [name for name in _matching(self.files, patterns) if not self._path(name)]
-        need, free = sum(self.files[name].size for name in missing), disk()
+        cached = functools.partial(try_to_load_from_cache, self.row.id, revision=self.commit)
+        missing = [name for name in _matching(self.files, patterns) if not isinstance(cached(name), str)]
+        need, free = sum(self.files[name] for name in missing), disk()
         if need > free:
             raise ModelUnavailable(
                 f"{self.row.label} is a download of {size_text(need)}, and {size_text(free)} of disk are free. "
@@ -100,21 +93,19 @@ class Source:
 
     def purge_damaged(self) -> list[str]:
         """Deletes those downloaded files that do not have the checksum of the Hub, and names them."""
-        damaged = {
-            name: path for name in self.files if (path := self._path(name)) and not _intact(path, self.files[name])
-        }
-        for pointer in damaged.values():
+        if self.commit is None:
+            return []
+        try:
+            found = HfApi().verify_repo_checksums(self.row.id, revision=self.commit)
+        except (HTTPError, OSError) as error:
+            raise explained(self.row, error) from error
+        damaged = [file["path"] for file in found.mismatches]
+        for pointer in map(found.verified_path.joinpath, damaged):
             # The blob, too, may be a link: into a store that all repositories share.
             for path in (pointer.resolve(), pointer.parent / pointer.readlink() if pointer.is_symlink() else pointer):
                 path.unlink(missing_ok=True)
             pointer.unlink(missing_ok=True)
-        return list(damaged)
-
-    def _path(self, name: str) -> Path | None:
-        if self.commit is None:
-            return None
-        found = try_to_load_from_cache(self.row.id, name, revision=self.commit)
-        return Path(found) if isinstance(found, str) else None
+        return damaged
 
 
 def find(row: ModelRow, seconds: float = 10) -> Source:
@@ -134,7 +125,7 @@ def find(row: ModelRow, seconds: float = 10) -> Source:
             return Source(row, _listed(_cached(row, SMALL + WEIGHTS)))
         except ModelUnavailable as absent:
             raise (explained(row, error) if answered else absent) from error
-    files = {s.rfilename: File(s.size or 0, s.lfs.sha256 if s.lfs else None, s.blob_id) for s in info.siblings or ()}
+    files = {s.rfilename: s.size or 0 for s in info.siblings or ()}
     return Source(row, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
 
 
@@ -173,17 +164,16 @@ def explained(row: ModelRow, error: Exception) -> ModelUnavailable:
     return ModelUnavailable(text)
 
 
+def _snapshot(row: ModelRow, patterns: Sequence[str], **how: Any) -> Path:
+    patterns, ignored = list(patterns), list(IGNORED)
+    return Path(
+        snapshot_download(row.id, revision=row.revision, allow_patterns=patterns, ignore_patterns=ignored, **how)
+    )
+
+
 def _cached(row: ModelRow, patterns: Sequence[str]) -> Path:
     try:
-        return Path(
-            snapshot_download(
-                row.id,
-                revision=row.revision,
-                allow_patterns=list(patterns),
-                ignore_patterns=list(IGNORED),
-                local_files_only=True,
-            )
-        )
+        return _snapshot(row, patterns, local_files_only=True)
     except LocalEntryNotFoundError as error:
         raise explained(row, error) from error
 
@@ -210,14 +200,7 @@ def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report,
             return drawn
 
     worker = ThreadPoolExecutor(1, thread_name_prefix="download")
-    download = worker.submit(
-        snapshot_download,
-        row.id,
-        revision=row.revision,
-        allow_patterns=list(patterns),
-        ignore_patterns=list(IGNORED),
-        tqdm_class=Bar,
-    )
+    download = worker.submit(_snapshot, row, patterns, tqdm_class=Bar)
     worker.shutdown(wait=False)
     while not wait([download], timeout=TICK).done:
         if cancel.is_set():
@@ -226,7 +209,7 @@ def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report,
             share = min(1.0, max(done.values(), default=0) / need)
             report(f"Downloading {row.label}: {100 * share:.0f} % of {size_text(need)}")
     try:
-        return Path(download.result())
+        return download.result()
     except LoadingStopped:
         raise stopped(row) from None
     except (HTTPError, OSError, XetDownloadError) as error:
@@ -242,16 +225,6 @@ def _matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]
     return list(filter_repo_objects(names, allow_patterns=list(patterns), ignore_patterns=list(IGNORED)))
 
 
-def _listed(folder: Path) -> dict[str, File]:
-    files = {path.name: File(path.stat().st_size, None, None) for path in folder.glob("*") if path.is_file()}
+def _listed(folder: Path) -> dict[str, int]:
+    files = {path.name: path.stat().st_size for path in folder.glob("*") if path.is_file()}
     return {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}
-
-
-def _intact(path: Path, file: File) -> bool:
-    if path.stat().st_size != file.size:
-        return False
-    if file.sha256 is None:
-        data = path.read_bytes()
-        return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == file.blob_id
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() == file.sha256
