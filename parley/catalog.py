@@ -19,9 +19,9 @@ from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_i
 
 from parley.engines import hardware, hub, parrot, plan, servers
 from parley.engines.hub import ModelRow
-from parley.engines.loading import context_length, default_template, reads_thinking, recommended_settings
+from parley.engines.loading import context_length, default_template, reads_thinking
 from parley.errors import ModelUnavailable
-from parley.settings import OPTIONS
+from parley.settings import OPTIONS, is_number
 from parley.strategies.demands import RECURRENT, STATEFUL, Abilities
 
 BUDGIE = Path(__file__).parent / "budgie"
@@ -175,6 +175,18 @@ def traits(row: ModelRow) -> Traits:
         recurrent=not RECURRENT.isdisjoint(map(str, kinds) if isinstance(kinds, list) else ()),
         config=config,
     )
+
+
+def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a generation_config.json states, in the words and within the bounds of `Settings`."""
+    found: dict[str, Any] = {}
+    if isinstance(sample := generation.get("do_sample"), bool):
+        found["strategy"] = "sampling" if sample else "greedy"
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+        value, o = generation.get(name), OPTIONS[name]
+        if is_number(value):
+            found[name] = o.kind(min(max(value, o.low), o.high))
+    return found
 
 
 def outlook(row: ModelRow, room: Callable[[plan.Fit], int], known: Traits | None = None) -> plan.Outlook | None:

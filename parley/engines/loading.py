@@ -18,7 +18,7 @@ from parley.engines.base import Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
 from parley.errors import ModelUnavailable
-from parley.settings import OPTIONS, is_number
+from parley.settings import is_number
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,7 +47,6 @@ class Loaded:
     tokenizer: "PreTrainedTokenizerBase"
     context: int  # tokens
     layers: int
-    recommended: Mapping[str, Any]  # names of `Settings` to values within our bounds
     thinking: bool  # whether the template reads `enable_thinking`
     system_role: bool  # whether the template takes a system message, and shows it to the model
 
@@ -91,6 +90,7 @@ def _load(
     row = source.row
     folder = source.fetch(hub.SMALL, report, cancel, disk)
     config = _read(row, folder / "config.json")
+    _read(row, folder / "generation_config.json", needed=False)  # transformers would do without a damaged one
     _check_architecture(row, config)
     if not source.weights_bytes:
         raise ModelUnavailable(
@@ -106,7 +106,6 @@ def _load(
         raise hub.stopped(row)
     report(f"Loading {row.label}")
     model, fit = _model(row, folder, fit)
-    generation = _read(row, folder / "generation_config.json", needed=False)
     _neutralise(model, tokenizer)
 
     # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
@@ -126,22 +125,9 @@ def _load(
         tokenizer=tokenizer,
         context=context_length(text.to_dict(), tokenizer.model_max_length) or USUAL_CONTEXT,
         layers=text.num_hidden_layers,
-        recommended=recommended_settings(generation),
         thinking=reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),
     )
-
-
-def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """What a generation_config.json states, in the words and within the bounds of `Settings`."""
-    found: dict[str, Any] = {}
-    if isinstance(sample := generation.get("do_sample"), bool):
-        found["strategy"] = "sampling" if sample else "greedy"
-    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
-        value, o = generation.get(name), OPTIONS[name]
-        if is_number(value):
-            found[name] = o.kind(min(max(value, o.low), o.high))
-    return found
 
 
 def default_template(template: Any) -> str:
