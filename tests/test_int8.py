@@ -1,6 +1,5 @@
 """The layers of one byte a weight: near to the floats, the same for a token whoever is beside it, and small."""
 
-import dataclasses
 import threading
 import warnings
 
@@ -98,7 +97,3 @@ def test_every_strategy_runs_on_it_without_a_warning(small, name):
     assert last.usage.new_tokens > 1
     assert last.ran.config["engine"] == "PyTorch int8"
     assert last.ran.program.startswith("# PyTorch int8 answered.")
-
-
-def test_the_plan_is_frozen_data(small):
-    assert dataclasses.asdict(small.loaded.fit)["quantization"] == "int8"

@@ -41,7 +41,6 @@ class Progress:
     step: int = 0
     tokens: int = 0
     loss: float = 0.0
-    threads: int = 0
 
 
 def new_model(shape: str, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
@@ -116,7 +115,6 @@ class Run:
             optimizer.zero_grad()
         progress.loss += (loss.item() - progress.loss) / min(progress.step + 1, 50)
         progress.step, progress.tokens = progress.step + 1, progress.tokens + batch.ids.numel()
-        progress.threads = torch.get_num_threads()
 
     def save(self, file: Path) -> None:
         """Writes what `resume` needs."""

@@ -28,9 +28,9 @@ class Machine:
     device: str  # "cuda", "mps" or "cpu"
     cards: tuple[Card, ...] = ()
     packages: frozenset[str] = frozenset()  # those that need not be installed, in versions that transformers takes
-    multiplies_bytes: bool = False
-    unpacks_nibbles: bool = False
-    compiles: bool = False
+    multiplies_bytes: bool = False  # the CPU, by instructions of its own (VNNI)
+    unpacks_nibbles: bool = False  # the CPU, as fast as torch can
+    compiles: bool = False  # `torch.compile` would find what it calls
     zerogpu: bool = False
 
 
@@ -56,7 +56,7 @@ def machine() -> Machine:
         here,
         cards=tuple(map(_card, range(torch.cuda.device_count()))) if here == "cuda" else (),
         packages=frozenset(name for name, installed in packages.items() if installed()),
-        multiplies_bytes=multiplies_bytes(),
+        multiplies_bytes=bool(torch.cpu._is_vnni_supported()),
         # Elsewhere torch has these products too, but computes them number by number.
         unpacks_nibbles=torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"),
         compiles=_compiles(here),
@@ -81,14 +81,6 @@ def tier() -> str:
     return "gpu-48" if memory >= 40 else "gpu-16" if memory >= 14 else "cpu"
 
 
-@functools.cache
-def multiplies_bytes() -> bool:
-    """Whether this CPU has instructions for products of whole numbers of one byte (VNNI)."""
-    import torch
-
-    return bool(torch.cpu._is_vnni_supported())
-
-
 def _card(index: int) -> Card:
     import torch
 
@@ -98,7 +90,6 @@ def _card(index: int) -> Card:
 
 
 def _compiles(device: str) -> bool:
-    """Whether `torch.compile` would find what it calls."""
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
     headers = Path(sysconfig.get_path("include"), "Python.h")
     triton = device != "cuda" or importlib.util.find_spec("triton")

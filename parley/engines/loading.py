@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,13 +166,10 @@ def _is_context(value: Any) -> bool:
 def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
     if not path.is_file() and not needed:
         return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise Unloadable(f"{row.label} has no readable {path.name}. Choose another model.") from error
-    if not isinstance(value, dict):
-        raise Unloadable(f"{row.label} has no readable {path.name}. Choose another model.")
-    return value
+    with suppress(OSError, ValueError):
+        if isinstance(value := json.loads(path.read_bytes()), dict):
+            return value
+    raise Unloadable(f"{row.label} has no readable {path.name}. Choose another model.")
 
 
 def _check_architecture(row: ModelRow, config: Mapping[str, Any]) -> None:

@@ -76,8 +76,8 @@ class ModelPool:
             with self._entries_lock:
                 entry.leases -= 1
 
-    def place(self, rows: Iterable[ModelRow]) -> dict[str, ModelUnavailable]:
-        """Loads these models now, none at the cost of another; returns the refused, by name, with reasons."""
+    def place(self, rows: Iterable[ModelRow]) -> None:
+        """Loads these models now, none at the cost of another; `check` knows what was refused."""
         with ExitStack() as leases:
             for row in rows:
                 try:
@@ -85,7 +85,6 @@ class ModelPool:
                 except ModelUnavailable as error:
                     _log.warning("%s", error)
                     self._refused[row] = error
-        return {row.name: error for row, error in self._refused.items()}
 
     def check(self, row: ModelRow) -> None:
         """Raises what kept `place` from loading this model."""
@@ -148,25 +147,20 @@ class ModelPool:
             return self._free(fit.cards)
 
         with self._entries_lock:
-            idle = sorted(self._idle(), key=lambda row: row.name == LAST_TO_GO)
+            idle = [row for row, entry in self._entries.items() if not entry.leases]
+            idle.sort(key=lambda row: row.name == LAST_TO_GO)
             spare = sum(e.remembered for e in self._entries.values()) + sum(self._entries[row].bytes for row in idle)
             if not free() < fit.need <= free() + spare:
                 return free()
-            self._forget()
+            for entry in self._entries.values():
+                for prefixes in entry.prefixes:
+                    prefixes.clear()
             _return_memory()
             while idle and free() < fit.need:
                 _log.info("Unloading %s", idle[0].name)
                 del self._entries[idle.pop(0)]
                 _return_memory()
             return free()
-
-    def _forget(self) -> None:
-        for entry in self._entries.values():
-            for prefixes in entry.prefixes:
-                prefixes.clear()
-
-    def _idle(self) -> Sequence[ModelRow]:
-        return [row for row, entry in self._entries.items() if not entry.leases]
 
 
 def _return_memory() -> None:
