@@ -23,13 +23,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 from tqdm import tqdm
 
-from parley.engines.base import Honours, Report
+from parley.engines.base import HEARTBEAT, Honours, Report
 from parley.errors import ModelUnavailable
 
 SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
 WEIGHTS = ("model*.safetensors",)
 IGNORED = ("*/*", "model.*.safetensors")  # other formats in subfolders; variants such as model.fp16.safetensors
-TICK = 0.25  # seconds between two reports of progress, and until a Stop is seen
 
 
 class LoadingStopped(ModelUnavailable):
@@ -193,7 +192,7 @@ def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report,
 
         def update(self, n: float | None = 1) -> bool | None:
             if cancel.is_set():
-                raise LoadingStopped
+                raise stopped(row)
             drawn = super().update(n)
             if self.unit == "B":  # one bar counts received bytes, one those written, one counts files
                 done[id(self)] = self.n
@@ -202,7 +201,7 @@ def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report,
     worker = ThreadPoolExecutor(1, thread_name_prefix="download")
     download = worker.submit(_snapshot, row, patterns, tqdm_class=Bar)
     worker.shutdown(wait=False)
-    while not wait([download], timeout=TICK).done:
+    while not wait([download], timeout=HEARTBEAT).done:
         if cancel.is_set():
             raise stopped(row)
         if need:
@@ -210,8 +209,6 @@ def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report,
             report(f"Downloading {row.label}: {100 * share:.0f} % of {size_text(need)}")
     try:
         return download.result()
-    except LoadingStopped:
-        raise stopped(row) from None
     except (HTTPError, OSError, XetDownloadError) as error:
         raise explained(row, error) from error
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parley.engines import hardware, hub, loading
-from parley.engines.base import Engine, Report
+from parley.engines.base import HEARTBEAT, Engine, Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
 from parley.errors import ModelUnavailable
@@ -104,7 +104,7 @@ class ModelPool:
             self._status = sentence
             report(sentence)
 
-        while not self._loading.acquire(timeout=hub.TICK):
+        while not self._loading.acquire(timeout=HEARTBEAT):
             if cancel.is_set():
                 raise hub.stopped(row)
             report(self._status)
