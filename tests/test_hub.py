@@ -144,6 +144,12 @@ def test_a_file_that_arrives_damaged_twice_is_given_up(hub, loader, tiny):
     assert "loaded" in loader.load("org/spoilt")  # nothing damaged was left in the cache
 
 
+def test_what_the_hub_refuses_while_a_damaged_file_is_looked_for_is_said_in_one_sentence(hub, loader, tiny):
+    repo = hub.add("org/closed", tiny, damaged=1)
+    repo.damage = lambda data: setattr(repo, "status", 403) or data[::-1]
+    assert "The Hub does not let this app read org/closed." in loader.load("org/closed")["text"]
+
+
 def test_a_model_that_is_spoilt_on_the_hub_itself_is_not_downloaded_twice(hub, loader, folder):
     change_weights(folder, lambda t: t["model.norm.weight"].fill_(float("nan")))
     repo = hub.add("org/nan", folder)
