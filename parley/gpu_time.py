@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from parley import strategies
 from parley.engines.base import Usage
 from parley.engines.hub import ModelRow
+from parley.errors import ChatError
 from parley.messages import Message
 from parley.settings import Settings
 
@@ -61,13 +62,15 @@ class GpuTime:
         self._start: float | None = None  # seconds until a fresh process can answer
 
     def ask(self, row: ModelRow, messages: Sequence[Message], settings: Settings, placed: int) -> int:
-        """The seconds to ask for; a fresh process would first move `placed` bytes to the GPU."""
+        """The seconds to ask for; a fresh process would first move `placed` bytes to the GPU.
+
+        Raises `ChatError` for a `MOST_GPU_SECONDS` that is no number of seconds.
+        """
         speed = self.speed(row, settings)
         read = sum(len(m.content.encode()) / BYTES_A_TOKEN for m in messages) * (2 if settings.steers_away else 1)
         answer = read / speed.reading + settings.max_new_tokens * _cost(settings) / speed.writing
         start = placed / LOAD if self._start is None else self._start
-        longest = int(os.environ.get("MOST_GPU_SECONDS") or LONGEST)
-        return min(longest, math.ceil(OVERHEAD + start + SAFETY * answer))
+        return min(_longest(), math.ceil(OVERHEAD + start + SAFETY * answer))
 
     def speed(self, row: ModelRow, settings: Settings) -> Speed:
         """As measured with this strategy, else with another one, else as expected."""
@@ -88,6 +91,15 @@ class GpuTime:
         if self._known.pop(key, None):
             new = Speed(_mixed(old.reading, new.reading), _mixed(old.writing, new.writing))
         self._known[key] = new
+
+
+def _longest() -> int:
+    told = os.environ.get("MOST_GPU_SECONDS", "").strip() or str(LONGEST)
+    if not told.isdecimal() or int(told) == 0:
+        raise ChatError(
+            f"MOST_GPU_SECONDS is {told!r}. The owner of this app has to set it to a whole number of seconds."
+        )
+    return int(told)
 
 
 def _mixed(old: float, new: float) -> float:

@@ -4,6 +4,7 @@ import pytest
 
 from parley import catalog, gpu_time, strategies, turn
 from parley.engines.base import Answer, Usage
+from parley.errors import ChatError
 from parley.gpu_time import GpuTime
 from parley.messages import Message
 from parley.settings import Settings
@@ -33,6 +34,13 @@ def test_short_answers_ask_for_little_and_nothing_for_more_than_the_longest(monk
     assert asked(max_new_tokens=4096) == gpu_time.LONGEST
     monkeypatch.setenv("MOST_GPU_SECONDS", "30")
     assert asked(max_new_tokens=4096) == 30
+
+
+@pytest.mark.parametrize("told", ["2 min", "0", "-5", "1.5"])
+def test_a_longest_time_that_is_no_number_of_seconds_is_said_so(told, monkeypatch):
+    monkeypatch.setenv("MOST_GPU_SECONDS", told)
+    with pytest.raises(ChatError, match=f"MOST_GPU_SECONDS is '{told}'. .* a whole number of seconds"):
+        asked()
 
 
 def test_what_takes_longer_asks_for_more():
