@@ -74,10 +74,9 @@ def gathered(inbox: Inbox) -> list[object]:
 
 
 async def _read(server: Server, arguments: Mapping[str, Any], put: Callable[[object], None]) -> None:
-    where = {"base_url": server.url} if server.url else {}
     timeout: Any = (CONNECT, None, CONNECT, CONNECT)  # to connect, to read, to write, for a place in the pool
     try:
-        async with AsyncInferenceClient(api_key=server.key or NO_KEY, timeout=timeout, **where) as client:
+        async with AsyncInferenceClient(base_url=server.url, api_key=server.key or NO_KEY, timeout=timeout) as client:
             options = {"stream": True, "stream_options": {"include_usage": True}}
             async for chunk in await client.chat_completion(**arguments, **options):
                 put(_piece(chunk))
