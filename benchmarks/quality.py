@@ -16,11 +16,8 @@ from parley.budgie import WEIGHTS, exam
 from parley.budgie.batches import encode, stack
 from parley.budgie.tokenizer import corpus, render
 from parley.engines import openvino_export, paired
-from parley.engines.base import Answer
 from parley.engines.loading import load
 from parley.engines.local import LocalEngine
-from parley.messages import Message
-from parley.settings import Settings
 
 HELD_OUT = 2_000_000_000  # a seed of the corpus that no training reaches: they count up from small ones
 DIALOGUES = 400
@@ -53,25 +50,9 @@ WAYS: dict[str, Callable[[], LocalEngine]] = {
 }
 
 
-class Candidate(exam.Budgie):
-    """An engine that sits the exam."""
-
-    def __init__(self, engine: LocalEngine) -> None:
-        self.engine = engine
-
-    def reply(self, messages: list[dict[str, str]], *, think: bool = False, sample: bool = False) -> str:
-        """As Budgie's own."""
-        asked = [Message(**message) for message in messages]
-        chosen = {"strategy": "greedy", "max_new_tokens": exam.LONGEST_ANSWER, "thinking": think}
-        turn = self.engine.stream(asked, Settings.check(chosen), threading.Event())
-        answer = sum(turn, Answer())
-        thought = f"<think>{answer.thought}</think>" if answer.thought else ""
-        return thought + answer.text + ("" if answer.finish == "end" else exam.UNFINISHED)
-
-
 def percent_right(engine: LocalEngine, asked: Sequence[exam.Question]) -> float:
     """Of the questions of the exam."""
-    results = exam.sit(Candidate(engine), asked)
+    results = exam.sit(engine, asked)
     return 100 * sum(result.passed for result in results) / len(results)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks import __main__ as benchmarks
 from benchmarks import quality
-from parley.budgie import exam
 
 DIALOGUES = 24
 
@@ -21,13 +20,6 @@ def test_held_out_dialogues_stay_as_likely(way, floats):
     drop = floats - quality.log_likelihood(quality.WAYS[way](), DIALOGUES)
     assert drop != 0
     assert abs(drop) < 0.01  # nats a token: one per cent of its probability
-
-
-def test_an_engine_sits_the_exam_as_budgie_does(budgie):
-    asked = [*exam.questions()[::60], next(q for q in exam.questions() if q.think)]
-    theirs = exam.sit(exam.Budgie(quality.WEIGHTS), asked)
-    assert [result.passed for result in exam.sit(quality.Candidate(budgie), asked)] == [r.passed for r in theirs]
-    assert sum(result.passed for result in theirs) > len(asked) / 2
 
 
 def test_budgie_loses_less_than_one_point_of_its_exam():

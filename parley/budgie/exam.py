@@ -6,20 +6,30 @@
 import argparse
 import ast
 import re
+import threading
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import torch
-from transformers import AutoTokenizer, BatchEncoding, LlamaForCausalLM
 
+from parley import catalog
+from parley.answer_text import rejoined
 from parley.budgie import WEIGHTS
 from parley.budgie.corpus import normalise
+from parley.engines.base import Answer
+from parley.engines.hub import ModelRow
+from parley.engines.loading import load
+from parley.engines.local import LocalEngine
+from parley.engines.prompt import fit
+from parley.messages import Message
+from parley.settings import Settings
 
 LONGEST_ANSWER = 160  # tokens; an answer that is not finished by then is wrong
 UNFINISHED = " (not finished)"
+GREEDY = Settings.check({"strategy": "greedy", "max_new_tokens": LONGEST_ANSWER})
 PIRATE = "arr|ahoy|matey|yo ho|shiver"
 
 
@@ -158,55 +168,48 @@ def passes(question: Question, reply: str) -> bool:
     return CHECKS[question.check](reply.strip(), question.expected)
 
 
-class Budgie:
-    """A model folder on the processor, in float32, for the exam. Not thread-safe."""
-
-    def __init__(self, folder: Path) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-
-    def prompt(self, messages: list[dict[str, str]], *, think: bool = False) -> BatchEncoding:
-        """What the template makes of `messages`: tensors of (1, tokens)."""
-        options = {"add_generation_prompt": True, "enable_thinking": think}
-        return self.tokenizer.apply_chat_template(messages, **options, return_dict=True, return_tensors="pt")
-
-    def write(self, prompt: BatchEncoding, *, sample: bool = False) -> torch.Tensor:
-        """The tokens (1, n) that follow `prompt`; with `sample`, by the settings of generation_config.json."""
-        choice = {} if sample else {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        output = self.model.generate(**prompt, max_new_tokens=LONGEST_ANSWER, **choice)
-        return output[:, prompt["input_ids"].shape[1] :]
-
-    def reply(self, messages: list[dict[str, str]], *, think: bool = False, sample: bool = False) -> str:
-        """The text that answers `messages`."""
-        output = self.write(self.prompt(messages, think=think), sample=sample)[0]
-        text = self.tokenizer.decode(output, skip_special_tokens=True).strip()
-        return text if output[-1] == self.tokenizer.eos_token_id else text + UNFINISHED
+def candidate(folder: Path) -> LocalEngine:
+    """The model of that folder, as visitors would meet it on this machine."""
+    row = ModelRow(folder.name, str(folder.resolve()), folder.name)
+    return LocalEngine(load(row, lambda _: None, threading.Event()))
 
 
-def sit(budgie: Budgie, asked: Iterable[Question], *, sample: bool = False) -> list[Result]:
+def reply(engine: LocalEngine, messages: Sequence[Message], settings: Settings) -> str:
+    """What answers `messages`, a thought between its marks."""
+    answer = sum(engine.stream(messages, settings, threading.Event()), Answer())
+    said = rejoined(answer.text, answer.thought).strip()
+    return said if answer.finish == "end" else said + UNFINISHED
+
+
+def opened(question: Question) -> list[Message]:
+    """The chat as it begins: the system prompt, if there is one."""
+    return [Message("system", question.system)] if question.system else []
+
+
+def sit(engine: LocalEngine, asked: Iterable[Question], settings: Settings = GREEDY) -> list[Result]:
     """Every question of `asked` in a chat of its own; earlier turns are answered by the model too."""
     results = []
     for question in asked:
-        messages = [{"role": "system", "content": question.system}] if question.system else []
+        messages = opened(question)
         for turn in question.turns:
-            messages.append({"role": "user", "content": turn})
+            messages.append(Message("user", turn))
             think = question.think and turn == question.turns[-1]
-            reply = budgie.reply(messages, think=think, sample=sample)
-            messages.append({"role": "assistant", "content": reply})
-        results.append(Result(question, reply, not reply.endswith(UNFINISHED) and passes(question, reply)))
+            said = reply(engine, messages, replace(settings, thinking=think))
+            messages.append(Message("assistant", said))
+        results.append(Result(question, said, not said.endswith(UNFINISHED) and passes(question, said)))
     return results
 
 
 @torch.inference_mode()
-def agreement(budgie: Budgie, draft: Budgie, asked: Iterable[Question]) -> float:
+def agreement(budgie: LocalEngine, draft: LocalEngine, asked: Iterable[Question]) -> float:
     """The share of Budgie's greedy tokens that `draft` would guess, in the answers to the first turns of `asked`."""
     right = total = 0
     for question in asked:
-        system = [{"role": "system", "content": question.system}] if question.system else []
-        prompt = budgie.prompt([*system, {"role": "user", "content": question.turns[0]}], think=question.think)
-        answer = budgie.write(prompt)[0]
-        ids = torch.cat([prompt["input_ids"][0], answer])
-        guesses = draft.model(ids[None]).logits[0, -len(answer) - 1 : -1].argmax(-1)
+        messages = [*opened(question), Message("user", question.turns[0])]
+        prompt = fit(budgie.loaded, messages, replace(GREEDY, thinking=question.think))
+        ids = budgie.loaded.model.generate(prompt.ids, max_new_tokens=LONGEST_ANSWER, do_sample=False)
+        answer = ids[0, prompt.length :]
+        guesses = draft.loaded.model(ids).logits[0, prompt.length - 1 : -1].argmax(-1)
         right, total = right + int((guesses == answer).sum()), total + len(answer)
     return right / total
 
@@ -241,16 +244,19 @@ def main() -> None:
     parser.add_argument("--write-card", action="store_true", help="write the table into the folder's README.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # for a model this small a second thread only waits
-    torch.manual_seed(arguments.sample or 0)
-    budgie = Budgie(arguments.folder)
-    results = sit(budgie, questions(), sample=arguments.sample is not None)
+    budgie, settings = candidate(arguments.folder), GREEDY
+    if arguments.sample is not None:
+        given = {"max_new_tokens": LONGEST_ANSWER, "seed": arguments.sample}
+        settings = Settings.check(given, catalog.traits(budgie.loaded.row).recommended)
+    results = sit(budgie, questions(), settings)
     for result in results:
         if arguments.failures and not result.passed:
             question = result.question
             print(question.skill, question.system or "", question.turns, "->", repr(result.reply))
     print(table(results))
     if arguments.draft:
-        print(f"The draft agrees with {agreement(budgie, Budgie(arguments.draft), questions()):.1%} of the tokens.")
+        share = agreement(budgie, candidate(arguments.draft), questions())
+        print(f"The draft agrees with {share:.1%} of the tokens.")
     if arguments.write_card:
         write_card(arguments.folder, table(results))
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from parley.budgie import WEIGHTS
-from parley.budgie.exam import CHECKS, Budgie, Question, passes, questions, sit, table, write_card
+from parley.budgie.exam import CHECKS, Question, passes, questions, sit, table, write_card
 
 CASES = {
     "says": ("Oslo|oslo city", "It is oslo.", "It is Osloer."),
@@ -67,10 +66,10 @@ def test_the_card_gets_its_table_between_the_markers(tmp_path):
     assert card.read_text() == "before\n<!-- exam -->\nnew\n<!-- end of exam -->\nafter\n"
 
 
-def test_the_shipped_weights_answer_a_sample():
+def test_the_shipped_weights_answer_a_sample(budgie):
     skills = ("recall", "repeat", "capitals", "decoding_terms", "thinking")
     asked = [question for skill in skills for question in [q for q in questions() if q.skill == skill][:5]]
-    results = sit(Budgie(WEIGHTS), asked)
+    results = sit(budgie, asked)
     wrong = [(result.question.turns, result.reply) for result in results if not result.passed]
     assert len(results) == 25
     assert len(wrong) <= 4, wrong

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from parley.budgie import DRAFT, WEIGHTS
-from parley.budgie.exam import Budgie, agreement, questions
+from parley.budgie.exam import agreement, candidate, questions
 
 MOST_PARAMETERS = {WEIGHTS: 4_600_000, DRAFT: 600_000}
 folders = pytest.mark.parametrize("folder", MOST_PARAMETERS, ids=lambda folder: folder.name)
@@ -45,7 +45,7 @@ def test_the_draft_has_the_same_tokenizer():
 
 
 def test_the_draft_guesses_most_of_budgies_tokens():
-    share = agreement(Budgie(WEIGHTS), Budgie(DRAFT), questions()[::20])
+    share = agreement(candidate(WEIGHTS), candidate(DRAFT), questions()[::20])
     stated = re.search(r"agrees with ([\d.]+) % of the tokens", (DRAFT / "README.md").read_text(encoding="utf-8"))
     assert share > 0.6
     assert abs(share - float(stated[1]) / 100) < 0.2  # a sample of the questions that the card speaks of
