@@ -25,6 +25,7 @@ from parley.engines.loading import load
 from parley.engines.local import LocalEngine
 from parley.engines.prompt import fit
 from parley.messages import Message
+from parley.readme import between
 from parley.settings import Settings
 
 LONGEST_ANSWER = 160  # tokens; an answer that is not finished by then is wrong
@@ -224,14 +225,6 @@ def table(results: list[Result]) -> str:
     return "\n".join([*lines, f"| **all** | **{right}** | **{len(results)}** ({right / len(results):.1%}) |"])
 
 
-def write_card(folder: Path, text: str) -> None:
-    """Puts the table between the two markers of the model card."""
-    card = folder / "README.md"
-    begin, end = "<!-- exam -->\n", "\n<!-- end of exam -->"
-    before, _, rest = card.read_text(encoding="utf-8").partition(begin)
-    card.write_text(before + begin + text + end + rest.partition(end)[2], encoding="utf-8")
-
-
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -258,7 +251,8 @@ def main() -> None:
         share = agreement(budgie, candidate(arguments.draft), questions())
         print(f"The draft agrees with {share:.1%} of the tokens.")
     if arguments.write_card:
-        write_card(arguments.folder, table(results))
+        card = arguments.folder / "README.md"
+        card.write_text(between(card.read_text("utf-8"), "exam", table(results)), "utf-8")
 
 
 if __name__ == "__main__":

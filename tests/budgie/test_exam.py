@@ -2,7 +2,7 @@
 
 import pytest
 
-from parley.budgie.exam import CHECKS, Question, passes, questions, sit, table, write_card
+from parley.budgie.exam import CHECKS, Question, passes, questions, sit, table
 
 CASES = {
     "says": ("Oslo|oslo city", "It is oslo.", "It is Osloer."),
@@ -57,13 +57,6 @@ def test_the_exam_is_large_and_every_question_once():
     assert len(asked) >= 150
     assert len({(question.system, question.turns) for question in asked}) == len(asked)
     assert len({question.skill for question in asked}) >= 25
-
-
-def test_the_card_gets_its_table_between_the_markers(tmp_path):
-    card = tmp_path / "README.md"
-    card.write_text("before\n<!-- exam -->\nold\n<!-- end of exam -->\nafter\n")
-    write_card(tmp_path, "new")
-    assert card.read_text() == "before\n<!-- exam -->\nnew\n<!-- end of exam -->\nafter\n"
 
 
 def test_the_shipped_weights_answer_a_sample(budgie):
