@@ -171,7 +171,7 @@ def traits(row: ModelRow) -> Traits:
         thinking=reads_thinking(template) if template else bool(row.thinking),
         context=context_length(config, settings.get("model_max_length")),
         layers=layers if isinstance(layers, int) else None,
-        stateful=config.get("model_type") in STATEFUL,
+        stateful=str(config.get("model_type")) in STATEFUL,
         recurrent=not RECURRENT.isdisjoint(map(str, kinds) if isinstance(kinds, list) else ()),
         config=config,
     )

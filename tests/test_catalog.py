@@ -163,6 +163,7 @@ def test_recommended_values_pass_the_check_of_the_settings_and_nothing_is_invent
         ("{% set enable_thinking = false %}{{ enable_thinking }}", False),
         ("{# enable_thinking #}enable_thinking{{ messages }}", False),
         ("{% broken enable_thinking", False),
+        ("{{" + "(" * 2000 + "enable_thinking", False),
     ],
 )
 def test_a_thinking_switch_is_one_that_the_template_reads(template, switch):
@@ -188,6 +189,21 @@ def test_spoilt_small_files_leave_the_traits_at_their_defaults(folder):
     (folder / "generation_config.json").write_text("[]")
     (folder / "tokenizer_config.json").write_bytes(b"\xff\xfe")
     assert traits(ModelRow("m", str(folder), "m", thinking=True)) == Traits({}, thinking=True, context=None)
+
+
+ODD = (True, 0, -1, 10**400, float("nan"), "x", ["x"], [{"name": ["x"]}], {"a": 1})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:9])
+def test_values_of_any_kind_in_the_small_files_break_neither_the_traits_nor_the_plan(folder, odd):
+    row, sound = ModelRow("m", str(folder), "m", bytes=1000), json.loads((folder / "config.json").read_text())
+    names = ("model_type", "dtype", "text_config", "quantization_config", "num_hidden_layers", "layer_types")
+    for name in (*names, "max_position_embeddings", "num_attention_heads", "hidden_size", "vocab_size"):
+        (folder / "config.json").write_text(json.dumps(sound | {name: odd}))
+        (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": odd, "model_max_length": odd}))
+        known = traits(row)
+        assert not known.thinking and known.recommended == {}
+        assert "of memory" in catalog.outlook(row, lambda fit: 10**9, known).sentence
 
 
 def test_the_context_is_the_smaller_of_what_model_and_tokenizer_state():

@@ -47,7 +47,7 @@ def choose(config: Mapping[str, Any], here: Machine) -> str:
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(config.get("model_type"))
+    name = MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(str(config.get("model_type")))
     model = getattr(transformers, name, None) if isinstance(name, str) else None
     only = getattr(model, "_compatible_flash_implementations", None)
 

@@ -134,7 +134,7 @@ def _load(
 def default_template(template: Any) -> str:
     """The chat template of a tokenizer, which may have several with names; empty where there is none."""
     if isinstance(template, list):  # as tokenizer_config.json writes them
-        template = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = {str(t.get("name")): t.get("template") for t in template if isinstance(t, dict)}
     if isinstance(template, dict):
         template = template.get("default")
     return template if isinstance(template, str) else ""
@@ -145,7 +145,7 @@ def reads_thinking(template: str) -> bool:
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
         parsed = environment.parse(_GENERATION_TAG.sub("", template))
-    except TemplateError:
+    except (TemplateError, RecursionError):  # the latter where it is nested too deep
         return False
     return "enable_thinking" in meta.find_undeclared_variables(parsed)
 
@@ -175,13 +175,13 @@ def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
 def _check_architecture(row: ModelRow, config: Mapping[str, Any]) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return  # with code of its own or not: the code of transformers is used
     if "auto_map" in config:
         raise _needs_code(row)
     raise ModelUnavailable(
-        f"{row.label} has the architecture {str(kind)[:40]!r}, which the installed transformers cannot chat with. "
+        f"{row.label} has the architecture {kind[:40]!r}, which the installed transformers cannot chat with. "
         "Choose another model, or update transformers."
     )
 

@@ -140,10 +140,11 @@ def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mappi
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
     stored = next((c[key] for c in (config, text) for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
-    width = {"float64": 8, "float32": 4}.get(stored, 2)
+    width = {"float64": 8, "float32": 4}.get(str(stored), 2)
     half = "bfloat16" if all(card.capability >= (8, 0) for card in here.cards) else "float16"
     kind = attention.choose(config, here)
     quantised = config.get("quantization_config")
+    quantised = quantised if isinstance(quantised, Mapping) else {}
     for row in [_as_stored(quantised, here)] if quantised else _precisions(here, wanted, size / width):
         dtype = half if row.dtype == HALF else row.dtype
         weights = size if quantised else _weights(row, text, size, width)
