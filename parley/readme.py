@@ -48,10 +48,8 @@ def strategies_table() -> str:
 
 
 def _names(strategy: Strategy) -> str:
-    first, *_, last = TRUNCATION
-    middle = set(TRUNCATION) - {first, last} if set(TRUNCATION) <= set(strategy.settings) else set()
-    names = (f"`{name}`" for name in strategy.settings if name not in middle)
-    return ", ".join(names).replace(f"`{first}`, `{last}`", f"`{first}` to `{last}`") or "none"
+    names, run = (", ".join(f"`{name}`" for name in each) for each in (strategy.settings, TRUNCATION))
+    return names.replace(run, f"`{TRUNCATION[0]}` to `{TRUNCATION[-1]}`") or "none"
 
 
 def _needs(strategy: Strategy) -> str:
