@@ -98,7 +98,7 @@ def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
     Raises `ModelUnavailable` for what `MODEL_IDS` and the `REMOTE_` variables should not say.
     """
     elsewhere = servers.models(environ)
-    if wanted := [item.strip() for item in environ.get("MODEL_IDS", "").split(",") if item.strip()]:
+    if wanted := servers.items(environ, "MODEL_IDS"):
         return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
     return elsewhere | {row.name: row for row in CATALOGUE if row.tier in tiers and row.name not in elsewhere}
@@ -130,7 +130,7 @@ def draft_of(row: ModelRow, environ: Mapping[str, str] = os.environ) -> ModelRow
 
     Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say.
     """
-    pairs = [item.strip().partition("=") for item in environ.get("DRAFT_MODELS", "").split(",") if item.strip()]
+    pairs = [item.partition("=") for item in servers.items(environ, "DRAFT_MODELS")]
     for target, equals, draft in pairs:
         if not (target.strip() and equals and draft.strip()):
             raise ModelUnavailable(
@@ -198,7 +198,7 @@ def outlook(row: ModelRow, room: Callable[[plan.Fit], int], known: Traits | None
     if row.engine != "local":
         return None
     try:
-        size = row.bytes or (_bytes_on_hub(row) if known.config else None)
+        size = row.bytes or (_bytes(row) if known.config else None)
     except ModelUnavailable:  # what the Hub says is not needed yet; loading will tell
         size = None
     return plan.consider(row, known.config, size, room) if size else None
@@ -215,8 +215,7 @@ def _named(item: str) -> ModelRow:
         raise ModelUnavailable(
             f"MODEL_IDS names the folder {item}, which has no config.json. Name a folder that a model was saved to."
         )
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return ModelRow(item, str(folder), folder.name, bytes=size, licence="your own")
+    return ModelRow(item, str(folder), folder.name, licence="your own")
 
 
 def _on_the_hub(name: str) -> ModelRow:
@@ -250,8 +249,8 @@ def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _bytes_on_hub(row: ModelRow) -> int:
-    """The size of its weights. Not cached when it raises."""
+def _bytes(row: ModelRow) -> int:
+    """The size of its weights, in its folder or on the Hub. Not cached when it raises."""
     return hub.find(row, SECONDS).weights_bytes
 
 

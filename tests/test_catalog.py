@@ -71,6 +71,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         models({"MODEL_IDS": str(tmp_path)})
 
 
+def test_only_the_weights_that_would_be_loaded_count(folder):
+    for name in ("model.safetensors", "consolidated.safetensors"):
+        (folder / name).write_bytes(b"x" * 1000)
+    row = find("", {"MODEL_IDS": str(folder)})
+    assert catalog.outlook(row, lambda fit: 10**9).figures["weights"] in (1000, 2000)  # as stored, as 32-bit floats
+
+
 def test_without_model_ids_the_hardware_decides_and_budgie_comes_first():
     found, zero = models({}), models({"SPACES_ZERO_GPU": "true"})
     for rows in (found, zero):

@@ -30,7 +30,7 @@ def models(environ: Mapping[str, str]) -> dict[str, ModelRow]:
 
     Raises `ModelUnavailable` for what the variables should not say.
     """
-    names = _items(environ, "REMOTE_MODELS")
+    names = items(environ, "REMOTE_MODELS")
     honours = find(environ).honours if names else Honours()
     return {name: ModelRow(name, "", name, engine="remote", honours=honours) for name in names}
 
@@ -56,7 +56,7 @@ def find(environ: Mapping[str, str]) -> Server:
 
 
 def _honours(environ: Mapping[str, str]) -> Honours:
-    named = _items(environ, "REMOTE_SETTINGS") if "REMOTE_SETTINGS" in environ else STANDARD
+    named = items(environ, "REMOTE_SETTINGS") if "REMOTE_SETTINGS" in environ else STANDARD
     if unknown := sorted(set(named) - {*STANDARD, *EXTRA}):
         raise ModelUnavailable(
             f"REMOTE_SETTINGS has {unknown[0]!r}. It may have {', '.join((*STANDARD, *EXTRA))}, a comma between them."
@@ -65,7 +65,8 @@ def _honours(environ: Mapping[str, str]) -> Honours:
     return Honours(frozenset((*ALWAYS, *named)), frozenset(strategies))
 
 
-def _items(environ: Mapping[str, str], name: str) -> list[str]:
+def items(environ: Mapping[str, str], name: str) -> list[str]:
+    """What the owner lists in that variable, a comma between: each once."""
     return list(dict.fromkeys(item.strip() for item in environ.get(name, "").split(",") if item.strip()))
 
 
