@@ -189,19 +189,21 @@ def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def outlook(row: ModelRow, room: Callable[[plan.Fit], int], known: Traits | None = None) -> plan.Outlook | None:
+def outlook(
+    row: ModelRow, room: Callable[[plan.Fit], int], known: Traits | None = None, **given: Any
+) -> plan.Outlook | None:
     """Whether and how this model would be run here, by the function that decides when it is loaded.
 
-    `room` as there. None where it has no weights, or their size cannot be known now.
+    `room` and what else is `given` as there. None where it has no weights, or their size cannot be known now.
     """
-    known = known or traits(row)
     if row.engine != "local":
         return None
+    known = known or traits(row)
     try:
         size = row.bytes or (_bytes(row) if known.config else None)
     except ModelUnavailable:  # what the Hub says is not needed yet; loading will tell
         size = None
-    return plan.consider(row, known.config, size, room) if size else None
+    return plan.consider(row, known.config, size, room, **given) if size else None
 
 
 def _named(item: str) -> ModelRow:

@@ -2,13 +2,11 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 
 from parley import catalog
-from parley.engines import hardware, hub, plan
+from parley.engines import hardware
 from parley.engines.hardware import Card, Machine
 from parley.engines.hub import ModelRow, size_text
-from parley.errors import ModelUnavailable
 
 SLICES = {"large": 48_000_000_000, "xlarge": 96_000_000_000}  # bytes of memory that a turn on ZeroGPU gets
 CAPABILITY = (9, 0)  # of its cards, as CUDA counts
@@ -43,14 +41,12 @@ def at_start(environ: Mapping[str, str] = os.environ) -> list[ModelRow]:
 def _needs(rows: Iterable[ModelRow], memory: int, environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
     """Label and bytes; of a model that is not known here only its small files are read from the Hub."""
     here = Machine("cuda", (Card(memory, CAPABILITY),), hardware.machine().packages, zerogpu=True)
+    unread = catalog.Traits({}, thinking=False, context=None)
     for row in rows:
-        with suppress(ModelUnavailable):  # loading it will say why
-            if row.engine == "local":
-                config = {} if row.parameters else catalog.traits(row).config
-                size = row.bytes or hub.find(row).weights_bytes
-                outlook = plan.consider(row, config, size, lambda _: memory, here=here, environ=environ)
-                if outlook.fit:
-                    yield row.label, outlook.fit.need
+        known = unread if row.parameters else None
+        outlook = catalog.outlook(row, lambda _: memory, known, here=here, environ=environ)
+        if outlook and outlook.fit:  # else loading it will say why
+            yield row.label, outlook.fit.need
 
 
 def _too_much(needs: Mapping[str, int], size: str) -> str:
