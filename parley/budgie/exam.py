@@ -208,7 +208,8 @@ def agreement(budgie: LocalEngine, draft: LocalEngine, asked: Iterable[Question]
     for question in asked:
         messages = [*opened(question), Message("user", question.turns[0])]
         prompt = fit(budgie.loaded, messages, replace(GREEDY, thinking=question.think))
-        ids = budgie.loaded.model.generate(prompt.ids, max_new_tokens=LONGEST_ANSWER, do_sample=False)
+        given = prompt.ids.to(budgie.loaded.model.device)
+        ids = budgie.loaded.model.generate(given, max_new_tokens=LONGEST_ANSWER, do_sample=False)
         answer = ids[0, prompt.length :]
         guesses = draft.loaded.model(ids).logits[0, prompt.length - 1 : -1].argmax(-1)
         right, total = right + int((guesses == answer).sum()), total + len(answer)
