@@ -11,7 +11,6 @@ from parley.engines.hardware import Card, Machine
 from parley.engines.hub import ModelRow
 from parley.engines.loading import load
 from parley.engines.precision import PRECISIONS
-from parley.errors import ModelUnavailable
 from tests.hub_standin import WEIGHTS, save_tiny_model
 
 ROW = ModelRow("some/model", "some/model", "Some model")
@@ -35,14 +34,20 @@ def gpu(*cards, packages=""):
     return Machine("cuda", cards, frozenset(packages.split()), compiles=True)
 
 
-def decided(here, free=AMPLE, size=LARGE, config=CONFIG, **environ):
-    return plan.decide(ROW, config, size, lambda fit: free, here=here, environ=environ)
+def considered(here, free=AMPLE, size=LARGE, config=CONFIG, **environ):
+    return plan.consider(ROW, config, size, lambda fit: free, here=here, environ=environ)
+
+
+def decided(*given, **environ):
+    outlook = considered(*given, **environ)
+    assert outlook.fits
+    return outlook.fit
 
 
 def refusal(here, **given):
-    with pytest.raises(ModelUnavailable) as caught:
-        decided(here, **given)
-    return str(caught.value)
+    outlook = considered(here, **given)
+    assert not outlook.fits
+    return outlook.sentence
 
 
 def test_a_cpu_with_the_instructions_takes_one_byte_a_weight_where_it_pays():

@@ -99,14 +99,16 @@ def _load(
             "Choose another model, or convert it on the Hub."
         )
     tokenizer = _tokenizer(row, folder)
-    fit = plan.decide(row, config, source.weights_bytes, room)
+    outlook = plan.consider(row, config, source.weights_bytes, room)
+    if not outlook.fits:
+        raise ModelUnavailable(outlook.sentence)
 
     # 2. The weights.
     folder = source.fetch(hub.SMALL + hub.WEIGHTS, report, cancel, disk)
     if cancel.is_set():
         raise hub.stopped(row)
     report(f"Loading {row.label}")
-    model, fit = _model(row, folder, fit)
+    model, fit = _model(row, folder, outlook.fit)
     _neutralise(model, tokenizer)
 
     # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.

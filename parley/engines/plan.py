@@ -124,14 +124,6 @@ def consider(
     return outlook
 
 
-def decide(row: ModelRow, config: Mapping[str, Any], size: int, room: Callable[[Fit], int], **given: Any) -> Fit:
-    """As `consider`, but raises `ModelUnavailable` for what does not fit or is refused."""
-    outlook = consider(row, config, size, room, **given)
-    if not outlook.fits:
-        raise ModelUnavailable(outlook.sentence)
-    return outlook.fit
-
-
 def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str]) -> Iterator[Fit]:
     """The best first; at least one."""
     wanted, compiled = _setting("QUANTIZATION", environ), _setting("COMPILE", environ) == "on"
