@@ -121,6 +121,8 @@ def _default(o: Option) -> str:
 
 
 def _bounds(o: Option) -> str:
+    if o.choices:
+        return " or ".join(o.choices)
     if o.kind is str:
         return f"up to {o.high:g} characters"
     return "" if o.kind is bool else f"{o.low:.15g} to {o.high:.15g}"

@@ -110,6 +110,7 @@ FAULTS["too long"] = lambda handler: handler.tell("length")
 FAULTS["filtered"] = lambda handler: handler.tell("content_filter")
 THOUGHT = ["<thi", "nk>Hm", "m</th", "ink>\n\nYes", "."]
 FAULTS["tagged thought"] = lambda handler: handler.tell(words=THOUGHT)
+FAULTS["absurd usage"] = lambda handler: handler.tell(usage=USAGE | {"completion_tokens": 10**400})
 FAULTS["cached"] = lambda handler: handler.tell(usage=USAGE | {"prompt_tokens_details": {"cached_tokens": 16}})
 
 

@@ -66,8 +66,9 @@ def test_an_answer_streams_with_what_the_server_says_that_it_cost(faulty):
     assert answer(engine(faulty.url, "cached")).usage.cached_tokens == 16
 
 
-def test_where_the_server_does_not_say_pieces_are_counted_and_called_so(faulty):
-    made = answer(engine(faulty.url, "no usage"))
+@pytest.mark.parametrize("model", ["no usage", "absurd usage"])
+def test_where_the_server_tells_no_count_pieces_are_counted_and_called_so(faulty, model):
+    made = answer(engine(faulty.url, model))
     assert (made.usage.unit, made.usage.new_tokens, made.usage.prompt_tokens) == ("piece", len(WORDS), 0)
 
 
@@ -223,7 +224,8 @@ def test_every_fault_ends_in_one_sentence_with_what_was_said_and_without_the_key
 
 
 def test_no_fault_is_left_out():
-    sound = {"sound", "no usage", "too long", "filtered", "tagged thought", "cached", "reasoning", "reasoning_content"}
+    sound = {"sound", "no usage", "absurd usage", "too long", "filtered", "cached"}
+    sound |= {"tagged thought", "reasoning", "reasoning_content"}
     assert set(FAULTS) - set(FAULTY) == {*sound, "stopped there", "stays open", "endless"}
 
 

@@ -29,6 +29,7 @@ NO_KEY = "none"  # where nothing is given, the client sends the token for the Hu
 CONNECT = 10.0  # seconds
 MOST_BYTES = 64_000_000  # of a response
 MOST_CHARACTERS = 64  # of a token, on average: no answer has more
+MOST_TOKENS = 10**9  # that a server is believed to have counted
 END = object()
 _starting = threading.Lock()
 
@@ -216,8 +217,12 @@ class Heard:
         first = None if self._first is None else self._first - self._began
         seconds = self._last - self._began
         prompt, new = told.get("prompt_tokens"), told.get("completion_tokens")
-        if not (isinstance(prompt, int) and isinstance(new, int)):
+        if not (_is_count(prompt) and _is_count(new)):
             return Usage(0, self.pieces, first, seconds, unit="piece")
         details = told.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-        return Usage(prompt, new, first, seconds, cached_tokens=cached if isinstance(cached, int) else 0)
+        return Usage(prompt, new, first, seconds, cached_tokens=cached if _is_count(cached) else 0)
+
+
+def _is_count(told: object) -> bool:
+    return isinstance(told, int) and 0 <= told < MOST_TOKENS
