@@ -1,4 +1,4 @@
-"""A turn that is read from the event loop: a cancellation always ends it."""
+"""A turn that is read from the event loop: a cancellation always ends it, and nothing that came is lost."""
 
 import asyncio
 import threading
@@ -7,6 +7,8 @@ from contextlib import aclosing
 import pytest
 
 from parley.engines.base import Delta
+from parley.errors import ServerFault
+from parley.ui.chat import _answers
 from parley.ui.running import Running
 
 
@@ -39,3 +41,19 @@ def test_a_cancellation_that_comes_with_a_piece_is_not_lost(rounds):
 
     asyncio.run(turn())
     assert stopped.is_set()
+
+
+def test_what_came_in_the_last_moment_before_a_fault_is_shown():
+    async def deltas():
+        yield Delta(text="one ")
+        yield Delta(text="two")
+        raise ServerFault("The server broke off.")
+
+    async def read(texts):
+        async for answer in _answers(deltas()):
+            texts.append(answer.text)
+
+    texts: list[str] = []
+    with pytest.raises(ServerFault):
+        asyncio.run(read(texts))
+    assert texts[-1] == "one two"

@@ -132,14 +132,20 @@ async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:
     """Yields the whole answer so far, at most every `FLUSH` seconds; the last one has a finish reason.
 
     Heartbeats make it yield too, unchanged: Gradio ends a turn whose visitor has left only between two yields.
+    Raises what `deltas` raises, after all that came before.
     """
-    answer, due = Answer(), 0.0
-    async with aclosing(deltas):
-        async for delta in deltas:
-            answer += delta
-            if answer.finish or time.monotonic() >= due:
-                yield answer
-                due = time.monotonic() + FLUSH
+    answer, shown, due = Answer(), Answer(), 0.0
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                answer += delta
+                if answer.finish or time.monotonic() >= due:
+                    yield (shown := answer)
+                    due = time.monotonic() + FLUSH
+    except Exception:
+        if answer != shown:  # a call that is refused yields nothing, and is no part of its conversation
+            yield answer
+        raise
     if not answer.finish:
         yield answer + Delta(finish="stopped")
 
