@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from parley.errors import BadConversation
+from parley.settings import whole
 
 MOST_CHARACTERS = 32_000  # of one message; the context window is checked, in tokens, by the engine
 MOST_OF_AN_ANSWER = 320_000  # which may have been continued many times
@@ -103,7 +104,7 @@ def _text(content: Any, most: int = MOST_CHARACTERS) -> str:
         raise BadConversation(
             f"A message may have at most {most} characters; this one has {len(content)}. Shorten it."
         )
-    return content
+    return whole(content)
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:

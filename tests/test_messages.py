@@ -1,7 +1,10 @@
+import threading
+
 import pytest
 
 from parley.errors import BadConversation
 from parley.messages import Message, build_messages, drop_oldest_turn, fold_system
+from parley.settings import Settings
 
 USER, BOT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}
 
@@ -47,6 +50,12 @@ def test_neighbours_of_one_role_are_merged():
 def test_system_messages_join_the_system_prompt_at_the_top():
     history = [{"role": "system", "content": "Be brief."}, USER, BOT]
     assert build_messages(history, "x", "You are a bird.")[0] == ("system", "You are a bird.\n\nBe brief.")
+
+
+def test_half_a_character_as_programs_leave_it_where_they_cut_an_emoji_is_a_question_mark(budgie):
+    said = build_messages([], "Hello \ud83d there 👋", Settings.check({"system_prompt": "\ud83d"}).system_prompt)
+    assert said == [("system", "?"), ("user", "Hello ? there 👋")]
+    assert list(budgie.stream(said, Settings.check({"max_new_tokens": 3}), threading.Event()))[-1].finish
 
 
 def test_a_history_that_ends_with_a_question_needs_no_message():

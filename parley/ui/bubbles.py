@@ -7,6 +7,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from parley.engines.base import Answer, Beam, Ran, Usage
+from parley.settings import whole
 from parley.ui.calls import client_program, curl_commands
 
 ENDINGS = {
@@ -67,7 +68,7 @@ def begun(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
 
 def question(text: str) -> gr.ChatMessage:
     """The message that shows what the visitor asked."""
-    return _said("user", text)
+    return _said("user", whole(text))
 
 
 def lightened(shown: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from gradio.components import Component
 
 from parley import catalog, strategies, turn
 from parley.errors import ChatError
-from parley.settings import OPTIONS, Settings
+from parley.settings import OPTIONS, Settings, whole
 
 MOST_CHARACTERS = 10_000
 
@@ -36,7 +36,7 @@ def _detect(text: Any, model: str, strategy: str, watermark_key: Any) -> dict[st
         raise ChatError(f"{strategies.find(strategy).label} leaves no mark. Choose a strategy with a watermark.")
     if not isinstance(text, str) or not 0 < len(text) <= MOST_CHARACTERS:
         raise ChatError(f"Give a text of at most {MOST_CHARACTERS:,} characters.")
-    found = turn.detect(text, settings)
+    found = turn.detect(whole(text), settings)
     return {"marked": found.marked, "z": round(found.z, 2), "p": found.p, "scored": found.scored}
 
 
