@@ -147,6 +147,24 @@ def test_cancel_ends_the_model_within_one_forward_pass_and_the_next_call_is_serv
         assert passes.count == ended < 900
 
 
+def test_a_call_that_is_cancelled_before_the_server_has_it_ends_too(inside, client):
+    cancelled, send = threading.Event(), client.send_data
+
+    def send_later(*given):
+        cancelled.wait(20)
+        return send(*given)
+
+    client.send_data = send_later
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        job = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+        job.cancel()
+        cancelled.set()
+        until(lambda: job.communicator.event_id)
+        until(lambda: not client.stream_open)
+        until(lambda: not turn._cancels)
+        assert passes.count < 900
+
+
 def test_a_killed_client_ends_the_model(inside):
     program = f"""
 from gradio_client import Client

@@ -3,6 +3,10 @@
 from typing import Any
 
 import gradio as gr
+from fastapi import Request
+from fastapi.routing import APIRoute
+from gradio.data_classes import ResetBody
+from gradio.server_messages import ProcessCompletedMessage
 
 from parley import catalog, strategies, turn
 from parley.engines.servers import PLACE
@@ -68,6 +72,21 @@ class Page(gr.Blocks):
             if parameter["parameter_name"] in OPTIONS:
                 parameter["parameter_default"] = None
         return info
+
+
+async def reset(request: Request, body: ResetBody) -> dict[str, bool]:
+    """Ends the call of that id. It is how gradio_client cancels one whose id it did not know yet when it was asked to;
+    Gradio's own road of that name does nothing, so that the call would hold its place to the end.
+    """
+    queue = request.app.get_blocks()._queue
+    if event := queue.event_ids_to_events.get(body.event_id):
+        queue.send_message(event, ProcessCompletedMessage(output={}, success=True))  # it closes the client's stream
+        event.alive = False  # looked at after each yield
+        await queue.remove_from_queue(body.event_id)
+    return {"success": True}
+
+
+ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # before Gradio's own
 
 
 def add_endpoints() -> None:

@@ -7,6 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from parley.guard import Guard
+from parley.ui import api
 
 HERE = Path(__file__).parent
 TITLE = "Parley"
@@ -54,7 +55,7 @@ LAUNCH: dict[str, Any] = {
     "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
     "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
-    "app_kwargs": {"middleware": [Middleware(Guard)]},
+    "app_kwargs": {"middleware": [Middleware(Guard)], "routes": api.ROUTES},
     "ssr_mode": False,
     "run_history": False,
     "show_error": False,
