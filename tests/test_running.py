@@ -4,10 +4,14 @@ import asyncio
 import threading
 from contextlib import aclosing
 
+import gradio as gr
 import pytest
+from starlette.requests import Request
 
 from parley.engines.base import Delta
 from parley.errors import ServerFault
+from parley.settings import OPTIONS
+from parley.ui.bubbles import question
 from parley.ui.chat import _answers
 from parley.ui.running import Running
 
@@ -57,3 +61,19 @@ def test_what_came_in_the_last_moment_before_a_fault_is_shown():
     with pytest.raises(ServerFault):
         asyncio.run(read(texts))
     assert texts[-1] == "one two"
+
+
+def test_a_turn_whose_reader_was_lost_does_not_end_the_next_one(inside):
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "scheme": "http"}
+    request = gr.Request(request=Request(scope | {"server": ("127.0.0.1", 80)}), session_hash="one that was lost")
+    shown = [{"role": "user", "content": question("hello").content, "metadata": None}]
+
+    async def lose():
+        lost = inside.chat._answer(request, shown, *(None for _ in OPTIONS), None)
+        await anext(lost)
+        await inside.chat._recover(request, shown)
+        assert inside.chat._may_ask(request)
+        await lost.aclose()
+        assert inside.chat._turns.pop(request.session_hash, None)
+
+    asyncio.run(lose())

@@ -164,7 +164,8 @@ class Chat(gr.ChatInterface):
                             yield [*talk, *bubbles(answer, error, url, before)], gr.skip()
             yield [] if turn.cleared else [*talk, *bubbles(answer, error, url, before)], FREE
         finally:
-            del self._turns[request.session_hash]
+            if self._turns.get(request.session_hash) is turn:  # not the next one, where this one's reader was lost
+                del self._turns[request.session_hash]
 
     async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
         self._turns.pop(request.session_hash, None)
