@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Error, expect
 
 from tests.browser import QUIET
+from tests.conftest import until
 
 pytest_plugins = ["tests.browser"]
 
@@ -61,6 +62,23 @@ def test_the_box_is_always_in_view(visit, width, height):
     assert beside == (width > 860)
     visitor.box.fill("a long message\n" * 30)
     in_view(visitor)
+
+
+def test_what_went_wrong_stands_there_at_once_and_retry_under_it_does_not_move(visitor):
+    """A button that moves between a finger's coming and going is not pressed."""
+    visitor.setting("seed").locator("input").fill("-1")
+    visitor.tab.evaluate(
+        """() => { window.tops = []; const look = () => {
+            const retry = document.querySelector('.bot-row:has(strong) + .message-buttons [aria-label=Retry]');
+            if (retry?.offsetHeight) window.tops.push(retry.getBoundingClientRect().top);
+            requestAnimationFrame(look);
+        }; look() }"""
+    )
+    visitor.ask("hello")
+    expect(visitor.error).to_have_text(re.compile("Seed must be"))
+    until(lambda: visitor.tab.evaluate("window.tops.length") > 30)
+    tops = visitor.tab.evaluate("window.tops")
+    assert max(tops) - min(tops) < 1
 
 
 def test_it_works_embedded_in_another_site_with_third_party_storage_blocked(visit, elsewhere):
