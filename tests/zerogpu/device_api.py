@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 GRACE = 2.0  # seconds beyond what was asked for; the real one's are not known, and a busy machine is late
 PING = 0.1  # seconds between two signs of life to who waits
+FAILED, ALL_SAID = (b"%x\r\n%s\r\n" % (len(each), each) for each in (b"event: failed\n\n", b""))  # as HTTP sends them
 
 
 @dataclass
@@ -49,7 +50,7 @@ class DeviceApi:
         self.calls: list[tuple[str, dict]] = []
         self.refusals: deque[Refusal] = deque()
         self.line: list[str] = []  # who waits, by a name of their own
-        self.gives_up = self.hangs_up = False  # on who waits, with a last word or without one
+        self.ending: bytes | None = None  # what is sent to who waits before he is hung up on
         self.lock = threading.Condition()
         self.open = True
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -200,7 +201,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def _wait(self, api, me, task, seconds):
-        while not (api.gives_up or api.hangs_up):
+        while api.ending is None:
             with api.lock:
                 gpu = api.acquire(task, seconds) if api.line[0] == me else None
                 if not gpu:
@@ -208,11 +209,10 @@ class Handler(BaseHTTPRequestHandler):
             if gpu:
                 api.line.remove(me)
                 self._chunk(f"event: succeeded\ndata: {json.dumps(gpu)}\n\n")
-                break
+                self.wfile.write(ALL_SAID)
+                return
             self._chunk("event: ping\n\n")
-        if api.gives_up:
-            self._chunk("event: failed\n\n")
-        self.wfile.write(b"0\r\n\r\n")
+        self.wfile.write(api.ending)
 
     def _chunk(self, text):
         self.wfile.write(b"%x\r\n%s\r\n" % (len(text), text.encode()))
