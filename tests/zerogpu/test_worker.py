@@ -263,7 +263,7 @@ def test_two_visitors_of_one_gpu_both_get_their_answers(zero, story):
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_program_gets_one_sentence_that_says_what_went_wrong_and_its_next_call_an_answer(zero, story, fault):
-    client, workers = zero.client(fault.token), zero.api.pids
+    client, workers, story["max_new_tokens"] = zero.client(fault.token), zero.api.pids, 8
     with fault.befalls(zero) as strike:
         job = client.submit(**story)
         strike()
