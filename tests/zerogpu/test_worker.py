@@ -270,7 +270,7 @@ def test_a_program_gets_one_sentence_that_says_what_went_wrong_and_its_next_call
         with pytest.raises(AppError, match=f"^{fault.sentence}$"):
             job.result(timeout=30)
     assert client.predict(**story)
-    assert fault.costs or zero.api.pids == workers
+    assert fault.costs or set(workers) <= set(zero.api.pids)
     assert fault.logged in zero.output()
 
 
@@ -293,7 +293,7 @@ def test_the_page_says_what_went_wrong_in_one_sentence_under_the_question_and_re
     expect(reader.folded).to_have_text(ANSWERED)
     expect(reader.questions).to_have_text("Tell me a story about an owl.")
     expect(reader.box).to_have_value("and then?")
-    assert fault.costs or zero.api.pids == workers
+    assert fault.costs or set(workers) <= set(zero.api.pids)
 
 
 @pytest.mark.parametrize("how", ["killed", "taken away"])
