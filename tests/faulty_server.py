@@ -111,6 +111,7 @@ FAULTS["filtered"] = lambda handler: handler.tell("content_filter")
 THOUGHT = ["<thi", "nk>Hm", "m</th", "ink>\n\nYes", "."]
 FAULTS["tagged thought"] = lambda handler: handler.tell(words=THOUGHT)
 FAULTS["absurd usage"] = lambda handler: handler.tell(usage=USAGE | {"completion_tokens": 10**400})
+FAULTS["half a character"] = lambda handler: handler.tell(words=["Once ", "\ud83d", "\ude00", "."])
 FAULTS["cached"] = lambda handler: handler.tell(usage=USAGE | {"prompt_tokens_details": {"cached_tokens": 16}})
 
 

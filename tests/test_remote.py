@@ -72,6 +72,10 @@ def test_where_the_server_tells_no_count_pieces_are_counted_and_called_so(faulty
     assert (made.usage.unit, made.usage.new_tokens, made.usage.prompt_tokens) == ("piece", len(WORDS), 0)
 
 
+def test_a_character_that_is_sent_in_halves_can_be_shown_all_the_same(faulty):
+    assert answer(engine(faulty.url, "half a character")).text.encode() == b"Once ??."
+
+
 @pytest.mark.parametrize("model", ["reasoning_content", "reasoning", "tagged thought"])
 def test_a_thought_comes_apart_from_the_answer_whichever_way_it_is_sent(faulty, model):
     made = answer(engine(faulty.url, model))
@@ -225,7 +229,7 @@ def test_every_fault_ends_in_one_sentence_with_what_was_said_and_without_the_key
 
 def test_no_fault_is_left_out():
     sound = {"sound", "no usage", "absurd usage", "too long", "filtered", "cached"}
-    sound |= {"tagged thought", "reasoning", "reasoning_content"}
+    sound |= {"half a character", "tagged thought", "reasoning", "reasoning_content"}
     assert set(FAULTS) - set(FAULTY) == {*sound, "stopped there", "stays open", "endless"}
 
 

@@ -17,7 +17,7 @@ from parley.answer_text import AnswerText
 from parley.engines import faults
 from parley.engines.base import HEARTBEAT, Delta, FinishReason, Usage
 from parley.engines.servers import Server
-from parley.settings import Settings
+from parley.settings import Settings, whole
 
 FINISHES: dict[str, FinishReason] = {  # those of the standard, and of Text Generation Inference
     "stop": "end",
@@ -99,7 +99,7 @@ def _piece(chunk: Any) -> Piece:
         finish = "stop_sequence"
     if not all(isinstance(each, str) for each in (text, thought, finish)):
         raise TypeError
-    return Piece(text, thought, finish, usage)
+    return Piece(whole(text), whole(thought), finish, usage)
 
 
 class _Bounded(httpx2.AsyncByteStream):

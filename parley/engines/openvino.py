@@ -16,7 +16,7 @@ from parley import strategies, streaming
 from parley.engines.loading import Loaded
 from parley.engines.local import LocalEngine
 from parley.engines.paged_beams import BeamReader
-from parley.engines.pages import PagedModel, PagedPrefixes, Pages, Reader
+from parley.engines.pages import THREADS, PagedModel, PagedPrefixes, Pages, Reader
 from parley.engines.prompt import Prompt
 from parley.settings import Settings
 from parley.strategies.tokens import tokens
@@ -77,12 +77,9 @@ class OpenVinoEngine(LocalEngine):
         def loop(_: PreTrainedModel, *given: Any, **named: Any) -> torch.Tensor:
             return run(reader, *given, **named | {"past_key_values": pages})
 
-        threads = torch.get_num_threads()
-        if "draft" not in arguments:
-            torch.set_num_threads(
-                1
-            )  # what is left to it is little, and a second thread waits on a core that is needed
+        if "draft" not in arguments:  # little is left to torch, and its second thread waits on a core that is needed
+            torch.set_num_threads(1)
         try:
             super()._generate(prompt, arguments | {"custom_generate": loop}, brake)
         finally:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(THREADS)

@@ -18,6 +18,7 @@ from parley.streaming import Brake, Interrupted
 
 PAGE = 32  # tokens; the library's own size on CPUs
 PIECE = 256  # tokens that are read between two looks at the brake
+THREADS = torch.get_num_threads()  # as it was at the start: while an answer is made there are fewer
 SPARE = 8  # pages that are added beyond those needed, so that not every page is a copy of all
 # One byte for a key's or a value's number, each token by itself: what was read does not depend on how it was cut.
 PROPERTIES = {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN", "INFERENCE_PRECISION_HINT": "f32"}
@@ -36,7 +37,7 @@ class PagedModel:
         _compute_wanted_logits_only(model)
         if any(node.get_type_name() == "ReadValue" for node in model.get_ops()):
             raise RuntimeError("some of its layers have a state that lies in no page")
-        compiled = core.compile_model(model, "CPU", PROPERTIES | {"INFERENCE_NUM_THREADS": torch.get_num_threads()})
+        compiled = core.compile_model(model, "CPU", PROPERTIES | {"INFERENCE_NUM_THREADS": THREADS})
         self._request = compiled.create_infer_request()
         self._lent: dict[str, openvino.Tensor] = {}  # the pages that it was given last
         self.layout = {  # of one page in each cache

@@ -33,7 +33,7 @@ def zero(tmp_path_factory):
     slowest = watch.end()
     running.close()
     print(f"the slowest of {watch.count} requests took {slowest:.2f} s")
-    assert slowest < 3, "the server was frozen"
+    assert slowest < 5, "the server was frozen"  # seconds; a busy machine answers in 1
 
 
 class Watch:
