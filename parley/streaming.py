@@ -57,16 +57,17 @@ def install_brakes(model: PreTrainedModel) -> int:
 
     Returns how many layers do. The model's output does not change.
     """
-
-    def look(module: torch.nn.Module, args: tuple) -> None:
-        brake = getattr(_here, "brake", None)
-        if brake is not None and brake.reason in ("stopped", "time"):
-            raise Interrupted
-
     layers = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
     for layer in layers:
-        layer.register_forward_pre_hook(look)
+        if _look not in layer._forward_pre_hooks.values():  # two engines may have one model
+            layer.register_forward_pre_hook(_look)
     return len(layers)
+
+
+def _look(module: torch.nn.Module, args: tuple) -> None:
+    brake = getattr(_here, "brake", None)
+    if brake is not None and brake.reason in ("stopped", "time"):
+        raise Interrupted
 
 
 class AnswerStreamer(TextIteratorStreamer):
