@@ -32,6 +32,13 @@ def test_an_example_starts_a_talk_and_one_quiet_line_stands_under_the_answer(vis
     expect(details).to_have_text(re.compile(r"Prompt: \d+ tokens\. Answer: \d+ tokens in \d+\.\d s\. Seed: \d+\."))
 
 
+def test_an_example_leaves_what_is_in_the_box(parrot):
+    parrot.box.fill("my own thought")
+    parrot.page.get_by_role("button", name="Hello, who are you?").click()
+    expect(parrot.answer).to_have_text("Hello, who are you?")
+    expect(parrot.box).to_have_value("my own thought")
+
+
 def test_an_answer_grows_on_the_page_before_it_ends(parrot):
     parrot.tab.evaluate(
         """() => { window.lengths = new Set(); new MutationObserver(() => {

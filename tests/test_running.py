@@ -13,6 +13,7 @@ from parley.errors import ServerFault
 from parley.settings import OPTIONS
 from parley.ui.bubbles import question
 from parley.ui.chat import _answers
+from parley.ui.interface import FREE, SKIP
 from parley.ui.running import Running
 
 
@@ -63,17 +64,55 @@ def test_what_came_in_the_last_moment_before_a_fault_is_shown():
     assert texts[-1] == "one two"
 
 
-def test_a_turn_whose_reader_was_lost_does_not_end_the_next_one(inside):
+def asking(session):
     scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b"", "scheme": "http"}
-    request = gr.Request(request=Request(scope | {"server": ("127.0.0.1", 80)}), session_hash="one that was lost")
-    shown = [{"role": "user", "content": question("hello").content, "metadata": None}]
+    return gr.Request(request=Request(scope | {"server": ("127.0.0.1", 80)}), session_hash=session)
+
+
+def said(role, text):
+    return {"role": role, "content": question(text).content, "metadata": None}
+
+
+def second_step(chat, request, shown):
+    return chat._answer(request, shown, *(None for _ in OPTIONS), None)
+
+
+def test_a_turn_whose_reader_was_lost_does_not_end_the_next_one(inside):
+    request, shown = asking("one that was lost"), [said("user", "hello")]
 
     async def lose():
-        lost = inside.chat._answer(request, shown, *(None for _ in OPTIONS), None)
+        assert inside.chat._begin(request, shown)[0] is shown
+        lost = second_step(inside.chat, request, shown)
         await anext(lost)
         await inside.chat._recover(request, shown)
-        assert inside.chat._may_ask(request)
+        assert inside.chat._begin(request, shown)[0] is shown
         await lost.aclose()
         assert inside.chat._turns.pop(request.session_hash, None)
 
     asyncio.run(lose())
+
+
+def test_the_second_step_of_what_was_refused_takes_nobodys_turn(inside):
+    """Who presses Enter while an answer grows is refused; what he sends when it has ended would be overwritten."""
+    request, grown = asking("one in a hurry"), [said("user", "one"), said("assistant", "so")]
+
+    async def hurry():
+        assert [each async for each in second_step(inside.chat, request, grown)] == [SKIP]
+        asked = [*grown, said("assistant", "far"), said("user", "two")]
+        assert inside.chat._begin(request, asked)[0] is asked
+        assert [each async for each in second_step(inside.chat, request, grown)] == [SKIP]
+        assert not inside.chat._turns.pop(request.session_hash).answering
+
+    asyncio.run(hurry())
+
+
+def test_a_talk_that_is_cleared_before_the_second_step_frees_the_page(inside):
+    request, shown = asking("one who cleared"), [said("user", "hello")]
+
+    async def clear():
+        assert inside.chat._begin(request, shown)[0] is shown
+        await inside.chat._clear(request)
+        assert [each async for each in second_step(inside.chat, request, [])] == [([], FREE)]
+        assert request.session_hash not in inside.chat._turns
+
+    asyncio.run(clear())

@@ -19,7 +19,9 @@ Shown = list[Any]  # the messages of the chatbot, as Gradio hands them over
 
 FREE = gr.update(submit_btn=True, stop_btn=False)
 BUSY = gr.update(submit_btn=False, stop_btn=True)
-LAPSE = 5.0  # seconds after which a question whose second step never came no longer counts
+SKIP = gr.skip(), gr.skip()
+LAPSE = 5.0  # seconds after which a question whose second step never came no longer hinders the next one
+LONGEST = 100.0  # seconds after which that step comes no more
 REFUSED = "The server could not take this turn. Nothing is lost: press Retry."
 
 
@@ -28,6 +30,7 @@ class Turn:
     """Where a session's turn stands, from its question on. Read and changed on the event loop only."""
 
     asked: float  # time.monotonic()
+    length: int  # how many messages were shown then: its second step brings as many
     answering: bool = False
     stopped: bool = False
     cleared: bool = False  # what is on its way to the page then brings the old talk back; the end takes it away
@@ -67,7 +70,10 @@ class Chat(gr.ChatInterface):
         ]
         inputs = [shown, *self.additional_inputs]
         answers = [
-            road.success(self._answer, inputs, [shown, box], concurrency_limit=None, **private) for road in roads
+            road.success(
+                self._answer, inputs, [shown, box], concurrency_limit=None, trigger_mode="multiple", **private
+            )
+            for road in roads
         ]
         for answer in answers:
             answer.failure(self._recover, shown, [shown, box], **at_once)
@@ -86,45 +92,45 @@ class Chat(gr.ChatInterface):
             postprocess=False,
         )
 
-    def _may_ask(self, request: gr.Request) -> bool:
-        """Whether this session has no turn; if so, one begins."""
-        now = time.monotonic()
-        self._turns = {s: turn for s, turn in self._turns.items() if turn.answering or now - turn.asked < LAPSE}
-        if request.session_hash in self._turns:
-            return False
-        self._turns[request.session_hash] = Turn(now)
-        return True
+    def _begin(self, request: gr.Request, shown: Shown, **box: Any) -> tuple[Any, Any]:
+        """Shows the talk up to what is to be answered, and a turn begins; nothing where the session has one."""
+        now, mine = time.monotonic(), request.session_hash
+        self._turns = {
+            session: turn
+            for session, turn in self._turns.items()
+            if turn.answering or now - turn.asked < (LAPSE if session == mine else LONGEST)
+        }
+        if mine in self._turns:
+            return SKIP
+        self._turns[mine] = Turn(now, len(shown))
+        return shown, BUSY | box
 
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
-        if not text.strip() or not self._may_ask(request):
-            return gr.skip(), gr.skip()
-        return [*lightened(shown), question(text)], BUSY | {"value": ""}
+        if not text.strip():
+            return SKIP
+        return self._begin(request, [*lightened(shown), question(text)], value="")
 
     async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         talk, _ = _parted(shown)
-        if not talk or not self._may_ask(request):
-            return gr.skip(), gr.skip()
-        return talk, BUSY
+        return self._begin(request, talk) if talk else SKIP
 
     async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
-        if not edit.value.strip() or not self._may_ask(request):
-            return gr.skip(), gr.skip()
-        return [*shown[: edit.index], question(edit.value)], BUSY
+        if not edit.value.strip():
+            return SKIP
+        return self._begin(request, [*shown[: edit.index], question(edit.value)])
 
     async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
-        return await self._send(request, example.value["text"], shown)
+        return self._begin(request, [*shown, question(example.value["text"])])  # what is in the box stays there
 
     async def _continue(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         talk, rest = _parted(shown)
         answer, _ = begun(rest)
-        if not talk or not answer or not self._may_ask(request):
-            return gr.skip(), gr.skip()
-        return [*talk, *answer], BUSY
+        return self._begin(request, [*talk, *answer]) if talk and answer else SKIP
 
     async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         talk, _ = _parted(shown)
         if not talk or request.session_hash in self._turns:
-            return gr.skip(), gr.skip()
+            return SKIP
         return talk[:-1], gr.update(value=_text(talk[-1]))
 
     async def _stop(self, request: gr.Request) -> None:
@@ -139,17 +145,20 @@ class Chat(gr.ChatInterface):
         return gr.skip() if turn else FREE
 
     async def _answer(self, request: gr.Request, shown: Shown, *values: Any) -> AsyncGenerator[tuple[Any, Any]]:
-        turn = self._turns.get(request.session_hash) or Turn(time.monotonic())
+        turn = self._turns.get(request.session_hash)
+        if turn and turn.cleared and not turn.answering:
+            del self._turns[request.session_hash]
+            yield [], FREE
+            return
+        if not turn or turn.answering or turn.length != len(shown):  # a first step that was refused has a second too
+            yield SKIP
+            return
         talk, rest = _parted(shown)
         kept, before = begun(rest)
-        if not talk or len(rest) > len(kept) or turn.answering:  # more below it than text: it has been answered
-            yield gr.skip(), gr.skip()
-            return
         asked, history = _text(talk[-1]), talk[:-1]
         if kept:
             asked, history = "", [*talk, {"role": "assistant", "content": rejoined(before.text, before.thought)}]
         turn.answering = True
-        self._turns[request.session_hash] = turn
         *settings, _ = values  # the last one is the API's `messages`
         answer, error, url = Answer(), "", address(request)
         try:
@@ -169,6 +178,7 @@ class Chat(gr.ChatInterface):
 
     async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
         self._turns.pop(request.session_hash, None)
+        self.conversations.stop(request)  # it runs on where the server has not noticed that the line is dead
         talk, rest = _parted(shown)  # empty: cleared while it answered
         return [*talk, *(bubbles(Answer(), REFUSED, before=begun(rest)[1]) if talk else [])], FREE
 
