@@ -25,13 +25,15 @@ class Line(socketserver.ThreadingTCPServer):
 
     def __init__(self, url):
         self.goal, self.held, self.cut_off = int(url.rpartition(":")[2]), set(), False
+        self.secret = False
         super().__init__(("127.0.0.1", 0), Call)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
-    def cut(self):
-        self.cut_off = True
-        for end in list(self.held):
+    def cut(self, secretly=False):
+        """Secretly: the server does not notice it, as it does not when a laptop changes its network."""
+        self.cut_off, self.secret = True, secretly
+        for end in [end for end in self.held if not secretly or end.getsockname() == self.server_address]:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
@@ -55,9 +57,11 @@ class Call(socketserver.BaseRequestHandler):
     def carry(self, source, goal):
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                goal.sendall(data)
-        with contextlib.suppress(OSError):
-            goal.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):
+                    goal.sendall(data)
+        if not self.server.secret:
+            with contextlib.suppress(OSError):
+                goal.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -71,6 +75,29 @@ def far(chromium, inside):
     line.shutdown()
     line.server_close()
     until(lambda: not turn._cancels)
+
+
+def test_a_connection_that_has_not_broken_is_not_asked_after(far):
+    visitor, _ = far
+    asked = []
+    visitor.tab.on("request", lambda request: asked.append(request.url))
+    visitor.ask("one")
+    visitor.ask("two")
+    assert not [url for url in asked if url.endswith("/app_id")]
+
+
+@pytest.mark.parametrize("answer", [{"status": 502, "body": "<h1>Bad Gateway</h1>"}, {"body": "data: \n\n"}])
+def test_a_proxy_that_answers_for_a_server_which_is_away_does_not_end_the_talk(far, answer):
+    """It says so, or ends the stream as if all had been said."""
+    visitor, _ = far
+    visitor.ask("one")
+    visitor.tab.route("**/queue/data*", lambda route: route.fulfill(**answer), times=1)
+    visitor.send("two")
+    expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
+    visitor.until_free()
+    visitor.press("Retry")
+    expect(visitor.answer).to_have_text("two")
+    expect(visitor.questions).to_have_text(["one", "two"])
 
 
 def test_an_answer_whose_connection_breaks_stays_and_can_be_asked_for_again(far, inside):
@@ -91,6 +118,19 @@ def test_an_answer_whose_connection_breaks_stays_and_can_be_asked_for_again(far,
     expect(visitor.error).to_have_count(0)
     visitor.ask("two")
     expect(visitor.answer).to_have_text("two")
+
+
+def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
+    visitor, line = far
+    visitor.send(STORY * 3)
+    expect(visitor.answer).to_have_text(re.compile("Once"))
+    line.cut(secretly=True)
+    line.mend()
+    expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
+    until(lambda: not turn._cancels, 3)  # it would have spoken for 6 seconds more
+    visitor.ask(STORY)
+    expect(visitor.answer).to_have_text(STORY.strip())
+    line.cut()  # what the server still holds open
 
 
 def test_a_message_that_is_sent_without_a_connection_stays_in_the_box(far):
