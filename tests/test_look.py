@@ -22,6 +22,19 @@ def test_every_script_is_shown_exactly(parrot):
     expect(parrot.answer.locator("pre code")).to_have_text("four spaces before, two after  ", use_inner_text=True)
 
 
+def test_what_is_written_from_right_to_left_begins_on_the_right(visit):
+    parrot = visit(width=390)
+    parrot.choose("model", "Parrot")
+    parrot.ask("אחת שתיים שלוש ארבע חמש שש שבע שמונה תשע עשר אחת עשרה")
+    ends = """(e) => {
+        const range = document.createRange();
+        range.selectNodeContents(e);
+        const lines = [...range.getClientRects()], [last, box] = [lines.at(-1), e.getBoundingClientRect()];
+        return [lines.length, last.left - box.left > box.right - last.right];
+    }"""
+    assert parrot.answer.locator("p").evaluate(ends) == [2, True]
+
+
 def test_html_and_scripts_in_a_question_and_in_an_answer_are_inert(parrot, inside, elsewhere):
     evil = elsewhere.url.removeprefix("http:")
     attack = (
@@ -108,7 +121,11 @@ CONTRAST = """(e) => {
     const light = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
     let behind = e;
     while (behind && (parts(getComputedStyle(behind).backgroundColor)[3] ?? 1) < 1) behind = behind.parentElement;
-    const [a, b] = [light(parts(getComputedStyle(e).color)), light(parts(getComputedStyle(behind).backgroundColor))];
+    let opaque = 1;
+    for (let around = e; around; around = around.parentElement) opaque *= getComputedStyle(around).opacity;
+    const back = parts(getComputedStyle(behind).backgroundColor);
+    const ink = parts(getComputedStyle(e, e.placeholder && !e.value ? "::placeholder" : null).color);
+    const [a, b] = [light(ink.map((v, i) => v * opaque + back[i] * (1 - opaque))), light(back)];
     return {contrast: (Math.max(a, b) + .05) / (Math.min(a, b) + .05), behind: b};
 }"""
 
@@ -118,8 +135,13 @@ def test_light_and_dark_are_followed_and_readable(visit, scheme):
     visitor = visit(scheme=scheme)
     visitor.choose("model", "Parrot")
     visitor.ask("hello")
+    visitor.quiet.click()
     shown = [
+        visitor.box,
         visitor.answer.locator("p"),
+        visitor.folded.locator("p").filter(has_text="With curl:"),
+        visitor.folded.locator("code").last,
+        visitor.page.get_by_role("button", name="Use via API"),
         visitor.quiet,
         visitor.questions.locator("p"),
         visitor.setting("model").locator(".info-text"),

@@ -22,7 +22,7 @@ BUSY = gr.update(submit_btn=False, stop_btn=True)
 SKIP = gr.skip(), gr.skip()
 LAPSE = 5.0  # seconds after which a question whose second step never came no longer hinders the next one
 LONGEST = 100.0  # seconds after which that step comes no more
-REFUSED = "The server could not take this turn. Nothing is lost: press Retry."
+REFUSED = "The server was not reached, or could not take this turn. Nothing is lost: press Retry."
 
 
 @dataclass
