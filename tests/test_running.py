@@ -116,3 +116,21 @@ def test_a_talk_that_is_cleared_before_the_second_step_frees_the_page(inside):
         assert request.session_hash not in inside.chat._turns
 
     asyncio.run(clear())
+
+
+def test_a_question_does_not_overwrite_the_end_of_an_answer_that_is_still_on_its_way(inside):
+    request, shown = asking("one who is quick"), [said("user", "hello")]
+    parrot = [inside.models[1], *(None for _ in OPTIONS)]
+
+    async def quick():
+        assert inside.chat._begin(request, shown)[0] is shown
+        *_, (whole, _) = [each async for each in inside.chat._answer(request, shown, *parrot)]
+        seen = [*shown, said("assistant", "hel")]
+        assert await inside.chat._send(request, "and then?", seen) == SKIP
+        heard = [*seen, {**said("assistant", ""), "metadata": {"title": "finished"}}]
+        assert len(heard) == len(whole)
+        asked, _ = await inside.chat._send(request, "and then?", heard)
+        assert len(asked) == len(heard) + 1
+        del inside.chat._turns[request.session_hash]
+
+    asyncio.run(quick())

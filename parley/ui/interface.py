@@ -36,6 +36,15 @@ class Turn:
     cleared: bool = False  # what is on its way to the page then brings the old talk back; the end takes it away
 
 
+@dataclass(frozen=True)
+class End:
+    """What the page is told at the end of a turn, so that one knows whether it has heard it."""
+
+    asked: int  # messages of the talk up to the question
+    shown: int  # those, and what stands below the question
+    at: float  # time.monotonic()
+
+
 class Chat(gr.ChatInterface):
     """A ChatInterface whose roads to an answer (send, retry, edit, example, continue) are two steps each.
 
@@ -49,6 +58,7 @@ class Chat(gr.ChatInterface):
     def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
         self.conversations = Conversations(reply, slots)
         self._turns: dict[str | None, Turn] = {}  # by session
+        self._ends: dict[str | None, End] = {}
         super().__init__(
             with_named_parameters(self.conversations.chat),
             additional_inputs=additional_inputs,
@@ -100,13 +110,16 @@ class Chat(gr.ChatInterface):
             for session, turn in self._turns.items()
             if turn.answering or now - turn.asked < (LAPSE if session == mine else LONGEST)
         }
+        self._ends = {session: end for session, end in self._ends.items() if now - end.at < LAPSE}
         if mine in self._turns:
             return SKIP
         self._turns[mine] = Turn(now, len(shown))
         return shown, BUSY | box
 
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
-        if not text.strip():
+        end = self._ends.get(request.session_hash)
+        unheard = end and len(shown) < end.shown and len(_parted(shown)[0]) == end.asked  # it would be overwritten
+        if not text.strip() or (unheard and time.monotonic() - end.at < LAPSE):
             return SKIP
         return self._begin(request, [*lightened(shown), question(text)], value="")
 
@@ -171,7 +184,9 @@ class Chat(gr.ChatInterface):
                     async for answer, error in taken:
                         if not turn.cleared:
                             yield [*talk, *bubbles(answer, error, url, before)], gr.skip()
-            yield [] if turn.cleared else [*talk, *bubbles(answer, error, url, before)], FREE
+            whole = [] if turn.cleared else [*talk, *bubbles(answer, error, url, before)]
+            self._ends[request.session_hash] = End(len(talk), len(whole), time.monotonic())
+            yield whole, FREE
         finally:
             if self._turns.get(request.session_hash) is turn:  # not the next one, where this one's reader was lost
                 del self._turns[request.session_hash]
