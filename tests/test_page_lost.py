@@ -142,6 +142,7 @@ def test_a_message_that_is_sent_without_a_connection_stays_in_the_box(far):
     with visitor.tab.expect_response(lambda answer: "/app_id" in answer.url):
         line.mend()
     expect(visitor.box).to_have_value("two")
+    expect(visitor.page.locator("#chat > .wrap")).to_be_hidden()  # "Error", over the whole talk
     expect(visitor.questions).to_have_text(["one"])
     visitor.ask("two")
     expect(visitor.answer).to_have_text("two")
