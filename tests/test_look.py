@@ -65,6 +65,7 @@ def in_view(visitor):
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 800)])
 def test_the_box_is_always_in_view(visit, width, height):
     visitor = visit(width=width, height=height)
+    expect(visitor.page.locator(".placeholder h2")).to_have_css("text-align", "center")
     in_view(visitor)
     visitor.choose("model", "Parrot")
     visitor.tab.evaluate("scrollTo(0, 0)")
