@@ -17,6 +17,8 @@ def tab(chromium, inside):
     """One tab for all strategies, talking with a model that never ends by itself."""
     visitor = Visitor(chromium, inside.url)
     visitor.choose("model", "endless")
+    expect(visitor.setting("model")).to_contain_text("reads 8,192 tokens")  # its own settings are there as well
+    visitor.page.get_by_role("button", name="More settings").click()
     visitor.setting("max_new_tokens").locator("input[type=number]").fill("4096")
     yield visitor
     visitor.close()
@@ -28,6 +30,9 @@ def test_every_strategy_shows_its_settings_streams_and_stops_on_the_page(tab, na
     row = STRATEGIES[name]
     tab.choose("strategy", row.label)
     expect(tab.setting("strategy")).to_contain_text(row.summary)
+    # Else it goes round, which is guessed so well that the answer may be over before it can be stopped.
+    never_twice = "3" if name in ("greedy", "prompt_lookup") else "0"
+    tab.setting("no_repeat_ngram_size").locator("input[type=number]").fill(never_twice)
     for each in OPTIONS.values():
         if not each.rare and each.name not in ("model", "strategy", "thinking", "system_prompt"):
             shown = expect(tab.setting(each.name))
