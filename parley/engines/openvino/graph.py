@@ -1,0 +1,264 @@
+"""The OpenVINO graph of a decoder, written from its weights: nothing is traced or converted, and no file is kept.
+
+The idea is openvino.genai's, which writes graphs from GGUF files so (`gguf_utils/building_blocks.cpp`); attention is
+OpenVINO's paged operator, https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import openvino
+import openvino.opset15 as ops
+import torch
+from openvino import Node, Type
+from openvino.op import _PagedAttentionExtension as PagedAttention
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from parley.engines.openvino.families import FAMILIES, activation, head_size, layer_types
+from parley.engines.openvino.weights import Precision, Weights
+
+ACTIVATE: dict[str, Callable[[Any], Node]] = {
+    "silu": ops.swish,
+    "gelu_pytorch_tanh": lambda x: ops.gelu(x, "tanh"),
+}
+Progress = Callable[[int, int], None]  # takes how many layers are written, of how many; may raise to stop
+
+
+class Misfit(ValueError):
+    """The files do not hold what the model needs: `names` are missing or have another shape."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"{len(names)} tensors are missing, {names[0]} for one")
+        self.names = names
+
+
+class NotDescribed(ValueError):
+    """The model has parameters that its family's row does not use."""
+
+
+def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
+    """The model as transformers would make it, without weights: what parameters it has, and of which shape."""
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+
+
+def write(
+    config: PreTrainedConfig,
+    weights: Weights,
+    precision: Precision,
+    *,
+    layers: int | None = None,
+    early: Sequence[int] = (),
+    progress: Progress = lambda done, of: None,
+) -> openvino.Model:
+    """The graph of the first `layers` layers, or of all, with the last norm and the head.
+
+    Inputs, beside those of paged attention: `input_ids` and `position_ids`, shape (rows,), and `logit_rows`, shape
+    (wanted,). Results: the logits of the wanted rows, shape (wanted, vocabulary), and the hidden states of all rows
+    after the last norm, shape (rows, width). Before layer `early[i]` the hidden state of row r is row
+    (i + 1) * rows + r for `logit_rows`.
+
+    Raises `Misfit` for tensors that are missing or misshapen, `NotFinite` for spoilt ones.
+    """
+    return _Writer(config, weights, precision, early).write(layers or config.num_hidden_layers, progress)
+
+
+class _Writer:
+    """One graph in the making. Hidden states have the shape (rows, 1, width), heads (rows, heads, 1, head size)."""
+
+    def __init__(self, config: PreTrainedConfig, weights: Weights, precision: Precision, early: Sequence[int]) -> None:
+        self._config, self._weights, self._precision, self._early = config, weights, precision, early
+        self._family = FAMILIES[config.model_type]
+        self._model = skeleton(config)
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.named_parameters()}
+        self._unused = set(self._shapes)
+        self._size, self._heads, self._kv_heads = (
+            head_size(config),
+            config.num_attention_heads,
+            config.num_key_value_heads or config.num_attention_heads,
+        )
+        self._inputs: list[Any] = []
+        self._rotations: dict[str, tuple[Node, Node, int]] = {}
+
+    def write(self, layers: int, progress: Progress) -> openvino.Model:
+        """See `write` of this module."""
+        self._check_files()
+        config, family = self._config, self._family
+        ids, self._positions, wanted = (
+            self._input(n, [-1], Type.i64) for n in ("input_ids", "position_ids", "logit_rows")
+        )
+        names = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
+        self._paging = [self._input(name, [-1], Type.i32) for name in names]
+        self._paging_length = self._input("max_context_len", [], Type.i32)
+
+        table = self._matrix(["model.embed_tokens"])
+        x = ops.unsqueeze(ops.gather(table, ids, _scalar(0)), _ints(1))
+        x = self._scaled(x, getattr(config, "embedding_multiplier", 1.0))
+        x = self._scaled(x, config.hidden_size**0.5 if family.scales_embedding else 1.0)
+        early = {}
+        for layer in range(layers):
+            early[layer] = x
+            x = self._layer(x, layer)
+            progress(layer + 1, layers)
+        hidden = self._norm(x, "model.norm")
+        states = [hidden, *(early[layer] for layer in self._early)]
+        chosen = ops.gather(ops.concat(states, 0) if len(states) > 1 else hidden, wanted, _scalar(0))
+        head = table if "lm_head.weight" not in self._shapes else self._matrix(["lm_head"])
+        logits = ops.matmul(chosen, head, False, True)
+        if (scale := getattr(config, "logits_scaling", 1.0)) != 1.0:
+            logits = ops.divide(logits, _floats(scale))
+        if layers == config.num_hidden_layers and self._unused:
+            raise NotDescribed(f"{sorted(self._unused)[0]} is used by no row")
+        flat = [ops.reshape(logits, _ints(-1, config.vocab_size), False)]
+        flat.append(ops.reshape(hidden, _ints(-1, config.hidden_size), False))
+        return openvino.Model([ops.result(each) for each in flat], self._inputs, "decoder")
+
+    def _check_files(self) -> None:
+        wrong = [
+            name
+            for name, shape in self._shapes.items()
+            if self._weights.stored_name(name) is None or self._weights.shape(name) != shape
+        ]
+        if wrong:
+            raise Misfit(wrong)
+
+    def _layer(self, x: Node, layer: int) -> Node:
+        at, family = f"model.layers.{layer}.", self._family
+        read = self._norm(x, at + family.pre_norms[0]) if family.pre_norms else x
+        x = self._added(x, self._attention(read, layer), family.post_norms and at + family.post_norms[0])
+        read = self._norm(x, at + family.pre_norms[1]) if family.pre_norms else x
+        return self._added(x, self._mlp(read, at + "mlp."), family.post_norms and at + family.post_norms[1])
+
+    def _added(self, x: Node, change: Node, norm: str | None) -> Node:
+        change = self._norm(change, norm) if norm else change
+        return ops.add(x, self._scaled(change, getattr(self._config, "residual_multiplier", 1.0)))
+
+    def _mlp(self, x: Node, at: str) -> Node:
+        wide = self._linear(x, [at + "gate_up_proj"] if self._family.fused else [at + "gate_proj", at + "up_proj"])
+        gate, up = _split(wide, [self._config.intermediate_size] * 2)
+        return self._linear(ops.multiply(ACTIVATE[activation(self._config)](gate), up), [at + "down_proj"])
+
+    def _attention(self, x: Node, layer: int) -> Node:
+        config, family, size = self._config, self._family, self._size
+        at, kind = f"model.layers.{layer}.self_attn.", layer_types(config)[layer]
+        joint = self._linear(x, [at + "qkv_proj"] if family.fused else [at + f"{name}_proj" for name in "qkv"])
+        q, k, v = _split(joint, [self._heads * size, self._kv_heads * size, self._kv_heads * size])
+        if family.head_norm == "all":
+            q, k = self._norm(q, at + "q_norm"), self._norm(k, at + "k_norm")
+        q, k = self._by_head(q, self._heads), self._by_head(k, self._kv_heads)
+        if family.head_norm == "each":
+            q, k = self._norm(q, at + "q_norm"), self._norm(k, at + "k_norm")
+        if (getattr(config, "no_rope_layers", None) or [1] * (layer + 1))[layer]:
+            q, k = self._rotated(q, kind), self._rotated(k, kind)
+        attended = self._paged(_flat(q, self._heads * size), _flat(k, self._kv_heads * size), v, layer, kind)
+        return self._linear(ops.reshape(attended, _ints(-1, 1, self._heads * size), False), [at + "o_proj"])
+
+    def _paged(self, q: Node, k: Node, v: Node, layer: int, kind: str) -> Any:
+        """Attention over the blocks; see the operator's inputs in OpenVINO's paged_attention.hpp."""
+        config, width = self._config, self._kv_heads * self._size
+        caches = [self._input(f"{each}_cache.{layer}", [-1] * 4, Type.dynamic) for each in ("key", "value")]
+        scale = (
+            getattr(config, "attention_multiplier", None)
+            or (getattr(config, "query_pre_attn_scalar", None) or self._size) ** -0.5
+        )
+        window = config.sliding_window if kind == "sliding_attention" else 0
+        nothing = [_none(t) for t in (np.int32, np.int32, np.int32, np.float32, np.float32)]
+        given = [
+            *(q, k, ops.reshape(v, _ints(-1, width), False), *caches, *self._paging),
+            *(_scalar(scale, np.float32), _scalar(window), _none(np.float32), self._paging_length),
+            *(*nothing, _scalar(0), _scalar(0), ops.constant(np.zeros((0, 0, 0, 0), np.float32)), _scalar(0)),
+            *(*(_none(np.int32) for _ in range(4)), _none(np.uint8), _none(np.int32)),
+        ]
+        attention = PagedAttention([node.output(0) if isinstance(node, Node) else node for node in given])
+        info = attention.get_rt_info()
+        for each in "kv":
+            info[f"num_{each}_heads"], info[f"{each}_head_size"] = self._kv_heads, self._size
+        return attention.output(0)
+
+    def _rotated(self, heads: Node, kind: str) -> Node:
+        cos, sin, turned = self._rotation(kind)
+        size, half = self._size, turned // 2
+
+        def cut(begin: int, end: int) -> Node:
+            return ops.slice(heads, _ints(begin), _ints(end), _ints(1), _ints(3))
+
+        whole = heads if turned == size else cut(0, turned)
+        crossed = ops.concat([ops.multiply(cut(half, turned), _floats(-1.0)), cut(0, half)], -1)
+        made = ops.add(ops.multiply(whole, cos), ops.multiply(crossed, sin))
+        return made if turned == size else ops.concat([made, cut(turned, size)], -1)
+
+    def _rotation(self, kind: str) -> tuple[Node, Node, int]:
+        """Cosine and sine of every row, shape (rows, 1, 1, turned), and how many numbers of a head are turned."""
+        if kind not in self._rotations:
+            rotary = type(self._model.model.rotary_emb)(self._config)
+            named = f"{kind}_" if hasattr(rotary, f"{kind}_inv_freq") else ""
+            frequencies = getattr(rotary, f"{named}inv_freq").numpy()
+            scale = getattr(rotary, f"{named}attention_scaling")
+            places = ops.unsqueeze(ops.unsqueeze(ops.convert(self._positions, "f32"), _ints(1)), _ints(2))
+            angles = ops.multiply(places, _floats(frequencies[None, None]))
+            both = ops.concat([angles, angles], -1)
+            cos, sin = (
+                ops.unsqueeze(self._scaled(function(both), scale), _ints(1)) for function in (ops.cos, ops.sin)
+            )
+            self._rotations[kind] = cos, sin, 2 * len(frequencies)
+        return self._rotations[kind]
+
+    def _norm(self, x: Node, name: str) -> Node:
+        weight = self._vector(f"{name}.weight") + (1 if self._family.norm_adds_one else 0)
+        mean = ops.reduce_mean(ops.power(x, _floats(2.0)), _ints(-1), True)
+        root = ops.sqrt(ops.add(mean, _floats(self._config.rms_norm_eps)))
+        return ops.multiply(ops.multiply(x, ops.divide(_floats(1.0), root)), _floats(weight))
+
+    def _linear(self, x: Node, names: Sequence[str]) -> Node:
+        made = ops.matmul(x, self._matrix(names), False, True)
+        if f"{names[0]}.bias" not in self._shapes:
+            return made
+        return ops.add(made, _floats(np.concatenate([self._vector(f"{name}.bias") for name in names])))
+
+    def _matrix(self, names: Sequence[str]) -> Node:
+        names = [f"{name}.weight" for name in names]
+        self._unused.difference_update(names)
+        return self._weights.matrix(names, self._precision)
+
+    def _vector(self, name: str) -> np.ndarray:
+        self._unused.discard(name)
+        return self._weights.vector(name)
+
+    def _input(self, name: str, shape: Sequence[int], kind: Type) -> Any:
+        made = ops.parameter(openvino.PartialShape(list(shape)), kind, name)
+        made.output(0).set_names({name})
+        self._inputs.append(made)
+        return made
+
+    def _by_head(self, x: Node, heads: int) -> Node:
+        return ops.transpose(ops.reshape(x, _ints(-1, 1, heads, self._size), False), _ints(0, 2, 1, 3))
+
+    @staticmethod
+    def _scaled(x: Node, factor: float) -> Node:
+        return x if factor == 1.0 else ops.multiply(x, _floats(factor))
+
+
+def _flat(heads: Node, width: int) -> Node:
+    return ops.reshape(ops.transpose(heads, _ints(0, 2, 1, 3)), _ints(-1, width), False)
+
+
+def _split(x: Node, widths: Sequence[int]) -> list[Any]:
+    parts = ops.variadic_split(x, _scalar(2, np.int64), _ints(*widths))
+    return [parts.output(i) for i in range(len(widths))]
+
+
+def _floats(values: Any) -> Node:
+    return ops.constant(np.ascontiguousarray(values, dtype=np.float32))
+
+
+def _ints(*values: int) -> Node:
+    return ops.constant(np.array(values, np.int64))
+
+
+def _scalar(value: float, kind: Any = np.int32) -> Node:
+    return ops.constant(np.array(value, kind))
+
+
+def _none(kind: Any) -> Node:
+    return ops.constant(np.zeros(0, kind))
