@@ -10,7 +10,6 @@ import spaces  # isort: skip  (before anything touches CUDA)
 import gradio as gr
 
 from parley import catalog, placing, turn
-from parley.engines import ahead
 from parley.engines.base import Delta
 from parley.errors import ChatError
 from parley.messages import Message
@@ -20,9 +19,7 @@ from parley.ui.interface import Chat
 
 ZERO_GPU = spaces.config.Config.zero_gpu
 
-turn.POOL.place(placed := placing.at_start())  # ZeroGPU keeps for its workers what is on cuda now
-if ZERO_GPU and ahead.wanted():
-    print("compiled ahead of time:", *ahead.compile_models(spaces, turn.POOL, placed))
+turn.POOL.place(placing.at_start())  # ZeroGPU keeps for its workers what is on cuda now
 
 
 @spaces.GPU(duration=lambda *given: given[-1], size=placing.slice_size())

@@ -65,6 +65,11 @@ def install_brakes(model: PreTrainedModel) -> int:
 
 
 def _look(module: torch.nn.Module, args: tuple) -> None:
+    raise_if_stopped()
+
+
+def raise_if_stopped() -> None:
+    """Raises `Interrupted` in the thread of a turn that was stopped or whose time is up."""
     brake = getattr(_here, "brake", None)
     if brake is not None and brake.reason in ("stopped", "time"):
         raise Interrupted
@@ -120,6 +125,10 @@ class AnswerStreamer(TextIteratorStreamer):
         beams = tuple(Beam(self._read(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
         self.text_queue.put(Delta(text=text, thought=thought, replaces=True, beams=beams))
 
+    def tell(self, status: str) -> None:
+        """Takes a short sentence about what is happening before the answer begins."""
+        self.text_queue.put(Delta(status=status))
+
     def count_guess(self, drafted: int, accepted: int) -> None:
         """Takes how many tokens one step of speculative decoding guessed, and how many were right."""
         self.drafted, self.accepted = self.drafted + drafted, self.accepted + accepted
@@ -162,7 +171,12 @@ class AnswerStreamer(TextIteratorStreamer):
                 pending = (
                     item
                     if item.replaces
-                    else replace(pending, text=pending.text + item.text, thought=pending.thought + item.thought)
+                    else replace(
+                        pending,
+                        text=pending.text + item.text,
+                        thought=pending.thought + item.thought,
+                        status=item.status or pending.status,
+                    )
                 )
                 if time.monotonic() < flushed + FLUSH:
                     continue

@@ -22,26 +22,37 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threa
 
 from parley import catalog, turn  # noqa: E402
 from parley.engines.loading import load  # noqa: E402
-from parley.engines.local import LocalEngine  # noqa: E402
+from parley.engines.pool import local_engine  # noqa: E402
 from tests.faulty_server import FaultyServer  # noqa: E402
 from tests.hub_standin import save_tiny_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
 
-def engine(row=None):
-    return LocalEngine(load(row or catalog.find("budgie"), report=lambda _: None, cancel=threading.Event()))
+def engine(row=None, **environ):
+    """The engine that a visitor would get for this model, the bundled one if none is given."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        return local_engine(load(row or catalog.find("budgie"), report=lambda _: None, cancel=threading.Event()))
 
 
 @pytest.fixture(scope="session")
 def budgie():
+    """Budgie as visitors get it."""
     return engine()
 
 
+@pytest.fixture(scope="session")
+def torch_budgie():
+    """Budgie with PyTorch's weights and transformers' own code."""
+    return engine(ENGINE="transformers")
+
+
 @functools.cache
-def draft():
-    """The bundled model that guesses ahead for Budgie."""
-    return engine(catalog.DRAFT)
+def draft(name=""):
+    """The bundled model that guesses ahead for Budgie, by the engine of that name."""
+    return engine(catalog.DRAFT, **({"ENGINE": name} if name else {}))
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +60,7 @@ def endless():
     """A Budgie that never ends its answer by itself."""
     made = engine()
     made.loaded.model.generation_config.eos_token_id = None
-    return LocalEngine(made.loaded)
+    return type(made)(made.loaded)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from parley import strategies
 from parley.answer_text import CLOSE, OPEN
 from parley.engines.loading import Loaded
+from parley.engines.precision import OPENVINO
 from parley.engines.prompt import Prompt
 from parley.errors import BadSetting
 from parley.prefix_cache import croppable, new_cache
@@ -52,7 +53,7 @@ OFF = {
     "no_repeat_ngram_size": 0,
     "guidance_scale": 1.0,
 }
-EXACT = ("float32", "int8", "int4")  # numbers in which several tokens at once round, on a CPU, as one after the other
+EXACT = ("float32", "int8")  # numbers in which several tokens at once round, on a CPU, as one after the other
 COPIED = {*NEUTRAL, "repetition_penalty"}
 GUESSING = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}  # as many as was set
 
@@ -137,8 +138,9 @@ def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
     """By our loop where its guesses change nothing."""
     model = loaded.model
     fit = loaded.fit
-    exact = fit.device == "cpu" and fit.numbers in EXACT and not fit.compiled  # a compiled pass rounds otherwise
-    if not exact or not model._supports_default_dynamic_cache():
+    if fit.engine == OPENVINO:
+        return replace(plain, loop=tokens, options={"lookup": plain.config["guidance_scale"] is None})
+    if fit.device != "cpu" or fit.numbers not in EXACT or not model._supports_default_dynamic_cache():
         return plain
     cache = new_cache(model)
     if not croppable(cache, 0):  # some layers have a state, which needs all that `generate` hands on
@@ -148,7 +150,9 @@ def _tokens(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
 
 
 def _watermark(loaded: Loaded, settings: Settings, plain: Plan) -> Plan:
-    return replace(plain, config=plain.config | {"watermarking_config": mark(settings)})
+    marked = replace(plain, config=plain.config | {"watermarking_config": mark(settings)})
+    # Some marks remember what they were asked, so nothing is guessed.
+    return replace(marked, loop=tokens, options={"lookup": False}) if loaded.fit.engine == OPENVINO else marked
 
 
 def mark(settings: Settings) -> Mark:

@@ -2,15 +2,17 @@
 
 import functools
 import importlib.util
+import logging
 import os
+import platform
 import shutil
-import sys
-import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from huggingface_hub import constants
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Machine:
     cards: tuple[Card, ...] = ()
     packages: frozenset[str] = frozenset()  # those that need not be installed, in versions that transformers takes
     multiplies_bytes: bool = False  # the CPU, by instructions of its own (VNNI)
-    unpacks_nibbles: bool = False  # the CPU, as fast as torch can
-    compiles: bool = False  # `torch.compile` would find what it calls
     zerogpu: bool = False
+    threads: int = 1  # that compute at once on the CPU
+    no_openvino: str = ""  # why OpenVINO does not run here, as the end of a sentence; empty where it does
 
 
 @functools.cache
@@ -57,10 +59,9 @@ def machine() -> Machine:
         cards=tuple(map(_card, range(torch.cuda.device_count()))) if here == "cuda" else (),
         packages=frozenset(name for name, installed in packages.items() if installed()),
         multiplies_bytes=bool(torch.cpu._is_vnni_supported()),
-        # Elsewhere torch has these products too, but computes them number by number.
-        unpacks_nibbles=torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"),
-        compiles=_compiles(here),
         zerogpu=bool(os.environ.get("SPACES_ZERO_GPU")),
+        threads=cpu_threads(),
+        no_openvino=_openvino_obstacle(),
     )
 
 
@@ -89,11 +90,40 @@ def _card(index: int) -> Card:
     return Card(memory, (8, 0) if torch.version.hip else torch.cuda.get_device_capability(index))
 
 
-def _compiles(device: str) -> bool:
-    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
-    headers = Path(sysconfig.get_path("include"), "Python.h")
-    triton = device != "cuda" or importlib.util.find_spec("triton")
-    return bool(shutil.which(os.environ.get("CXX") or usual) and headers.is_file() and triton)
+THREADS_AT_START = 0  # what torch was given before anything changed it
+
+
+def cpu_threads(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many threads compute at once: torch's figure at the start, which follows OMP_NUM_THREADS, and no more than
+    the cores that this process, or the container that it is in, may use.
+    """
+    global THREADS_AT_START  # noqa: PLW0603  (an answer lowers torch's figure while it is made)
+    import torch
+
+    THREADS_AT_START = THREADS_AT_START or torch.get_num_threads()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _first_line(cgroups / "cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit():
+        usable = min(usable, -(-int(quota) // int(period)))
+    return max(1, min(THREADS_AT_START, usable))
+
+
+def _first_line(path: Path) -> str:
+    return path.read_text().strip() if path.is_file() else ""
+
+
+def _openvino_obstacle() -> str:
+    import torch
+
+    x86 = platform.machine().lower() in ("x86_64", "amd64")
+    if x86 and not torch.backends.cpu.get_cpu_capability().startswith("AVX"):
+        return "this processor has no AVX2"
+    if not importlib.util.find_spec("openvino"):
+        return "openvino is not installed"
+    if os.environ.get("OMP_PROC_BIND", "false").lower() != "false":
+        _log.warning("OMP_PROC_BIND holds OpenVINO to one thread, so that PyTorch answers. Unset it")
+        return "OMP_PROC_BIND would hold it to one thread"
+    return ""
 
 
 def free_memory(cards: int = 1, cgroups: Path = Path("/sys/fs/cgroup")) -> int:

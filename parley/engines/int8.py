@@ -5,7 +5,7 @@ are whole numbers: what one token gives does not depend on those beside it, so t
 The scheme is that of LLM.int8() without its outlier columns (https://arxiv.org/abs/2208.07339).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -56,18 +56,17 @@ class StoredEmbedding(nn.Module):
         return nn.functional.embedding(ids, self.weight, self.padding_idx).float()
 
 
-def quantise(model: PreTrainedModel, narrow: Callable[[nn.Linear], nn.Module] = Int8Linear) -> None:
+def quantise(model: PreTrainedModel) -> None:
     """Changes a model in place, layer by layer, so that it never needs much more memory than it has.
 
-    `narrow` makes what stands in for a linear layer; the head, whose outputs are compared with each other, gets one
-    byte a weight at least. The other parts become 32-bit floats, which CPUs compute fastest in.
+    What is no linear layer or embedding becomes 32-bit floats, which CPUs compute fastest in.
     """
-    head, made = model.get_output_embeddings(), []
+    made: list[nn.Module] = []
     for parent, name, layer in list(_layers(model)):
         if isinstance(layer, nn.Embedding):
             made.append(StoredEmbedding(layer))
         elif min(layer.in_features, layer.out_features) >= SMALLEST:
-            made.append(Int8Linear(layer) if layer is head else narrow(layer))
+            made.append(Int8Linear(layer))
         else:
             continue
         setattr(parent, name, made[-1])

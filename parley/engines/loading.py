@@ -5,7 +5,7 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from parley.engines import attention, hardware, hub, plan
 from parley.engines.base import Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
+from parley.engines.precision import OPENVINO
 from parley.errors import ModelUnavailable
 from parley.settings import is_number
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up be
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MOST_CONTEXT = 10_000_000  # a larger figure stands for "not known"
-USUAL_CONTEXT = 4096  # for models that state none: those without positions, such as Mamba
 SENTINEL = "sentinel-7193"
 _log = logging.getLogger(__name__)
 _GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own tag, unknown to plain jinja
@@ -33,6 +33,10 @@ _GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers'
 
 class Unloadable(ModelUnavailable):
     """A failure that a damaged file may explain."""
+
+
+class EngineRefused(Exception):
+    """OpenVINO cannot run a model that it was planned for: another engine has to answer."""
 
 
 @dataclass
@@ -44,7 +48,8 @@ class Loaded:
 
     row: ModelRow
     fit: Fit
-    model: "PreTrainedModel"
+    folder: Path
+    model: "PreTrainedModel"  # with OpenVINO an adapter, which has no weights
     tokenizer: "PreTrainedTokenizerBase"
     context: int  # tokens
     layers: int
@@ -108,7 +113,20 @@ def _load(
     if cancel.is_set():
         raise hub.stopped(row)
     report(f"Loading {row.label}")
-    model, fit = _model(row, folder, outlook.fit)
+    fit, model = outlook.fit, None
+    if fit.engine == OPENVINO:
+        try:
+            model = _written(row, folder, fit, report, cancel)
+        except EngineRefused as refusal:
+            _log.warning("Transformers answers as %s: OpenVINO does not run it, for %s", row.name, refusal)
+            outlook = plan.consider(row, config, source.weights_bytes, room, refused=str(refusal))
+            if not outlook.fits:
+                raise ModelUnavailable(outlook.sentence) from refusal
+            fit = outlook.fit
+    elif fit.device == "cpu":
+        _log.info("Transformers answers as %s: %s", row.name, plan.engine_obstacle(config, hardware.machine()))
+    if model is None:
+        model, fit = _model(row, folder, fit)
     _neutralise(model, tokenizer)
 
     # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
@@ -117,16 +135,15 @@ def _load(
     _try_out(row, model, tokenizer)
     if not fit.placed:
         model.to(fit.device)
-    if fit.compiled:
-        report(f"Compiling {row.label}, which takes a minute or two")
-        _compile(row, model, tokenizer)
     text = model.config.get_text_config()
+    stated = context_length(text.to_dict(), tokenizer.model_max_length)
     return Loaded(
         row=row,
         fit=fit,
+        folder=folder,
         model=model,
         tokenizer=tokenizer,
-        context=context_length(text.to_dict(), tokenizer.model_max_length) or USUAL_CONTEXT,
+        context=min(fit.kv_tokens or MOST_CONTEXT, stated or plan.USUAL_CONTEXT),
         layers=text.num_hidden_layers,
         thinking=reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),
@@ -217,6 +234,54 @@ def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
     return Unloadable(f"{row.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
+def _written(
+    row: ModelRow, folder: Path, fit: Fit, report: Report, cancel: threading.Event
+) -> "PreTrainedModel":
+    """The model as a graph; raises `EngineRefused` where the library cannot run it, and the sentences of `_read_model`."""
+    from transformers import AutoConfig
+
+    from parley.engines.openvino import graph, loader
+    from parley.engines.openvino.weights import NotFinite
+
+    def progress(share: float) -> None:
+        if cancel.is_set():
+            raise hub.stopped(row)
+        report(f"Loading {row.label}: {share:.0%}")
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        return loader.load(folder, config, fit.numbers, fit.threads, fit.kv_tokens, progress)
+    except hub.LoadingStopped:
+        raise
+    except graph.Misfit as error:
+        raise _incomplete(row, error.names) from error
+    except NotFinite as error:
+        raise _spoilt(row) from error
+    except MemoryError as error:
+        raise _too_large(row) from error
+    except (graph.NotDescribed, RuntimeError) as error:  # the latter is the library's, and the probe's
+        raise EngineRefused(str(error).splitlines()[0][:200]) from error
+    except Exception as error:  # SafetensorError, OSError, …
+        raise _unsuitable(row, "weights", error) from error
+
+
+def _incomplete(row: ModelRow, names: Sequence[str]) -> Unloadable:
+    return Unloadable(
+        f"{row.label} is incomplete: {len(names)} of its tensors are missing, {names[0][:80]} for one. "
+        "Choose another model."
+    )
+
+
+def _spoilt(row: ModelRow) -> Unloadable:
+    return Unloadable(
+        f"{row.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
+    )
+
+
+def _too_large(row: ModelRow) -> ModelUnavailable:
+    return ModelUnavailable(f"{row.label} does not fit the memory. Choose a smaller model.")
+
+
 def _model(row: ModelRow, folder: Path, fit: Fit) -> tuple["PreTrainedModel", Fit]:
     """The model, and the plan as it could be kept: an attention that cannot be had is done without."""
     try:
@@ -235,7 +300,6 @@ def _read_model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
 
     from parley.engines import quantisers
 
-    too_large = f"{row.label} does not fit the memory. Choose a smaller model."
     try:
         model, told = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -246,16 +310,13 @@ def _read_model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
             **quantisers.arguments(fit),
         )
     except (MemoryError, torch.OutOfMemoryError) as error:
-        raise ModelUnavailable(too_large) from error
+        raise _too_large(row) from error
     except Exception as error:  # as above: SafetensorError, RuntimeError for shapes, ImportError for kernels, …
         raise _unsuitable(row, "weights", error) from error
     if missing := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
-        raise Unloadable(
-            f"{row.label} is incomplete: {len(missing)} of its tensors are missing, {missing[0][:80]} for one. "
-            "Choose another model."
-        )
+        raise _incomplete(row, missing)
     if not {"cpu", "disk"}.isdisjoint(map(str, getattr(model, "hf_device_map", {}).values())):
-        raise ModelUnavailable(too_large)  # what is left outside of the cards would take seconds a token
+        raise _too_large(row)  # what is left outside of the cards would take seconds a token
     quantisers.finish(model, fit)
     return model
 
@@ -297,18 +358,7 @@ def _try_out(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedToke
     except Exception as error:  # as above, the chat template included
         raise _unsuitable(row, "a chat template or code", error) from error
     if not all(bool(logits.isfinite().all()) for logits in answer.logits):
-        raise Unloadable(
-            f"{row.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
-        )
-
-
-def _compile(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    from parley.engines.compiled import compile_decoding
-
-    try:
-        compile_decoding(model, lambda: _try_out(row, model, tokenizer))
-    except ModelUnavailable as error:  # of `_try_out`: it answered before
-        raise ModelUnavailable(f"{row.label} cannot be compiled on this machine. Set COMPILE to off.") from error
+        raise _spoilt(row)
 
 
 def _takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:

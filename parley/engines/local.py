@@ -77,7 +77,7 @@ class LocalEngine:
                     ) as loan,
                 ):
                     cached_tokens = loan.cached_tokens
-                    self._generate(prompt, plan.arguments(streamer) | loan.arguments, brake)
+                    self._generate(prompt, plan.arguments(streamer) | loan.arguments, brake, streamer)
             finally:
                 _generating.release()
 
@@ -99,9 +99,14 @@ class LocalEngine:
         )
 
     @property
+    def bytes(self) -> int:
+        """The memory that its model takes."""
+        return self.loaded.model.get_memory_footprint()
+
+    @property
     def _computes(self) -> str:
         """What computes, and in which numbers."""
-        return f"PyTorch {self.loaded.fit.numbers}{' compiled' if self.loaded.fit.compiled else ''}"
+        return f"PyTorch {self.loaded.fit.numbers}"
 
     @property
     def _rounds(self) -> bool:
@@ -141,7 +146,9 @@ class LocalEngine:
             return "end"
         return "length" if limit == settings.max_new_tokens else "context"
 
-    def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake) -> None:
+    def _generate(
+        self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake, streamer: streaming.AnswerStreamer
+    ) -> None:
         device = self.loaded.model.device
         away = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}
         self.loaded.model.generate(

@@ -1,22 +1,22 @@
-"""The plan for the hardware: how a model is loaded and run here, what that takes, and whether it fits.
+"""The plan for the hardware: which engine runs a model here and how, what that takes, and whether it fits.
 
-`QUANTIZATION` is "auto" (what is left out means the same), "none", "int8" or "int4"; `COMPILE` is "auto", "off" or
-"on", and "auto" means "off": compiling takes a minute of every loading.
+`ENGINE` is "auto" (what is left out means the same), "openvino" or "transformers". `QUANTIZATION` is "auto", "none",
+"int8" or, on GPUs, "int4".
 """
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from parley.engines import attention
 from parley.engines.hardware import Machine, machine
 from parley.engines.hub import ModelRow, size_text
-from parley.engines.precision import HALF, PRECISIONS, QUANTISERS, STORED, Precision
+from parley.engines.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STORED, Precision
 from parley.errors import ModelUnavailable
 
 WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
-SETTINGS = {"QUANTIZATION": ("auto", "none", "int8", "int4"), "COMPILE": ("auto", "off", "on")}
+SETTINGS = {"QUANTIZATION": ("auto", "none", "int8", "int4"), "ENGINE": ("auto", "openvino", "transformers")}
 LABELS = {
     "cpu": "CPU",
     "mps": "Apple GPU",
@@ -25,6 +25,14 @@ LABELS = {
     "quantised": "as it was quantised",
     **attention.LABELS,
 }
+# Of OpenVINO, times the bytes of the weights: the library packs a copy beside the constants, and while it is loaded a
+# matrix is read in slices. Measured by `python -m benchmarks --memory`.
+COPIES, LOADING_COPIES = 2.0, 2.4
+WORKING_BYTES = 250_000_000
+KV_SHARE = 4  # one part in so many of the memory that is left goes to the pool of keys and values
+MIN_KV_TOKENS, MAX_KV_TOKENS = 8192, 131_072
+KV_CONTEXTS = 16  # times the context window that the pool holds at most
+USUAL_CONTEXT = 4096  # tokens, where a config states none
 
 
 @dataclass(frozen=True)
@@ -32,15 +40,17 @@ class Fit:
     """How a model is loaded and run, and what that takes."""
 
     device: str
+    engine: str  # "openvino" or "transformers"
     dtype: str  # as torch calls it; `STORED`: as it is in the files
     quantization: str  # "none", "fp8", "int8" or "int4"
     by: str  # whose layers these are; empty for "none"
     attention: str  # as transformers calls it
     cards: int  # that it is spread over
-    compiled: bool
     weights: int  # bytes, once it is loaded
     need: int  # bytes that have to be free: for the weights, for loading them and for computing with them
     cache: int | None  # bytes of keys and values for 1,000 tokens; None where the configuration does not tell
+    threads: int = 1  # of OpenVINO
+    kv_tokens: int = 0  # for whose keys and values OpenVINO has a pool
 
     @property
     def placed(self) -> bool:
@@ -57,10 +67,10 @@ class Fit:
     def sentence(self) -> str:
         """For people: what it runs on and how, and what it takes."""
         device = LABELS[self.device] if self.cards < 2 else f"{self.cards} GPUs"
-        numbers = LABELS.get(self.numbers, self.numbers)
-        how = [device, numbers, LABELS[self.attention], *(["compiled"] if self.compiled else [])]
+        how = "OpenVINO" if self.engine == OPENVINO else LABELS[self.attention]
         cache = f", {size_text(self.cache)} more for each 1,000 tokens" if self.cache else ""
-        return f"{', '.join(how)}: {size_text(self.weights)} of memory{cache}"
+        numbers = LABELS.get(self.numbers, self.numbers)
+        return f"{device}, {numbers}, {how}: {size_text(self.weights)} of memory{cache}"
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,7 @@ class Outlook:
     fit: Fit | None = None  # the first that fits, else the last that was tried
     free: int | None = None  # bytes, for that one
     refusal: str = ""  # a sentence; there is no fit then
+    smaller: Fit | None = None  # one that would fit, were the owner to choose it
 
     @property
     def fits(self) -> bool:
@@ -85,7 +96,8 @@ class Outlook:
         need, free = size_text(self.fit.need), size_text(self.free)
         if self.fits:
             return f"{self.fit.sentence}; {free} free."
-        return f"{self.label} needs about {need} of memory, and {free} are free. Choose a smaller model."
+        smaller = self.smaller and f"Set QUANTIZATION to int8, which needs {size_text(self.smaller.need)}, or choose"
+        return f"{self.label} needs about {need} of memory, and {free} are free. {smaller or 'Choose'} a smaller model."
 
     @property
     def figures(self) -> dict[str, int | bool | None]:
@@ -108,27 +120,50 @@ def consider(
     *,
     here: Machine | None = None,
     environ: Mapping[str, str] = os.environ,
+    refused: str = "",
 ) -> Outlook:
     """The first plan that fits, the best first; where none does, the last, which needs least.
 
     `size` is the bytes of the stored weights; `room` takes a plan, may free memory for it, and returns how many bytes
-    are free. Refuses a `QUANTIZATION` or a `COMPILE` that cannot be had.
+    are free; `refused` says why OpenVINO has refused this model already. Refuses settings that cannot be had.
     """
+    here = here or machine()
     try:
-        for fit in _choices(config, size, here or machine(), environ):
+        for fit in _choices(config, size, here, environ, refused):
             outlook = Outlook(row.label, fit, room(fit))
             if outlook.fits:
-                break
+                return replace(outlook, fit=_with_pool(fit, outlook.free, _context(config)))
     except ModelUnavailable as refusal:
         return Outlook(row.label, refusal=str(refusal))
+    if fit.engine == OPENVINO and fit.quantization == "none":
+        for smaller in _choices(config, size, here, {**environ, "QUANTIZATION": "int8"}, refused):
+            if smaller.need <= outlook.free:
+                return replace(outlook, smaller=smaller)
     return outlook
 
 
-def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str]) -> Iterator[Fit]:
+def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[str, str] = os.environ) -> str:
+    """Why OpenVINO does not run this model here, as the end of a sentence; empty where it does."""
+    from parley.engines.openvino import families
+
+    if here.device != "cpu":
+        return "there is a GPU"
+    if _setting("ENGINE", environ) == "transformers":
+        return "ENGINE is transformers"
+    try:
+        return here.no_openvino or families.obstacle(families.read_config(config))
+    except Exception as error:  # whatever the library makes of a stranger's values: its own model may make sense of them
+        return f"its configuration is odd ({type(error).__name__})"
+
+
+def _choices(
+    config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str], refused: str
+) -> Iterator[Fit]:
     """The best first; at least one."""
-    wanted, compiled = _setting("QUANTIZATION", environ), _setting("COMPILE", environ) == "on"
-    if compiled and (obstacle := _no_compiling(here)):
-        raise ModelUnavailable(f"COMPILE is on, {obstacle}. Set it to off.")
+    wanted = _setting("QUANTIZATION", environ)
+    obstacle = refused or engine_obstacle(config, here, environ)
+    if obstacle and _setting("ENGINE", environ) == OPENVINO and here.device == "cpu":
+        raise ModelUnavailable(f"ENGINE is openvino, which cannot run this model: {obstacle}. Set it to auto.")
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
     stored = next((c[key] for c in (config, text) for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
@@ -137,7 +172,11 @@ def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mappi
     kind = attention.choose(config, here)
     quantised = config.get("quantization_config")
     quantised = quantised if isinstance(quantised, Mapping) else {}
-    for row in [_as_stored(quantised, here)] if quantised else _precisions(here, wanted, size / width):
+    rows = [_as_stored(quantised, here)] if quantised else _precisions(here, wanted, size / width, not obstacle)
+    for row in rows:
+        if row.by == OPENVINO:
+            yield _by_openvino(row, text, size / width, here.threads)
+            continue
         dtype = half if row.dtype == HALF else row.dtype
         weights = size if quantised else _weights(row, text, size, width)
         working = WORKING_SPACE * (max(weights, size) if row.dtype == STORED else weights)
@@ -145,16 +184,55 @@ def _choices(config: Mapping[str, Any], size: int, here: Machine, environ: Mappi
         for cards in dict.fromkeys((1, len(here.cards) if here.cards and "accelerate" in here.packages else 1)):
             yield Fit(
                 device=here.device,
+                engine="transformers",
                 dtype=dtype,
                 quantization=row.name,
                 by=row.by,
                 attention=kind,
                 cards=cards,
-                compiled=compiled and cards == 1,
                 weights=int(weights),
                 need=int(working),
                 cache=kv_bytes(text, numbers),
             )
+
+
+def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> Fit:
+    """Its weights count with the copy that the library makes, and the pool with the least that it may have."""
+    stored = parameters * row.weight
+    weights = COPIES * stored + WORKING_BYTES
+    cache = kv_bytes(text, row.weight, OPENVINO_SCALES if row.name == "int8" else 0)
+    pool = (cache or 0) * min(_context(text), MIN_KV_TOKENS) / 1000
+    return Fit(
+        device="cpu",
+        engine=OPENVINO,
+        dtype="float32",
+        quantization=row.name,
+        by=row.by,
+        attention=attention.PLAIN,
+        cards=1,
+        weights=int(weights),
+        need=int(max(weights + pool, LOADING_COPIES * stored + WORKING_BYTES)),
+        cache=cache,
+        threads=threads,
+    )
+
+
+OPENVINO_SCALES = 8  # bytes for each head of a token in one byte a number: its scale and its zero, both float32
+
+
+def _with_pool(fit: Fit, free: int, context: int) -> Fit:
+    """The plan with the size of its pool: what the rest of the memory can give, and no more than is of use."""
+    if fit.engine != OPENVINO or not fit.cache:
+        return fit
+    least = min(context, MIN_KV_TOKENS)
+    given = least + int((free - fit.need) / KV_SHARE / fit.cache * 1000)
+    return replace(fit, kv_tokens=max(least, min(given, KV_CONTEXTS * context, MAX_KV_TOKENS)))
+
+
+def _context(config: Mapping[str, Any]) -> int:
+    text = config.get("text_config")
+    stated = (text if isinstance(text, Mapping) else config).get("max_position_embeddings")
+    return stated if isinstance(stated, int) and 0 < stated < 10**7 else USUAL_CONTEXT
 
 
 def _setting(name: str, environ: Mapping[str, str]) -> str:
@@ -164,19 +242,10 @@ def _setting(name: str, environ: Mapping[str, str]) -> str:
     return value
 
 
-def _no_compiling(here: Machine) -> str:
-    """Why nothing can be compiled here, as the end of a sentence; empty where it can."""
-    if here.zerogpu:
-        return "which ZeroGPU does not allow"
-    if here.device == "mps":
-        return "which Apple's GPUs are not made for yet"
-    needs = "a C++ compiler and the headers of Python" + (" and Triton" if here.device == "cuda" else "")
-    return "" if here.compiles else f"which needs {needs}: apt install g++ python3-dev, or the like"
-
-
-def _precisions(here: Machine, wanted: str, parameters: float) -> list[Precision]:
+def _precisions(here: Machine, wanted: str, parameters: float, openvino: bool) -> list[Precision]:
     """The rows to try; raises `ModelUnavailable` where there is none."""
-    rows = [row for row in PRECISIONS[here.device] if wanted in ("auto", row.name)]
+    rows = [row for row in PRECISIONS[here.device] if openvino is (row.by == OPENVINO)]
+    rows = [row for row in rows if wanted in ("auto", row.name)]
     if not rows:
         raise ModelUnavailable(f"QUANTIZATION is {wanted}, which {LABELS[here.device]}s do not have. Set it to auto.")
     missing = {row: row.missing(here) for row in rows}
@@ -209,8 +278,10 @@ def _weights(row: Precision, text: Mapping[str, Any], size: int, width: int) -> 
     return layers * row.weight + words * (outer + head)
 
 
-def kv_bytes(config: Mapping[str, Any], width: int) -> int | None:
-    """The keys and values of 1,000 tokens in bytes, with numbers of `width` bytes; None where it cannot be told."""
+def kv_bytes(config: Mapping[str, Any], width: float, for_each_head: int = 0) -> int | None:
+    """The keys and values of 1,000 tokens in bytes, with numbers of `width` bytes and so many more for each head;
+    None where it cannot be told.
+    """
     layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
     grouped = config.get("num_key_value_heads") or heads
     size = config.get("head_dim")
@@ -218,4 +289,4 @@ def kv_bytes(config: Mapping[str, Any], width: int) -> int | None:
         size = hidden // heads
     if not all(isinstance(n, int) and n > 0 for n in (layers, grouped, size)):
         return None
-    return 2 * layers * grouped * size * width * 1000
+    return int(2 * layers * grouped * (size * width + for_each_head) * 1000)

@@ -13,6 +13,7 @@ from parley.engines import hardware, hub, loading
 from parley.engines.base import HEARTBEAT, Engine, Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
+from parley.engines.precision import OPENVINO
 from parley.errors import ModelUnavailable
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
@@ -25,8 +26,17 @@ _log = logging.getLogger(__name__)
 @dataclass
 class _Entry:
     engine: Engine
-    bytes: int
     leases: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """The memory that is its engine's own, what is only set aside for it included."""
+        return getattr(self.engine, "bytes", 0)
+
+    @property
+    def untouched(self) -> int:
+        """What of these bytes is set aside, but was never written: the machine still counts it as free."""
+        return getattr(self.engine, "untouched", 0)
 
     @property
     def prefixes(self) -> Sequence["PrefixCache"]:
@@ -61,7 +71,8 @@ class ModelPool:
 
     def room(self, fit: Fit) -> int:
         """The bytes that there would be for this plan, were all that is in memory given up."""
-        return self._free(fit.cards) + sum(e.bytes + e.remembered for e in tuple(self._entries.values()))
+        entries = tuple(self._entries.values())
+        return self._free(fit.cards) + sum(e.bytes - e.untouched + e.remembered for e in entries)
 
     @contextmanager
     def lease(self, row: ModelRow, report: Report, cancel: threading.Event) -> Iterator[Engine]:
@@ -123,20 +134,13 @@ class ModelPool:
         if row.engine == "parrot":
             from parley.engines.parrot import Parrot
 
-            return _Entry(Parrot(), 0)
+            return _Entry(Parrot())
         if row.engine == "remote":
             from parley.engines import servers
             from parley.engines.remote import RemoteEngine
 
-            return _Entry(RemoteEngine(row, servers.find(os.environ)), 0)
-        from parley.engines.local import LocalEngine
-        from parley.engines.paired import PairedEngine, parameters, pays
-
-        loaded = loading.load(row, report, cancel, room=self._make_room)
-        engine, size = LocalEngine(loaded), loaded.model.get_memory_footprint()
-        if pays(loaded):
-            return _Entry(PairedEngine(engine), size + parameters(loaded))
-        return _Entry(engine, size)
+            return _Entry(RemoteEngine(row, servers.find(os.environ)))
+        return _Entry(local_engine(loading.load(row, report, cancel, room=self._make_room)))
 
     def _make_room(self, fit: Fit) -> int:
         """Gives up what is remembered of conversations, then idle models, until there is memory for this plan; nothing
@@ -144,7 +148,7 @@ class ModelPool:
         """
 
         def free() -> int:
-            return self._free(fit.cards)
+            return self._free(fit.cards) - sum(e.untouched for e in self._entries.values())
 
         with self._entries_lock:
             idle = [row for row, entry in self._entries.items() if not entry.leases]
@@ -161,6 +165,17 @@ class ModelPool:
                 del self._entries[idle.pop(0)]
                 _return_memory()
             return free()
+
+
+def local_engine(loaded: loading.Loaded) -> Engine:
+    """The engine for a model that was loaded here."""
+    if loaded.fit.engine == OPENVINO:
+        from parley.engines.openvino.engine import OpenVinoEngine
+
+        return OpenVinoEngine(loaded)
+    from parley.engines.local import LocalEngine
+
+    return LocalEngine(loaded)
 
 
 def _return_memory() -> None:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from parley.engines.hardware import Machine
 
-WORTH_INT8 = 50_000_000  # parameters; the layers of smaller models lie in the processor's cache anyway
+WORTH_INT8 = 50_000_000  # parameters; smaller models are fast enough in floats, which are exact
+OPENVINO = "openvino"
 STORED = "stored"  # the type of numbers in the files
 HALF = "half"  # bfloat16, on older cards float16
 
@@ -20,25 +21,22 @@ class Precision:
     by: str = ""  # whose layers; empty where they are not quantised
     packages: tuple[str, ...] = ()
     capability: tuple[int, int] = (0, 0)  # of the card, at least
-    instructions: str = ""  # what the processor must be able to do: a field of `Machine`
     chosen: Callable[[Machine, float], bool] = lambda machine, parameters: True  # when "auto" may take it
 
     def missing(self, machine: Machine) -> str:
         """What this machine lacks for it, and the command if that can be installed; empty for nothing."""
         if any(card.capability < self.capability for card in machine.cards):
             return "a card of compute capability {}.{}".format(*self.capability)
-        if self.instructions and not getattr(machine, self.instructions):
-            return "a processor with AVX2 instructions"
         absent = [name for name in self.packages if name not in machine.packages]
         return f"{' and '.join(absent)}: pip install {' '.join(absent)}" if absent else ""
 
 
+def _is_large(machine: Machine, parameters: float) -> bool:
+    return parameters >= WORTH_INT8
+
+
 def _pays(machine: Machine, parameters: float) -> bool:
-    return parameters >= WORTH_INT8 and machine.multiplies_bytes
-
-
-def _never(machine: Machine, parameters: float) -> bool:
-    return False
+    return _is_large(machine, parameters) and machine.multiplies_bytes
 
 
 BITSANDBYTES, TORCHAO = ("accelerate", "bitsandbytes"), ("accelerate", "torchao")
@@ -47,11 +45,13 @@ BITSANDBYTES, TORCHAO = ("accelerate", "bitsandbytes"), ("accelerate", "torchao"
 # int8, which torchao has to be compiled for; torchao's first for int4.
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "cpu": (
+        Precision("int8", "float32", 1, OPENVINO, chosen=_is_large),
+        Precision("none", "float32", 4, OPENVINO, chosen=lambda machine, parameters: parameters < WORTH_INT8),
+        # For models that OpenVINO does not run. These layers are faster than floats where bytes are multiplied by
+        # instructions of their own (VNNI); elsewhere they are for models that do not fit in floats.
         Precision("int8", STORED, 1, "parley", chosen=_pays),
         Precision("none", "float32", 4),
-        Precision("none", "bfloat16", 2),
-        # While it is read, a model takes as much memory as for int8, so it never fits where that does not.
-        Precision("int4", STORED, 0.625, "parley", instructions="unpacks_nibbles", chosen=_never),
+        Precision("int8", STORED, 1, "parley", chosen=lambda machine, parameters: not machine.multiplies_bytes),
     ),
     "mps": (Precision("none", "float16", 2),),
     "cuda": (

@@ -5,7 +5,7 @@ from typing import Any
 
 from transformers import BitsAndBytesConfig, FineGrainedFP8Config, PreTrainedModel, TorchAoConfig
 
-from parley.engines import attention, int4, int8
+from parley.engines import attention, int8
 from parley.engines.plan import Fit
 from parley.engines.precision import STORED
 
@@ -33,7 +33,6 @@ CONFIGS: dict[tuple[str, str], Callable[[Fit], Any]] = {
     ("torchao", "fp8"): _torchao_fp8,
     ("transformers", "fp8"): lambda fit: FineGrainedFP8Config(),
 }
-LAYERS = {("parley", "int8"): int8.Int8Linear, ("parley", "int4"): int4.narrow}
 
 
 def arguments(fit: Fit) -> dict[str, Any]:
@@ -50,5 +49,5 @@ def arguments(fit: Fit) -> dict[str, Any]:
 
 def finish(model: PreTrainedModel, fit: Fit) -> None:
     """Changes a model that was read with these arguments in place, where its layers are ours."""
-    if narrow := LAYERS.get((fit.by, fit.quantization)):
-        int8.quantise(model, narrow)
+    if (fit.by, fit.quantization) == ("parley", "int8"):
+        int8.quantise(model)

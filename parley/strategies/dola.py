@@ -45,13 +45,13 @@ def dola(
     """
     config = model.config.get_text_config()
     layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, dola_layers)
-    head = model.get_output_embeddings()
-    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
+    wanted = "early_logits" if hasattr(model, "early_layers") else "output_hidden_states"
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {wanted: True}
     outputs = model._prefill(input_ids, generation_config, inputs)
     while True:
         inputs = model._update_model_kwargs_for_generation(outputs, inputs)
         last = outputs.logits[:, -1].float()
-        early = torch.stack([head(outputs.hidden_states[layer][:, -1]).float() for layer in layers])
+        early = _early_logits(model, outputs, layers)
         scores = logits_processor(input_ids, _contrast(last, early[_furthest(last, early)]))
         if generation_config.do_sample:
             token = torch.multinomial(scores.softmax(-1), num_samples=1)
@@ -62,6 +62,17 @@ def dola(
         if stopping_criteria(input_ids, None).all():
             return input_ids
         outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **inputs))
+
+
+def _early_logits(model: PreTrainedModel, outputs: Any, layers: list[int]) -> torch.Tensor:
+    """What the head makes of the last token's hidden states before these layers; shape (layers, 1, vocabulary).
+
+    A graph, which has the attribute `early_layers`, computes them beside the last ones.
+    """
+    if hasattr(model, "early_layers"):
+        return outputs.early_logits[[model.early_layers.index(layer) for layer in layers], :, -1]
+    head = model.get_output_embeddings()
+    return torch.stack([head(outputs.hidden_states[layer][:, -1]).float() for layer in layers])
 
 
 def _furthest(last: torch.Tensor, early: torch.Tensor) -> int:

@@ -6,20 +6,26 @@ right and rest where they are wrong, so that they may stand behind every answer.
 
 from collections.abc import Sequence
 
-MATCHING = 3  # tokens that have to be the same
+MATCHING = 3  # tokens that have to be the same, where a guess costs something
 FIRST, MOST = 4, 16  # tokens that are guessed at once, at the beginning and where all were right
 PAYS = 2  # a pass over some guesses takes about as long as two over one token: so many have to be right on average
 REST, LONGEST_REST = 4, 64  # tokens that come without guesses after a wrong guess, and after many
 
 
 class Guesses:
-    """What may come next in one answer. `take` wants every token in turn, those of the prompt included."""
+    """What may come next in one answer. `take` wants every token in turn, those of the prompt included.
 
-    def __init__(self, ids: Sequence[int]) -> None:
+    `free` tokens cost nothing to guess: the model reads so many rows beside the one that it needs in the same time.
+    They are guessed after fewer matching tokens too, never rest, and grow to all rows of a pass where they are right.
+    """
+
+    def __init__(self, ids: Sequence[int], free: int = 0) -> None:
         self._ids: list[int] = []
         self._after: dict[tuple[int, ...], int] = {}  # where it went on after these tokens, the last time
         self._match: int | None = None
-        self._length, self._rest, self._next_rest = FIRST, 0, REST
+        self._free = free
+        self._lengths = range(MATCHING, 0, -1) if free else (MATCHING,)
+        self._length, self._rest, self._next_rest = free or FIRST, 0, REST
         self._balance = 0.0  # how many more guesses were right than had to be, a running sum
         for id in ids:
             self.take(id)
@@ -28,10 +34,12 @@ class Guesses:
         """One more token of the text."""
         self._ids.append(id)
         self._rest = max(0, self._rest - 1)
-        if len(self._ids) >= MATCHING:
-            last = tuple(self._ids[-MATCHING:])
-            self._match = self._after.get(last)
-            self._after[last] = len(self._ids)
+        self._match = None
+        for length in self._lengths:
+            if len(self._ids) >= length:
+                last = tuple(self._ids[-length:])
+                self._match = self._match or self._after.get(last)
+                self._after[last] = len(self._ids)
 
     def next(self, most: int) -> list[int]:
         """The tokens that are guessed to follow, at most so many; none where nothing speaks for any.
@@ -45,6 +53,9 @@ class Guesses:
 
     def learn(self, guessed: int, right: int) -> None:
         """What became of the last guesses; to be called after the tokens that came of them were taken."""
+        if self._free:
+            self._length = min(2 * self._length + 1, MOST - 1) if right == guessed else self._free
+            return
         if right == guessed:
             self._length = min(2 * self._length, MOST)
         elif right < guessed:

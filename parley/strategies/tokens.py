@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
+from parley.strategies.guidance import take_guidance
 from parley.strategies.prompt_lookup import Guesses
+from parley.strategies.sampling import Sampler
 
 
 @torch.no_grad()
@@ -32,15 +34,22 @@ def tokens(
     tokens must be croppable from that cache, and the processors must not remember what they were asked before.
     `on_guess` takes how many tokens a step guessed, and how many were right.
     """
-    guesses, guessed = Guesses(input_ids[0].tolist()), []
+    guided, processors = None, logits_processor
+    if hasattr(model, "prefill_beside"):
+        guided, processors = take_guidance(logits_processor, input_ids)
+    choose = Sampler(processors, generation_config.do_sample)
+    guesses, guessed = Guesses(input_ids[0].tolist(), getattr(model, "free_drafts", 0)), []
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
+    logits = outputs.logits[:, -1:]
+    if guided:
+        logits = torch.cat([logits, model.prefill_beside(cache, guided.away)])  # (2, 1, vocabulary)
     while True:
-        logits = outputs.logits[0, -len(guessed) - 1 :].to(torch.float32, copy=True)  # (guesses + 1, vocabulary)
+        logits = logits[:, -len(guessed) - 1 :].to(torch.float32, copy=True)  # (sequences, guesses + 1, vocabulary)
         right = 0
         for position in range(len(guessed) + 1):
-            token = _drawn(logits_processor(input_ids, logits[position : position + 1]), generation_config.do_sample)
+            token = choose(input_ids, guided(logits[:, position]) if guided else logits[:, position])
             input_ids = torch.cat([input_ids, token], dim=-1)
             on_token(token.cpu())
             over = bool(stopping_criteria(input_ids, None).all())
@@ -57,10 +66,6 @@ def tokens(
             return input_ids
         guessed = guesses.next(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
         ahead = torch.cat([input_ids, input_ids.new_tensor([guessed])], dim=-1)
+        ahead = ahead.expand(2, -1) if guided else ahead
         given = {"past_key_values": cache, "attention_mask": torch.ones_like(ahead), "use_cache": True}
-        outputs = model(**model.prepare_inputs_for_generation(ahead, next_sequence_length=len(guessed) + 1, **given))
-
-
-def _drawn(scores: torch.Tensor, at_random: bool) -> torch.Tensor:
-    """One token, shape (1, 1), by its scores, shape (1, vocabulary)."""
-    return torch.multinomial(scores.softmax(-1), num_samples=1) if at_random else scores.argmax(-1, keepdim=True)
+        logits = model(**model.prepare_inputs_for_generation(ahead, next_sequence_length=len(guessed) + 1, **given)).logits

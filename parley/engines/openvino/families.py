@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,11 @@ def obstacle(config: PreTrainedConfig) -> str:
         return f"it does not know the layers {', '.join(sorted(other))}"
     ropes = (rope_parameters(config, kind).get("rope_type", "default") for kind in set(layer_types(config)))
     return next((f"it does not know the rope type {rope!r}" for rope in ropes if rope not in ROPES), "")
+
+
+def read_config(values: Mapping[str, Any]) -> PreTrainedConfig:
+    """The config object of what a `config.json` holds; raises whatever its class makes of odd values."""
+    return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
 
 
 def own_fields(config: PreTrainedConfig) -> list[str]:

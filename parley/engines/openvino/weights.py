@@ -71,7 +71,7 @@ class Weights:
                 whole[at : at + len(floats)] = floats.numpy()
 
             self._fill(names, copy)
-            return ops.constant(whole, shared_memory=True)
+            return constant_floats(whole)
         quantized, scales = np.empty((rows, width), np.int8), np.empty((rows, 1), np.float16)
 
         def fill(at: int, floats: torch.Tensor) -> None:
@@ -81,8 +81,7 @@ class Weights:
             quantized[at : at + len(floats)] = steps.to(torch.int8).numpy()
 
         self._fill(names, fill)
-        steps = ops.convert(ops.constant(quantized, shared_memory=True), "f16")
-        return ops.convert(ops.multiply(steps, ops.constant(scales, shared_memory=True)), "f32")
+        return constant_int8(quantized, scales)
 
     def _fill(self, names: Sequence[str], fill: Fill) -> None:
         at = 0
@@ -94,6 +93,17 @@ class Weights:
                     floats = _finite(name, tensor[begin : begin + SLICE_ROWS].to(torch.float32, copy=True))
                     fill(at, floats)
                     at += len(floats)
+
+
+def constant_floats(matrix: np.ndarray) -> openvino.Node:
+    """A float32 matrix as a constant that shares its memory."""
+    return ops.constant(matrix, shared_memory=True)
+
+
+def constant_int8(quantized: np.ndarray, scales: np.ndarray) -> openvino.Node:
+    """An int8 matrix, shape (rows, width), with a float16 scale for each row, shape (rows, 1), as float32."""
+    steps = ops.convert(ops.constant(quantized, shared_memory=True), "f16")
+    return ops.convert(ops.multiply(steps, ops.constant(scales, shared_memory=True)), "f32")
 
 
 def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,106 @@
+"""From a model's folder to a graph that answers: written, compiled, and given its pool of KV blocks."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from parley.engines.openvino import graph
+from parley.engines.openvino.batch_invariance import max_rows
+from parley.engines.openvino.decoder import Decoder
+from parley.engines.openvino.model_adapter import ModelAdapter
+from parley.engines.openvino.paged_kv import blocks_for
+from parley.engines.openvino.weights import Precision, Weights
+from parley.strategies.dola import early_layers
+
+KEYS_AND_VALUES: dict[Precision, dict[str, str]] = {
+    "float32": {"KV_CACHE_PRECISION": "f32"},
+    # One byte for a number, each token by itself: what was read does not depend on how it was cut.
+    "int8": {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN"},
+}
+EXTRA_BLOCKS = 2  # of nobody's, and the one that a copy on write needs
+
+
+class NotInvariant(RuntimeError):
+    """On this processor a row's logits depend on its company, or the library crashed."""
+
+
+def properties(precision: Precision, threads: int) -> dict[str, Any]:
+    """What the library is asked for: float32 activations, and keys and values as the weights."""
+    return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads} | KEYS_AND_VALUES[precision]
+
+
+def load(
+    folder: Path,
+    config: PreTrainedConfig,
+    precision: Precision,
+    threads: int,
+    kv_tokens: int,
+    progress: Callable[[float], None],
+) -> ModelAdapter:
+    """The model of a folder, with room for the keys and values of `kv_tokens` tokens.
+
+    `progress` takes the share that is done, and may raise to stop. Raises `graph.Misfit`, `weights.NotFinite` and
+    `SafetensorError` for files that cannot be used; `graph.NotDescribed` and `NotInvariant` where another engine has to
+    answer.
+    """
+    rows = max_rows(config, precision, properties(precision, threads))
+    if not rows:
+        raise NotInvariant("the probe found no number of rows at which a row does not depend on its company")
+    layers = config.num_hidden_layers
+    early = sorted({n for half in ("low", "high") for n in early_layers(layers, config.tie_word_embeddings, half)})
+    written = graph.write(
+        config, Weights(folder), precision, early=early, progress=lambda done, of: progress(0.9 * done / of)
+    )
+    decoder = Decoder(written, properties(precision, threads), early, rows)
+    decoder.make_pool(blocks_for(kv_tokens) + EXTRA_BLOCKS)
+    progress(1.0)
+    return ModelAdapter(config, decoder)
+
+
+class ExitGraph:
+    """The graph of a model's first layers, for drafts: at most one is kept, and another takes its place."""
+
+    def __init__(self, folder: Path, model: ModelAdapter, precision: Precision, threads: int) -> None:
+        self._folder, self._model, self._precision, self._threads = folder, model, precision, threads
+        self.layer = 0
+
+    def prepare(self, layer: int, progress: Callable[[float], None]) -> None:
+        """Gives the model the graph cut after `layer`. `progress` may raise to stop: the model then has none."""
+        if self.layer == layer:
+            return
+        model = self._model
+        self.layer, model.exit = 0, None
+        written = graph.write(
+            model.config,
+            Weights(self._folder),
+            self._precision,
+            layers=layer,
+            progress=lambda done, of: progress(0.9 * done / of),
+        )
+        compiled = _compiled(written, properties(self._precision, self._threads), progress)
+        compiled.share_pool(model.decoder)
+        compiled.max_rows = model.decoder.max_rows
+        self.layer, model.exit = layer, compiled
+
+
+def _compiled(written: Any, asked: dict[str, Any], progress: Callable[[float], None]) -> Decoder:
+    """Compiles in a thread, so that a stop need not wait for the library; it then ends by itself."""
+    made: list[Decoder | Exception] = []
+
+    def compile_it() -> None:
+        try:
+            made.append(Decoder(written, asked))
+        except Exception as error:
+            made.append(error)
+
+    thread = threading.Thread(target=compile_it, daemon=True, name="compile")
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.05)
+        progress(0.95)
+    if isinstance(made[0], Exception):
+        raise made[0]
+    return made[0]
