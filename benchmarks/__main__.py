@@ -1,7 +1,7 @@
 """Everything that is measured, in one run: `python -m benchmarks` writes results.json, the README's table and chart.
 
 `--quick` takes under two minutes, measures the smaller shape only, and writes nothing. What is not installed is left
-out: OpenVINO, and llama.cpp, which is built as `benchmarks/peers.py` says.
+out: OpenVINO; llama.cpp is fetched where there is npm.
 """
 
 import argparse
@@ -55,10 +55,11 @@ def rows(quick: bool) -> Iterator[Row]:
     for name in list(shapes.SHAPES)[: 1 if quick else None]:
         with tempfile.TemporaryDirectory() as folder:
             shape = shapes.apart(shapes.made, name, Path(folder), not quick)
-            files = {} if quick or peers.MISSING else peers.write(shape.floats.loaded.model, Path(folder))
+            files = {} if quick or peers.missing() else peers.write(shape.floats.loaded.model, Path(folder))
             others = {f"llamacpp_{kind}": peers.LlamaCpp(file) for kind, file in files.items()}
             yield from measures.speed(shape, others, rounds)
-            del others
+            for other in others.values():
+                other.close()
             if not quick:
                 yield measures.strategies(shape, 2)
             yield measures.memory(shape)
@@ -96,8 +97,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="only see whether all is as usual; writes nothing")
     quick = parser.parse_args().quick
-    if peers.MISSING and not quick:
-        print(peers.MISSING)
+    if not quick and (missing := peers.missing()):
+        print(missing)
     figures = []
     for row in rows(quick):
         print(row, flush=True)

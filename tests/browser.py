@@ -2,7 +2,6 @@
 
 import contextlib
 import http.server
-import os
 import re
 import shutil
 import threading
@@ -11,7 +10,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from parley import turn
-from tests.conftest import ROOT, Passes, until
+from tests.conftest import ROOT, Passes, lacking, until
 
 PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -28,8 +27,7 @@ def open_chromium():
     """Gives a fresh profile; the tabs in it share a cache, and nothing else that the page would use."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        message = "no Chromium on this machine: apt-get install chromium"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        lacking("no Chromium on this machine: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
         context = browser.new_context()

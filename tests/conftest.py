@@ -20,6 +20,7 @@ import pytest
 pytest.register_assert_rewrite("tests.browser")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threads only wait for each other
 
+from benchmarks import real_model  # noqa: E402
 from parley import catalog, turn  # noqa: E402
 from parley.engines.loading import load  # noqa: E402
 from parley.engines.pool import local_engine  # noqa: E402
@@ -67,6 +68,26 @@ def endless():
 def tiny(tmp_path_factory):
     """A sound model, not to be changed."""
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "real_model" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 120))
+
+
+def lacking(reason):
+    """Ends a test for what this machine has not: it is skipped, and fails in CI, which is to have everything."""
+    pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", name="real_model")
+def smollm2():
+    """The folder of SmolLM2-135M-Instruct, not to be changed."""
+    try:
+        return real_model.folder()
+    except real_model.NotReachable as missing:
+        lacking(str(missing))
 
 
 @pytest.fixture

@@ -1,12 +1,15 @@
 """The figures of the README are those that were measured, and what is measured agrees with itself."""
 
+import contextlib
 import json
+import shutil
 
 import pytest
 
 from benchmarks import __main__ as benchmarks
-from benchmarks import chart, measures
+from benchmarks import chart, measures, peers
 from benchmarks.measures import Row
+from tests.hub_standin import save_tiny_model
 from tests.test_readme import TEXT
 
 ROWS = [Row(**row) for row in json.loads(benchmarks.RESULTS.read_text("utf-8"))]
@@ -47,3 +50,81 @@ def test_the_chart_draws_a_point_for_each_turn():
     whole = drawn.split('class="whole" d="M')[1].split('"')[0]
     heights = [float(point.split(",")[1]) for point in whole.split("L")]
     assert len(heights) == 3 and heights == sorted(heights, reverse=True)
+
+
+@pytest.mark.parametrize(("kind", "tied"), [("Llama", True), ("Llama", False), ("Qwen3", True)])
+def test_a_file_for_llama_cpp_holds_the_model_up_to_rounding(tmp_path, kind, tied):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = save_tiny_model(tmp_path / "model", kind, initializer_range=0.2, tie_word_embeddings=tied)
+    read = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    off = {}
+    for name, file in peers.write(folder, tmp_path).items():
+        back = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=file.name, dtype=torch.float32)
+        ids = torch.arange(100, 130)[None]
+        with torch.inference_mode():
+            want, got = (model(ids).logits for model in (read, back))
+        off[name] = float((want - got).norm() / want.norm())
+    assert 0 < off["q8"] < 0.05 < off["q4"] < 0.5
+
+
+def test_a_model_that_cannot_be_written_for_llama_cpp_is_refused(tmp_path):
+    folder = save_tiny_model(tmp_path / "model", "Mistral")
+    with pytest.raises(ValueError, match="llama and qwen3"):
+        peers.write(folder, tmp_path)
+
+
+with_llama_cpp = pytest.mark.skipif(not peers.installed(), reason=f"{peers.PACKAGE} is not installed")
+
+
+@with_llama_cpp
+def test_llama_cpp_says_what_transformers_says(real_model, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    asked = AutoTokenizer.from_pretrained(real_model).apply_chat_template(
+        [{"role": "user", "content": "Explain photosynthesis in one sentence."}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    model = AutoModelForCausalLM.from_pretrained(real_model, dtype=torch.float32)
+    ids = asked["input_ids"][0].tolist()
+    want = model.generate(**asked, max_new_tokens=8, do_sample=False)[0, len(ids) :].tolist()
+    with contextlib.closing(peers.LlamaCpp(peers.write(model, tmp_path)["q8"])) as peer:
+        assert [peer.continuation(ids, 8) for _ in range(2)] == [want, want]  # nothing is kept of an answer
+
+
+@with_llama_cpp
+def test_llama_cpp_tells_what_an_answer_cost_and_what_it_cannot_take(tmp_path):
+    folder = save_tiny_model(tmp_path / "model")
+    with contextlib.closing(peers.LlamaCpp(peers.write(folder, tmp_path)["q8"], context=256)) as peer:
+        with pytest.raises(RuntimeError, match="250 and 7 tokens are more than the context of 256"):
+            peer.answer([5] * 250, 7)
+        usage = peer.answer([5] * 250, 6)
+    assert (usage.prompt_tokens, usage.new_tokens) == (250, 6)
+    assert 0 < usage.first_piece < usage.seconds
+
+
+@with_llama_cpp
+def test_a_file_that_llama_cpp_cannot_read_is_an_error(tmp_path):
+    with pytest.raises(RuntimeError, match="its process ended"):
+        peers.LlamaCpp(tmp_path / "none.gguf")
+
+
+def test_without_node_llama_cpp_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "needs Node.js" in peers.missing()
+
+
+@pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="npm is not installed")
+def test_without_the_package_llama_cpp_is_left_out(monkeypatch, tmp_path):
+    monkeypatch.setenv(peers.VARIABLE, str(tmp_path))
+    assert f"{peers.VARIABLE} names {tmp_path}" in peers.missing()
+    monkeypatch.delenv(peers.VARIABLE)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("npm_config_cache", str(tmp_path / "npm"))
+    monkeypatch.setenv("npm_config_registry", "http://127.0.0.1:9")
+    assert "npm could not install" in peers.missing()
+    assert not peers.home().exists()
