@@ -75,7 +75,8 @@ def test_only_the_weights_that_would_be_loaded_count(folder):
     for name in ("model.safetensors", "consolidated.safetensors"):
         (folder / name).write_bytes(b"x" * 1000)
     row = find("", {"MODEL_IDS": str(folder)})
-    assert catalog.outlook(row, lambda fit: 10**9).figures["weights"] in (1000, 2000)  # as stored, as 32-bit floats
+    weights = catalog.outlook(row, lambda fit: 10**9).figures["weights"]
+    assert weights in (1000, 2000, 4000)  # as stored, as 32-bit floats, and with the copy that OpenVINO has of them
 
 
 def test_without_model_ids_the_hardware_decides_and_budgie_comes_first():

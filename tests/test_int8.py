@@ -6,28 +6,24 @@ import warnings
 import pytest
 import torch
 
-from parley import catalog, strategies
+from parley import strategies
 from parley.engines import int8
-from parley.engines.loading import load
-from parley.engines.local import LocalEngine
 from parley.messages import Message
 from parley.settings import Settings
-from tests.conftest import draft
+from tests.conftest import draft, engine
 
 
 @pytest.fixture(scope="module")
 def small():
     """Budgie with layers of one byte a weight."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QUANTIZATION", "int8")
-        return LocalEngine(load(catalog.find("budgie"), lambda _: None, threading.Event()))
+    return engine(QUANTIZATION="int8", ENGINE="transformers")
 
 
-def answer(engine, **settings):
+def answer(asked_engine, **settings):
     asked = Settings(**({"model": "budgie", "max_new_tokens": 24, "seed": 1} | settings))
     messages = [Message("user", "Say after me: the green owl reads the green book.")]
-    helper = draft() if strategies.find(asked.strategy).drafts else None
-    deltas = list(engine.stream(messages, asked, threading.Event(), helper))
+    helper = draft("transformers") if strategies.find(asked.strategy).drafts else None
+    deltas = list(asked_engine.stream(messages, asked, threading.Event(), helper))
     return "".join(delta.text for delta in deltas if not delta.replaces), deltas[-1]
 
 
@@ -65,18 +61,18 @@ def test_the_weights_can_still_be_looked_at():
     assert ((int8.Int8Linear(linear).weight - linear.weight).abs() <= 0.501 * step).all()
 
 
-def test_it_needs_less_than_half_of_the_memory(small, budgie):
+def test_it_needs_less_than_half_of_the_memory(small, torch_budgie):
     def held(model):
         return sum(t.nbytes for t in {t.data_ptr(): t for t in (*model.parameters(), *model.buffers())}.values())
 
-    assert held(small.loaded.model) < 0.45 * held(budgie.loaded.model)
+    assert held(small.loaded.model) < 0.45 * held(torch_budgie.loaded.model)
 
 
-def test_it_finds_likely_what_the_floats_find_likely(small, budgie):
+def test_it_finds_likely_what_the_floats_find_likely(small, torch_budgie):
     text = "Top-p, or nucleus sampling, keeps the most likely tokens that together reach p. The rest is cut off."
-    ids = torch.tensor([budgie.loaded.tokenizer.encode(text)])
+    ids = torch.tensor([torch_budgie.loaded.tokenizer.encode(text)])
     with torch.inference_mode():
-        losses = [float(engine.loaded.model(ids, labels=ids).loss) for engine in (small, budgie)]
+        losses = [float(each.loaded.model(ids, labels=ids).loss) for each in (small, torch_budgie)]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
     assert losses[0] != losses[1]
 

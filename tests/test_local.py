@@ -119,14 +119,14 @@ def test_stop_ends_the_model_within_one_forward_pass(endless):
     assert passes.count - at_stop <= 1
 
 
-def test_stop_ends_a_prefill_within_one_layer(budgie):
+def test_stop_ends_a_prefill_within_one_layer(torch_budgie):
     cancel, ran = threading.Event(), []
-    layers = budgie.loaded.model.model.layers
+    layers = torch_budgie.loaded.model.model.layers
     hooks = [
         layer.register_forward_hook(lambda *_, i=i: (ran.append(i), cancel.set())) for i, layer in enumerate(layers)
     ]
     try:
-        said = answer(budgie, STORY, cancel)
+        said = answer(torch_budgie, STORY, cancel)
     finally:
         for hook in hooks:
             hook.remove()
@@ -223,16 +223,16 @@ def test_thinking_is_refused_where_the_template_has_no_switch(budgie):
         budgie.loaded.thinking = True
 
 
-def test_a_model_that_makes_nan_while_sampling_ends_in_an_error_that_reaches_the_reader(budgie):
-    hook = budgie.loaded.model.lm_head.register_forward_hook(lambda *a: torch.full_like(a[-1], float("nan")))
+def test_a_model_that_makes_nan_while_sampling_ends_in_an_error_that_reaches_the_reader(torch_budgie):
+    hook = torch_budgie.loaded.model.lm_head.register_forward_hook(lambda *a: torch.full_like(a[-1], float("nan")))
     began = time.monotonic()
     try:
         with pytest.raises(RuntimeError):
-            answer(budgie, STORY, temperature=1.0, top_k=0, top_p=1.0)
+            answer(torch_budgie, STORY, temperature=1.0, top_k=0, top_p=1.0)
     finally:
         hook.remove()
     assert time.monotonic() - began < 2
 
 
-def test_every_decoder_layer_has_a_brake(budgie):
-    assert streaming.install_brakes(budgie.loaded.model) == budgie.loaded.model.config.num_hidden_layers
+def test_every_decoder_layer_has_a_brake(torch_budgie):
+    assert streaming.install_brakes(torch_budgie.loaded.model) == torch_budgie.loaded.model.config.num_hidden_layers

@@ -28,26 +28,26 @@ SPECULATIVE = [name for name, row in STRATEGIES.items() if "draft_tokens" in row
 GREEDY = {"strategy": "greedy", "max_new_tokens": 12}
 
 
-def fresh(budgie):
+def fresh(torch_budgie):
     """An engine with Budgie's model and nothing remembered."""
-    return LocalEngine(budgie.loaded)
+    return LocalEngine(torch_budgie.loaded)
 
 
-def tiny_engine(budgie, make):
+def tiny_engine(torch_budgie, make):
     torch.manual_seed(1)
     model = make().eval()
     model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
-    return LocalEngine(dataclasses.replace(budgie.loaded, model=model, context=768, layers=4))
+    return LocalEngine(dataclasses.replace(torch_budgie.loaded, model=model, context=768, layers=4))
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def engine(budgie, request):
-    return tiny_engine(budgie, MODELS[request.param])
+def engine(torch_budgie, request):
+    return tiny_engine(torch_budgie, MODELS[request.param])
 
 
 def said(engine, messages, session="", cancel=None, **values):
     chosen = Settings.check(values)
-    return sum(engine.stream(messages, chosen, cancel or threading.Event(), draft(), session), Answer())
+    return sum(engine.stream(messages, chosen, cancel or threading.Event(), draft("transformers"), session), Answer())
 
 
 def reading(history, question):
@@ -115,8 +115,8 @@ def talk(engine, seed, turns, session="visitor"):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_no_greedy_token_of_a_random_conversation_changes(budgie, seed):
-    assert talk(fresh(budgie), seed, turns=8) > 100
+def test_no_greedy_token_of_a_random_conversation_changes(torch_budgie, seed):
+    assert talk(fresh(torch_budgie), seed, turns=8) > 100
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -125,8 +125,8 @@ def test_no_greedy_token_changes_whatever_the_layers_keep(engine, seed):
 
 
 @pytest.mark.parametrize("make", UNFIT.values(), ids=UNFIT)
-def test_a_model_whose_state_cannot_be_continued_is_read_from_the_beginning(budgie, make):
-    engine = tiny_engine(budgie, make)
+def test_a_model_whose_state_cannot_be_continued_is_read_from_the_beginning(torch_budgie, make):
+    engine = tiny_engine(torch_budgie, make)
     for question in ("owl", "river"):
         assert said(engine, reading([], question), "a", **GREEDY).usage.cached_tokens == 0
     assert engine._prefixes.bytes == 0
@@ -140,8 +140,8 @@ def with_history(engine, session, strategy="greedy"):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_gives_the_same_answer_with_the_cache_and_without(budgie, name):
-    engine = fresh(budgie)
+def test_every_strategy_gives_the_same_answer_with_the_cache_and_without(torch_budgie, name):
+    engine = fresh(torch_budgie)
     values = {"strategy": name, "seed": 7, "max_new_tokens": 30, "force_words": "lantern", "temperature": 1.0}
     for strategy in ("greedy", name):  # what a strategy leaves behind must be as good as what greedy search leaves
         messages = with_history(engine, strategy, strategy)
@@ -174,8 +174,8 @@ def test_every_strategy_gives_the_same_answer_whatever_the_layers_keep(engine, n
         ("convolution", "assisted"),
     ],
 )
-def test_speculation_leaves_windows_and_convolutions_as_greedy_search_does(budgie, kind, name):
-    engine = tiny_engine(budgie, MODELS[kind])
+def test_speculation_leaves_windows_and_convolutions_as_greedy_search_does(torch_budgie, kind, name):
+    engine = tiny_engine(torch_budgie, MODELS[kind])
     values = {"strategy": name, "exit_layer": 2}
     messages = reading([], "owl river lamp seven owl river lamp seven owl river")
     for _ in range(2):
@@ -203,8 +203,8 @@ def test_after_a_stop_in_the_middle_of_a_step_the_next_tokens_are_right(engine, 
         assert torch.equal(model.generate(ids, **given, **loan.arguments), model.generate(ids, **given))
 
 
-def test_all_but_the_new_message_comes_from_the_cache(budgie):
-    engine = fresh(budgie)
+def test_all_but_the_new_message_comes_from_the_cache(torch_budgie):
+    engine = fresh(torch_budgie)
     messages = with_history(engine, "a")
     answer = said(engine, messages, "a", **GREEDY)
     new = answer.usage.prompt_tokens - answer.usage.cached_tokens
@@ -212,8 +212,8 @@ def test_all_but_the_new_message_comes_from_the_cache(budgie):
     assert new <= alone + 3  # the last token of the answer, the mark that ends it, a line break
 
 
-def test_the_cache_is_right_after_a_stop_in_the_middle_of_a_prefill(budgie):
-    engine = fresh(budgie)
+def test_the_cache_is_right_after_a_stop_in_the_middle_of_a_prefill(torch_budgie):
+    engine = fresh(torch_budgie)
     messages = with_history(engine, "a")
     for layer in range(5):
         with stop_at(engine.loaded.model, layer, passes=1) as cancel:
@@ -223,8 +223,8 @@ def test_the_cache_is_right_after_a_stop_in_the_middle_of_a_prefill(budgie):
     checked(engine, "a", messages)
 
 
-def test_after_an_exception_nothing_is_remembered_and_the_next_turn_is_right(budgie):
-    engine = fresh(budgie)
+def test_after_an_exception_nothing_is_remembered_and_the_next_turn_is_right(torch_budgie):
+    engine = fresh(torch_budgie)
     messages = with_history(engine, "a")
 
     def fail(*_):
@@ -240,8 +240,8 @@ def test_after_an_exception_nothing_is_remembered_and_the_next_turn_is_right(bud
     assert checked(engine, "a", messages).usage.cached_tokens == 0
 
 
-def test_sessions_never_share_and_without_a_name_nothing_is_kept(budgie):
-    engine = fresh(budgie)
+def test_sessions_never_share_and_without_a_name_nothing_is_kept(torch_budgie):
+    engine = fresh(torch_budgie)
     messages = with_history(engine, "a")
     assert said(engine, messages, "b", **GREEDY).usage.cached_tokens == 0
     before = engine._prefixes.bytes
@@ -272,8 +272,8 @@ def lend(prefixes, session, prompt):
     return loan.cached_tokens
 
 
-def test_two_turns_of_one_session_at_once_do_not_share(budgie):
-    prefixes = PrefixCache(budgie.loaded.model, most=lambda: 10**9)
+def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
+    prefixes = PrefixCache(torch_budgie.loaded.model, most=lambda: 10**9)
     prompt = list(range(100, 140))
     lend(prefixes, "a", prompt)
     with (
@@ -284,8 +284,8 @@ def test_two_turns_of_one_session_at_once_do_not_share(budgie):
         assert first.arguments["past_key_values"] is not second.arguments["past_key_values"]
 
 
-def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(budgie):
-    model = budgie.loaded.model
+def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(torch_budgie):
+    model = torch_budgie.loaded.model
     config, most = model.config, [10**9]
     prefixes = PrefixCache(model, most=lambda: most[0])
     prompt = list(range(100, 150))
@@ -311,8 +311,8 @@ def test_the_null_form_remembers_nothing():
         assert nothing.sequence("a") == ()
 
 
-def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(budgie):
-    engine, unusual = tiny_engine(budgie, MODELS["full"]), 0
+def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(torch_budgie):
+    engine, unusual = tiny_engine(torch_budgie, MODELS["full"]), 0
     values = {"strategy": "sampling", "temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}
     for seed in range(16):
         first = said(engine, reading([], "owl river"), "a", **values, seed=seed)
@@ -326,8 +326,8 @@ def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(budgie):
     assert unusual > 0
 
 
-def test_the_program_of_an_answer_after_unusual_tokens_gives_its_text_again(budgie):
-    engine = fresh(budgie)
+def test_the_program_of_an_answer_after_unusual_tokens_gives_its_text_again(torch_budgie):
+    engine = fresh(torch_budgie)
     values = {"strategy": "sampling", "temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 8}
     for seed in itertools.count():
         first = said(engine, reading([], "owl river"), "a", **values, seed=seed)

@@ -8,9 +8,7 @@ import pytest
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
-from parley import catalog
 from parley.engines.base import Answer
-from parley.engines.loading import load
 from parley.engines.local import LocalEngine
 from parley.messages import Message
 from parley.prefix_cache import croppable, new_cache
@@ -20,6 +18,7 @@ from parley.strategies.prompt_lookup import Guesses
 from parley.strategies.thinking_budget import ThinkingBudget
 from parley.strategies.tokens import tokens
 from parley.strategies.top_n_sigma import TopNSigma
+from tests import conftest
 from tests.conftest import Passes
 from tests.tiny_models import MODELS
 
@@ -37,9 +36,9 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module")
-def model(budgie):
-    return budgie.loaded.model
+@pytest.fixture(scope="module", params=["budgie", "torch_budgie"], ids=["openvino", "transformers"])
+def model(request):
+    return request.getfixturevalue(request.param).loaded.model
 
 
 def prompt_of(budgie, question):
@@ -111,7 +110,7 @@ def test_every_kind_of_cache_gives_the_same_tokens(kind, way):
 
 
 def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endless):
-    engine = LocalEngine(endless.loaded)
+    engine = type(endless)(endless.loaded)
     question = Message("user", "Repeat after me: lamp river window bread")
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
 
@@ -126,19 +125,19 @@ def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endl
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_guesses_stand_behind_answers_in_exact_numbers(monkeypatch, quantization):
-    monkeypatch.setenv("QUANTIZATION", quantization)
-    engine = LocalEngine(load(catalog.find("budgie"), lambda _: None, threading.Event()))
+@pytest.mark.parametrize("name", ["openvino", "transformers"])
+def test_guesses_stand_behind_answers_in_exact_numbers(name, quantization):
+    engine = conftest.engine(QUANTIZATION=quantization, ENGINE=name)
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
     answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
     assert answer.ran.config["lookup"] is True
     assert answer.usage.drafted > 0
 
 
-def test_16_bit_numbers_are_not_guessed_ahead(budgie):
-    half = copy.deepcopy(budgie.loaded.model).bfloat16()
-    fit = dataclasses.replace(budgie.loaded.fit, dtype=torch.bfloat16)
-    engine = LocalEngine(dataclasses.replace(budgie.loaded, model=half, fit=fit))
+def test_16_bit_numbers_are_not_guessed_ahead(torch_budgie):
+    half = copy.deepcopy(torch_budgie.loaded.model).bfloat16()
+    fit = dataclasses.replace(torch_budgie.loaded.fit, dtype=torch.bfloat16)
+    engine = LocalEngine(dataclasses.replace(torch_budgie.loaded, model=half, fit=fit))
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
     answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
     assert "lookup" not in answer.ran.config and not answer.usage.drafted
@@ -166,6 +165,21 @@ def test_right_guesses_grow():
             guesses.take(token)
         guesses.learn(len(guessed), len(guessed))
     assert lengths == [4, 8, 16, 16]
+
+
+def test_a_free_guess_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_a_pass():
+    guesses, lengths = Guesses([*range(100, 140)] * 2, free=1), []
+    for _ in range(5):
+        guessed = guesses.next(40)
+        lengths.append(len(guessed))
+        for token in guessed:
+            guesses.take(token)
+        guesses.learn(len(guessed), len(guessed))
+    assert lengths == [1, 3, 7, 15, 15]
+    guesses.learn(15, 14)
+    assert len(guesses.next(40)) == 1
+    assert Guesses([5, 6, 7, 5], free=1).next(40) == [6]
+    assert Guesses([5, 6, 7, 5]).next(40) == []
 
 
 def test_guesses_go_round_with_the_text():

@@ -241,7 +241,7 @@ def _written(
     from transformers import AutoConfig
 
     from parley.engines.openvino import graph, loader
-    from parley.engines.openvino.weights import NotFinite
+    from parley.engines.openvino.weights import NotFinite, Weights
 
     def progress(share: float) -> None:
         if cancel.is_set():
@@ -250,11 +250,14 @@ def _written(
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        return loader.load(folder, config, fit.numbers, fit.threads, fit.kv_tokens, progress)
+        weights = Weights(folder)
+        return loader.load(folder, weights, config, fit.numbers, fit.threads, fit.kv_tokens, progress)
     except hub.LoadingStopped:
         raise
     except graph.Misfit as error:
-        raise _incomplete(row, error.names) from error
+        if missing := [name for name in error.names if weights.stored_name(name) is None]:
+            raise _incomplete(row, missing) from error
+        raise _unsuitable(row, "weights", error) from error  # of another shape
     except NotFinite as error:
         raise _spoilt(row) from error
     except MemoryError as error:

@@ -25,10 +25,7 @@ LABELS = {
     "quantised": "as it was quantised",
     **attention.LABELS,
 }
-# Of OpenVINO, times the bytes of the weights: the library packs a copy beside the constants, and while it is loaded a
-# matrix is read in slices. Measured by `python -m benchmarks --memory`.
-COPIES, LOADING_COPIES = 2.0, 2.4
-WORKING_BYTES = 250_000_000
+COPIES = 2  # of the weights in OpenVINO: the library packs one beside the constants
 KV_SHARE = 4  # one part in so many of the memory that is left goes to the pool of keys and values
 MIN_KV_TOKENS, MAX_KV_TOKENS = 8192, 131_072
 KV_CONTEXTS = 16  # times the context window that the pool holds at most
@@ -199,7 +196,7 @@ def _choices(
 def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> Fit:
     """Its weights count with the copy that the library makes, and the pool with the least that it may have."""
     stored = parameters * row.weight
-    weights = COPIES * stored + WORKING_BYTES
+    weights = COPIES * stored
     cache = kv_bytes(text, row.weight, OPENVINO_SCALES if row.name == "int8" else 0)
     pool = (cache or 0) * min(_context(text), MIN_KV_TOKENS) / 1000
     return Fit(
@@ -211,7 +208,7 @@ def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, thr
         attention=attention.PLAIN,
         cards=1,
         weights=int(weights),
-        need=int(max(weights + pool, LOADING_COPIES * stored + WORKING_BYTES)),
+        need=int(WORKING_SPACE * weights + pool),
         cache=cache,
         threads=threads,
     )

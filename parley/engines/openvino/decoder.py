@@ -46,6 +46,7 @@ class Decoder:
     def __init__(
         self, model: openvino.Model, properties: Mapping[str, Any], early: Sequence[int] = (), max_rows: int = MAX_ROWS
     ) -> None:
+        self.weight_bytes = sum(op.data.nbytes for op in model.get_ops() if op.get_type_name() == "Constant")
         self._compiled = openvino.Core().compile_model(model, "CPU", dict(properties))
         self._request = self._compiled.create_infer_request()
         self._lock = threading.Lock()

@@ -23,10 +23,9 @@ class OpenVinoEngine(LocalEngine):
 
     @property
     def bytes(self) -> int:
-        """The weights with the library's copy, the pool of keys and values, and the graph for early exit."""
-        exit_layer = self._exit.layer / self.loaded.layers  # its part of the weights, the head and its copy left aside
+        """What its graphs take, and the pool of keys and values, of which a part may be `untouched`."""
         pool = self.loaded.model.decoder.pool
-        return int(self.loaded.fit.weights * (1 + exit_layer)) + pool.num_blocks * pool.bytes_per_block
+        return super().bytes + pool.num_blocks * pool.bytes_per_block
 
     @property
     def untouched(self) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 from parley.engines.openvino import graph
 from parley.engines.openvino.batch_invariance import max_rows
@@ -34,6 +34,7 @@ def properties(precision: Precision, threads: int) -> dict[str, Any]:
 
 def load(
     folder: Path,
+    weights: Weights,
     config: PreTrainedConfig,
     precision: Precision,
     threads: int,
@@ -52,12 +53,15 @@ def load(
     layers = config.num_hidden_layers
     early = sorted({n for half in ("low", "high") for n in early_layers(layers, config.tie_word_embeddings, half)})
     written = graph.write(
-        config, Weights(folder), precision, early=early, progress=lambda done, of: progress(0.9 * done / of)
+        config, weights, precision, early=early, progress=lambda done, of: progress(0.9 * done / of)
     )
     decoder = Decoder(written, properties(precision, threads), early, rows)
     decoder.make_pool(blocks_for(kv_tokens) + EXTRA_BLOCKS)
     progress(1.0)
-    return ModelAdapter(config, decoder)
+    model = ModelAdapter(config, decoder)
+    if (folder / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return model
 
 
 class ExitGraph:

@@ -13,6 +13,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from parley import streaming
 from parley.engines.openvino.decoder import Decoder, Made, Rows
 from parley.engines.openvino.paged_kv import BlockTable, PagedKVCache
+from parley.engines.plan import COPIES
 
 
 @dataclass
@@ -47,6 +48,10 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
     def dtype(self) -> torch.dtype:
         """Of the logits."""
         return torch.float32
+
+    def get_memory_footprint(self, return_buffers: bool = True) -> int:
+        """Bytes of the weights with the library's packed copy, those of the graph for early exit included."""
+        return COPIES * sum(graph.weight_bytes for graph in (self.decoder, self.exit) if graph)
 
     @property
     def early_layers(self) -> tuple[int, ...]:
@@ -147,7 +152,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         cache = model_kwargs.get("past_key_values")
         held = cache.get_seq_length() if cache is not None else 0
         given = {name: model_kwargs[name] for name in _PASSED_ON if name in model_kwargs}
-        return self.forward(input_ids[:, held:], cache, 1, **given)
+        return self(input_ids[:, held:], cache, 1, **given)
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any

@@ -82,7 +82,7 @@ class SessionCache(NoPrefixCache):
     def clear(self) -> None:
         """Gives up all but what a turn has."""
         with self._changed:
-            self._sessions.clear()
+            self._sessions = {session: kept for session, kept in self._sessions.items() if session == self._reading}
 
     def sequence(self, session: str) -> Sequence[int]:
         """The tokens of the session's last turn, the prompt and what was generated; empty while a turn has it."""
@@ -118,7 +118,7 @@ class SessionCache(NoPrefixCache):
 
     def _give_up_oldest(self) -> bool:
         with self._changed:
-            oldest = next(iter(self._sessions), None)
+            oldest = next((session for session in self._sessions if session != self._reading), None)
             return oldest is not None and bool(self._sessions.pop(oldest))
 
     def read_piece(self, session: str) -> bool:
@@ -129,15 +129,13 @@ class SessionCache(NoPrefixCache):
             ends = cuts(len(kept.sequence) - held, self._decoder.max_rows) if kept else []
             if not ends or ends[0] < MIN_PIECE:
                 return False
-            del self._sessions[session]  # nobody takes it meanwhile, nor gives it up
-            self._reading = session
+            self._reading = session  # nobody takes it meanwhile, nor gives it up
         try:
             self._decoder.run([Rows(kept.table, kept.sequence[held : held + ends[0]], piece=True, wanted=0)])
         except OutOfBlocks:
             return False
         finally:
             with self._changed:
-                self._sessions[session] = kept
                 self._reading = ""
                 self._changed.notify_all()
         return True
