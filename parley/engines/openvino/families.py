@@ -4,7 +4,7 @@ The rows follow the modeling files of transformers, https://github.com/huggingfa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -40,20 +40,23 @@ INERT = frozenset(
         "original_max_position_embeddings",  # a part of the rope parameters, which are checked by themselves
     )
 )
+# What code that all models of transformers share reads from a config, whether its class defines it or not: a window
+# that the forward pass does not know still shortens the cache.
+SHARED = ("sliding_window", "attention_chunk_size", "layer_types")
 WINDOWS = ("sliding_window", "layer_types")
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
 OLMO = Family(pre_norms=None, post_norms=("post_attention_layernorm", "post_feedforward_layernorm"), head_norm="all")
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(),
-    "mistral": Family(fields=WINDOWS),
+    "mistral": Family(fields=("sliding_window",)),
     "qwen2": Family(fields=WINDOWS),
     "qwen3": Family(head_norm="each", fields=WINDOWS),
     "smollm3": Family(fields=(*WINDOWS, "no_rope_layers")),
     "granite": Family(fields=MULTIPLIERS),
     "olmo2": OLMO,
     "olmo3": Family(OLMO.pre_norms, OLMO.post_norms, head_norm="all", fields=WINDOWS),
-    "phi3": Family(fused=True, fields=WINDOWS),
+    "phi3": Family(fused=True, fields=("sliding_window",)),
     "gemma3_text": Family(
         pre_norms=("input_layernorm", "pre_feedforward_layernorm"),
         post_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
@@ -72,48 +75,76 @@ def obstacle(config: PreTrainedConfig) -> str:
     """Why the graph of this model cannot be written, as the end of a sentence; empty where it can.
 
     Each field that the family's config class defines and its row does not know must have its neutral value: nothing,
-    zero or false. A key that the class does not define changes nothing in transformers either.
+    zero or false. A key that the class does not define changes nothing in transformers either, but for `SHARED`.
     """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
+    if config.model_type not in FAMILIES:
         return f"it has no row for the architecture {config.model_type!r}"
+    return next(filter(None, (check(config) for check in (_whole_obstacle, _field_obstacle, _layer_obstacle))), "")
+
+
+def _whole_obstacle(config: PreTrainedConfig) -> str:
     if getattr(config, "quantization_config", None):
         return "its weights are quantised already"
-    known = COMMON | INERT | set(family.fields)
-    odd = [name for name in own_fields(config) if name not in known and getattr(config, name, None)]
-    if odd:
-        return f"it does not follow {odd[0]}={getattr(config, odd[0])!r}"
-    if activation(config) not in ACTIVATIONS:
-        return f"it does not know the activation {activation(config)!r}"
-    if other := set(layer_types(config)).difference(LAYERS):
-        return f"it does not know the layers {', '.join(sorted(other))}"
-    ropes = (rope_parameters(config, kind).get("rope_type", "default") for kind in set(layer_types(config)))
+    if config.is_heterogeneous:
+        return "its layers differ in size"
+    return "" if getattr(config, "is_causal", True) else "its tokens see what comes after them"
+
+
+def _field_obstacle(config: PreTrainedConfig) -> str:
+    known = known_fields(config.model_type)
+    unknown = [name for name in (*own_fields(config), *SHARED) if name not in known and _matters(config, name)]
+    if unknown:
+        return f"it does not follow {unknown[0]}={getattr(config, unknown[0])!r}"
+    name = activation(config)
+    return "" if name in ACTIVATIONS else f"it does not know the activation {name!r}"
+
+
+def _matters(config: PreTrainedConfig, name: str) -> bool:
+    given = getattr(config, name, None)
+    return bool(set(given or ()) - {"full_attention"} if name == "layer_types" else given)
+
+
+def _layer_obstacle(config: PreTrainedConfig) -> str:
+    kinds = sorted(set(layer_types(config)))
+    if other := [kind for kind in kinds if kind not in LAYERS]:
+        return f"it does not know the layers {', '.join(other)}"
+    if "sliding_attention" in kinds and not value(config, "sliding_window"):
+        return "its windows have no size"
+    ropes = (rope_parameters(config, kind).get("rope_type", "default") for kind in kinds)
     return next((f"it does not know the rope type {rope!r}" for rope in ropes if rope not in ROPES), "")
+
+
+def known_fields(model_type: str) -> frozenset[str]:
+    """The fields that the graph of this family follows, and those that change nothing."""
+    return COMMON | INERT | set(FAMILIES[model_type].fields)
 
 
 def own_fields(config: PreTrainedConfig) -> list[str]:
     """The fields that the config's class adds to those of every config."""
-    inherited = {field.name for field in fields(PreTrainedConfig)} if is_dataclass(PreTrainedConfig) else set()
-    return [field.name for field in fields(type(config)) if field.name not in inherited - {"tie_word_embeddings"}]
+    inherited = {field.name for field in fields(PreTrainedConfig)}
+    return [field.name for field in fields(type(config)) if field.name not in inherited]
+
+
+def value(config: PreTrainedConfig, name: str, neutral: Any = None) -> Any:
+    """A field of the config if the family's row knows it, else what is neutral.
+
+    Published files carry keys of other architectures, which transformers does not read and the graph must not either.
+    """
+    return getattr(config, name, neutral) if name in FAMILIES[config.model_type].fields else neutral
 
 
 def activation(config: PreTrainedConfig) -> str:
     """The name of the activation, under either of its fields."""
-    return getattr(config, "hidden_activation", None) or config.hidden_act
+    return value(config, "hidden_activation") or config.hidden_act
 
 
 def layer_types(config: PreTrainedConfig) -> Sequence[str]:
     """Of each layer, whether it attends to all that was said or to a window."""
-    window = "sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"
-    return getattr(config, "layer_types", None) or [window] * config.num_hidden_layers
+    window = "sliding_attention" if value(config, "sliding_window") else "full_attention"
+    return value(config, "layer_types") or [window] * config.num_hidden_layers
 
 
 def rope_parameters(config: PreTrainedConfig, layer_type: str) -> Mapping[str, Any]:
     """The parameters of the rotation in layers of this type."""
     given = config.rope_parameters
-    return given[layer_type] if layer_type in given else given
-
-
-def head_size(config: PreTrainedConfig) -> int:
-    """The width of one head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return given.get(layer_type, given)

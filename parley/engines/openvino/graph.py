@@ -15,13 +15,14 @@ from openvino import Node, Type
 from openvino.op import _PagedAttentionExtension as PagedAttention
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from parley.engines.openvino.families import FAMILIES, activation, head_size, layer_types
+from parley.engines.openvino.families import FAMILIES, activation, layer_types, value
 from parley.engines.openvino.weights import Precision, Weights
 
 ACTIVATE: dict[str, Callable[[Any], Node]] = {
     "silu": ops.swish,
     "gelu_pytorch_tanh": lambda x: ops.gelu(x, "tanh"),
 }
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 Progress = Callable[[int, int], None]  # takes how many layers are written, of how many; may raise to stop
 
 
@@ -59,7 +60,8 @@ def write(
     after the last norm, shape (rows, width). Before layer `early[i]` the hidden state of row r is row
     (i + 1) * rows + r for `logit_rows`.
 
-    Raises `Misfit` for tensors that are missing or misshapen, `NotFinite` for spoilt ones.
+    Raises `Misfit` for tensors that are missing or misshapen, `NotFinite` for spoilt ones, `NotDescribed` for a row
+    that forgets some.
     """
     return _Writer(config, weights, precision, early).write(layers or config.num_hidden_layers, progress)
 
@@ -72,12 +74,12 @@ class _Writer:
         self._family = FAMILIES[config.model_type]
         self._model = skeleton(config)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.named_parameters()}
+        if HEAD not in self._shapes and weights.differ(HEAD, EMBEDDING):
+            self._shapes[HEAD] = self._shapes[EMBEDDING]  # transformers too does not tie what the files hold apart
         self._unused = set(self._shapes)
-        self._size, self._heads, self._kv_heads = (
-            head_size(config),
-            config.num_attention_heads,
-            config.num_key_value_heads or config.num_attention_heads,
-        )
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads or self._heads
+        self._size = self._shapes["model.layers.0.self_attn.o_proj.weight"][1] // self._heads
         self._inputs: list[Any] = []
         self._rotations: dict[str, tuple[Node, Node, int]] = {}
 
@@ -94,7 +96,7 @@ class _Writer:
 
         table = self._matrix(["model.embed_tokens"])
         x = ops.unsqueeze(ops.gather(table, ids, _scalar(0)), _ints(1))
-        x = self._scaled(x, getattr(config, "embedding_multiplier", 1.0))
+        x = self._scaled(x, value(config, "embedding_multiplier", 1.0))
         x = self._scaled(x, config.hidden_size**0.5 if family.scales_embedding else 1.0)
         early = {}
         for layer in range(layers):
@@ -104,9 +106,9 @@ class _Writer:
         hidden = self._norm(x, "model.norm")
         states = [hidden, *(early[layer] for layer in self._early)]
         chosen = ops.gather(ops.concat(states, 0) if len(states) > 1 else hidden, wanted, _scalar(0))
-        head = table if "lm_head.weight" not in self._shapes else self._matrix(["lm_head"])
+        head = table if HEAD not in self._shapes else self._matrix(["lm_head"])
         logits = ops.matmul(chosen, head, False, True)
-        if (scale := getattr(config, "logits_scaling", 1.0)) != 1.0:
+        if (scale := value(config, "logits_scaling", 1.0)) != 1.0:
             logits = ops.divide(logits, _floats(scale))
         if layers == config.num_hidden_layers and self._unused:
             raise NotDescribed(f"{sorted(self._unused)[0]} is used by no row")
@@ -132,7 +134,7 @@ class _Writer:
 
     def _added(self, x: Node, change: Node, norm: str | None) -> Node:
         change = self._norm(change, norm) if norm else change
-        return ops.add(x, self._scaled(change, getattr(self._config, "residual_multiplier", 1.0)))
+        return ops.add(x, self._scaled(change, value(self._config, "residual_multiplier", 1.0)))
 
     def _mlp(self, x: Node, at: str) -> Node:
         wide = self._linear(x, [at + "gate_up_proj"] if self._family.fused else [at + "gate_proj", at + "up_proj"])
@@ -149,7 +151,7 @@ class _Writer:
         q, k = self._by_head(q, self._heads), self._by_head(k, self._kv_heads)
         if family.head_norm == "each":
             q, k = self._norm(q, at + "q_norm"), self._norm(k, at + "k_norm")
-        if (getattr(config, "no_rope_layers", None) or [1] * (layer + 1))[layer]:
+        if (value(config, "no_rope_layers") or [1] * (layer + 1))[layer]:
             q, k = self._rotated(q, kind), self._rotated(k, kind)
         attended = self._paged(_flat(q, self._heads * size), _flat(k, self._kv_heads * size), v, layer, kind)
         return self._linear(ops.reshape(attended, _ints(-1, 1, self._heads * size), False), [at + "o_proj"])
@@ -158,10 +160,7 @@ class _Writer:
         """Attention over the blocks; see the operator's inputs in OpenVINO's paged_attention.hpp."""
         config, width = self._config, self._kv_heads * self._size
         caches = [self._input(f"{each}_cache.{layer}", [-1] * 4, Type.dynamic) for each in ("key", "value")]
-        scale = (
-            getattr(config, "attention_multiplier", None)
-            or (getattr(config, "query_pre_attn_scalar", None) or self._size) ** -0.5
-        )
+        scale = value(config, "attention_multiplier") or (value(config, "query_pre_attn_scalar") or self._size) ** -0.5
         window = config.sliding_window if kind == "sliding_attention" else 0
         nothing = [_none(t) for t in (np.int32, np.int32, np.int32, np.float32, np.float32)]
         given = [
