@@ -6,6 +6,7 @@ pytest.importorskip("openvino")
 
 from transformers import AutoModelForCausalLM
 
+from parley.engines.openvino.families import FAMILIES
 from tests.openvino.decoders import ONE_BY_ONE, distance, expected, run, save, written
 
 WINDOW = {"sliding_window": 40}
@@ -13,6 +14,8 @@ LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "original_max
 LLAMA3 |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
 YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 64}
 MIXED = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+FULL = ["full_attention"] * 4
+GRANITE = {"embedding_multiplier": 6.0, "attention_multiplier": 0.2, "residual_multiplier": 0.3, "logits_scaling": 4.0}
 ROPES = {"sliding_attention": {"rope_type": "default", "rope_theta": 1e3}}
 CASES = {
     "llama": {},
@@ -36,13 +39,9 @@ CASES = {
         **WINDOW,
     },
     "smollm3": {"no_rope_layers": [1, 1, 1, 0]},
+    "smollm3, windows": {"use_sliding_window": True, "no_rope_layers": [1, 0, 0, 1], **WINDOW},
     "smollm3, every second layer without rope": {"no_rope_layer_interval": 2},
-    "granite": {
-        "embedding_multiplier": 6.0,
-        "attention_multiplier": 0.2,
-        "residual_multiplier": 0.3,
-        "logits_scaling": 4.0,
-    },
+    "granite": GRANITE,
     "olmo2": {},
     "olmo2, biases": {"attention_bias": True},
     "olmo3": WINDOW,
@@ -60,7 +59,53 @@ CASES = {
         "rope_parameters": {**ROPES, "full_attention": {"rope_type": "linear", "rope_theta": 1e4, "factor": 8.0}},
         **WINDOW,
     },
+    "iquestcoder": {"head_dim": 24},
+    "internlm3": {"head_dim": 24},
+    "internlm3, biases": {"head_dim": 24, "attention_bias": True, "mlp_bias": True},
+    "seed_oss": {"head_dim": 32},
+    "seed_oss, biases": {"head_dim": 16, "attention_bias": True, "attention_out_bias": True, "mlp_bias": True},
+    "ministral": {"head_dim": 16, **WINDOW},
+    "ministral, mixed layers": {"layer_types": MIXED, "head_dim": 32, **WINDOW},
+    "cwm": {"head_dim": 16, **WINDOW},
+    "hyperclovax": GRANITE,
+    "hyperclovax, no norms after": {"use_post_norm": False, "attention_bias": True},
+    "olmo": {},
+    "exaone4": WINDOW,
+    "exaone4, no window": {"sliding_window": None, "layer_types": FULL},
+    "exaone4, full layers beside a window": {"layer_types": FULL, **WINDOW},
+    "gemma": {"head_dim": 32},
+    "gemma, not tied, biases": {"head_dim": 16, "tie_word_embeddings": False, "attention_bias": True},
+    "helium": {"head_dim": 16},
+    "helium, biases": {"head_dim": 16, "attention_bias": True, "mlp_bias": True},
+    "ernie4_5": {"head_dim": 32},
+    "ernie4_5, biases": {"head_dim": 16, "use_bias": True, "tie_word_embeddings": False},
+    "glm": {"head_dim": 32},
+    "glm, a quarter of a head turned, no biases": {
+        "head_dim": 32,
+        "attention_bias": False,
+        "partial_rotary_factor": 0.25,
+    },
+    "glm4": {"head_dim": 32},
+    "glm4, whole heads turned": {"head_dim": 16, "partial_rotary_factor": 1.0},
+    "cohere": {},
+    "cohere, not tied, biases": {"tie_word_embeddings": False, "attention_bias": True, "logit_scale": 3.0},
+    "cohere2": WINDOW,
+    "cohere2, no rotation at all": {"layer_types": FULL, **WINDOW},
+    "stablelm": {},
+    "stablelm, biases": {"use_qkv_bias": True, "partial_rotary_factor": 0.5},
+    "arcee": {},
+    "arcee, biases, yarn": {"attention_bias": True, "mlp_bias": True, "rope_parameters": YARN},
+    "nemotron": {},
+    "nemotron, biases": {"attention_bias": True, "mlp_bias": True, "head_dim": 32},
+    "jais2": {},
+    "jais2, no biases": {"attention_bias": False, "mlp_bias": False},
+    "starcoder2": {},
+    "starcoder2, window, no biases": {"use_bias": False, "hidden_act": "gelu", **WINDOW},
 }
+
+
+def test_each_family_has_a_case():
+    assert {case.split(",")[0] for case in CASES} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("case", CASES)
