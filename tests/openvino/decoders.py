@@ -23,6 +23,8 @@ SIZES = {
     "pad_token_id": 0,
     "bos_token_id": 1,
     "eos_token_id": 2,
+    # Large enough to show, under each of its names; a class ignores those that it does not define.
+    **dict.fromkeys(("rms_norm_eps", "layer_norm_eps", "norm_eps", "norm_epsilon"), 0.03),
 }
 TOKENS = 140
 ONE_BY_ONE = 120  # from this row on; those before it go in pieces
