@@ -234,10 +234,8 @@ def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
     return Unloadable(f"{row.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
-def _written(
-    row: ModelRow, folder: Path, fit: Fit, report: Report, cancel: threading.Event
-) -> "PreTrainedModel":
-    """The model as a graph; raises `EngineRefused` where the library cannot run it, and the sentences of `_read_model`."""
+def _written(row: ModelRow, folder: Path, fit: Fit, report: Report, cancel: threading.Event) -> "PreTrainedModel":
+    """The model as a graph; raises `EngineRefused` where the library cannot run it, and what `_read_model` raises."""
     from transformers import AutoConfig
 
     from parley.engines.openvino import graph, loader
@@ -251,7 +249,7 @@ def _written(
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         weights = Weights(folder)
-        return loader.load(folder, weights, config, fit.numbers, fit.threads, fit.kv_tokens, progress)
+        return loader.load(folder, weights, config, fit, progress)
     except hub.LoadingStopped:
         raise
     except graph.Misfit as error:

@@ -94,7 +94,9 @@ class Outlook:
         if self.fits:
             return f"{self.fit.sentence}; {free} free."
         smaller = self.smaller and f"Set QUANTIZATION to int8, which needs {size_text(self.smaller.need)}, or choose"
-        return f"{self.label} needs about {need} of memory, and {free} are free. {smaller or 'Choose'} a smaller model."
+        return (
+            f"{self.label} needs about {need} of memory, and {free} are free. {smaller or 'Choose'} a smaller model."
+        )
 
     @property
     def figures(self) -> dict[str, int | bool | None]:
@@ -149,7 +151,9 @@ def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[s
         return "ENGINE is transformers"
     try:
         return here.no_openvino or families.obstacle(families.read_config(config))
-    except Exception as error:  # whatever the library makes of a stranger's values: its own model may make sense of them
+    except (
+        Exception
+    ) as error:  # whatever the library makes of a stranger's values: its own model may make sense of them
         return f"its configuration is odd ({type(error).__name__})"
 
 

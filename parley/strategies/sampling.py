@@ -39,7 +39,7 @@ class Sampler:
         self._do_sample, self._generator = do_sample, generator or torch.default_generator
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """The token, shape (1, 1), after `input_ids`, shape (1, tokens); `logits`, shape (1, vocabulary), may change."""
+        """The token, shape (1, 1), after `input_ids`, shape (1, tokens), by `logits`, shape (1, vocabulary)."""
         scores = self._wide(input_ids, logits)
         if not self._do_sample:
             return scores.argmax(-1, keepdim=True)

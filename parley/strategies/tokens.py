@@ -68,4 +68,6 @@ def tokens(
         ahead = torch.cat([input_ids, input_ids.new_tensor([guessed])], dim=-1)
         ahead = ahead.expand(2, -1) if guided else ahead
         given = {"past_key_values": cache, "attention_mask": torch.ones_like(ahead), "use_cache": True}
-        logits = model(**model.prepare_inputs_for_generation(ahead, next_sequence_length=len(guessed) + 1, **given)).logits
+        logits = model(
+            **model.prepare_inputs_for_generation(ahead, next_sequence_length=len(guessed) + 1, **given)
+        ).logits

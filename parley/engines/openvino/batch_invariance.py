@@ -10,7 +10,6 @@ prompt). A token is always computed in the same class: those of a prompt in piec
 import hashlib
 import json
 import logging
-import os
 import platform
 import subprocess
 import sys
@@ -190,7 +189,7 @@ def _write(cache: Path, key: str, rows: int) -> None:
         cache.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=cache.parent, delete=False, encoding="utf-8") as file:
             json.dump(_read(cache) | {key: rows}, file)
-        os.replace(file.name, cache)
+        Path(file.name).replace(cache)
 
 
 if __name__ == "__main__":

@@ -4,66 +4,113 @@ The rows follow the modeling files of transformers, https://github.com/huggingfa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 
 @dataclass(frozen=True)
 class Family:
-    """In what a decoder differs from Llama. Names are those of modules within one layer."""
+    """In what a decoder differs from Llama. Names are those of modules in one layer, or of fields of its config."""
 
-    pre_norms: tuple[str, str] | None = ("input_layernorm", "post_attention_layernorm")  # before attention and MLP
-    post_norms: tuple[str, str] | None = None  # after them, before the residual is added
+    # Before attention and before the MLP, empty for none. One name alone: one norm for both, which work side by side.
+    pre_norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
+    post_norms: tuple[str, str] = ("", "")  # after them, before the residual is added
+    norm: Literal["rms", "layer"] = "rms"
     norm_adds_one: bool = False  # the norm multiplies by 1 + weight
-    head_norm: str = ""  # of queries and keys, before rotation: "each" head by itself, or "all" of them together
-    fused: bool = False  # the files hold `qkv_proj` and `gate_up_proj`
+    epsilon: str | float = "rms_norm_eps"  # of all norms: a field, or the number
+    head_norm: Literal["", "each", "all"] = ""  # of queries and keys, before rotation: of each head, or all together
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")  # those that go in are one under the other
+    mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
+    gated: bool = True  # the first half of what goes into the MLP is a gate for the second
+    pairs: Literal["halves", "neighbours"] = "halves"  # which numbers of a head are turned together
+    turned: Literal["all", "windows", "windows or all"] = "all"  # the layers with rotation; or: if none has a window
     scales_embedding: bool = False  # by the square root of the width
+    multiplies_logits: str = ""  # by this field
+    divides_logits: str = ""
     fields: tuple[str, ...] = ()  # of its config, beyond `COMMON`: what the graph also follows
 
 
-# What the graph follows in every family. Biases follow from the model's own parameters.
+# What the graph follows in every family. Biases follow from the model's own parameters, and so do norms after.
 COMMON = frozenset(
     (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-        *("num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps", "max_position_embeddings"),
-        *("rope_parameters", "tie_word_embeddings", "attention_bias", "mlp_bias"),
+        *("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rope_parameters"),
+        *("tie_word_embeddings", "attention_bias", "attention_out_bias", "mlp_bias", "use_bias", "use_qkv_bias"),
+        "use_post_norm",
     )
 )
 # What changes nothing in a forward pass without training.
 INERT = frozenset(
     (
         *("initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp"),
-        *("attention_dropout", "resid_pdrop", "embd_pdrop", "residual_dropout"),
-        *("no_rope_layer_interval", "use_sliding_window", "max_window_layers"),  # the lists of layers are made of them
+        *("attention_dropout", "resid_pdrop", "embd_pdrop", "residual_dropout", "embedding_dropout", "hidden_dropout"),
+        # The lists of layers are made of these:
+        *("no_rope_layer_interval", "use_sliding_window", "max_window_layers", "sliding_window_pattern"),
         "original_max_position_embeddings",  # a part of the rope parameters, which are checked by themselves
     )
 )
-WINDOWS = ("sliding_window", "layer_types")
-MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier", "logits_scaling")
-OLMO = Family(pre_norms=None, post_norms=("post_attention_layernorm", "post_feedforward_layernorm"), head_norm="all")
+# What code that all models of transformers share reads from a config, whether its class defines it or not: a window
+# that the forward pass does not know still shortens the cache.
+SHARED = ("sliding_window", "attention_chunk_size", "layer_types")
+WINDOW, WINDOWS = ("sliding_window",), ("sliding_window", "layer_types")
+MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier")
+AFTER = ("post_attention_layernorm", "post_feedforward_layernorm")
+LLAMA = Family()
+OLMO2 = Family(pre_norms=("", ""), post_norms=AFTER, head_norm="all")
+GEMMA = Family(norm_adds_one=True, scales_embedding=True)
+GLM = Family(mlp=("gate_up_proj", "down_proj"), pairs="neighbours")
+COHERE = Family(
+    pre_norms=("input_layernorm",),
+    norm="layer",
+    epsilon="layer_norm_eps",
+    pairs="neighbours",
+    multiplies_logits="logit_scale",
+)
+UNGATED = Family(mlp=("up_proj", "down_proj"), gated=False)
 
 FAMILIES: dict[str, Family] = {
-    "llama": Family(),
-    "mistral": Family(fields=WINDOWS),
+    "llama": LLAMA,
+    "iquestcoder": LLAMA,
+    "internlm3": LLAMA,
+    "seed_oss": LLAMA,
+    "mistral": Family(fields=WINDOW),
+    "ministral": Family(fields=WINDOWS),
+    "cwm": Family(fields=WINDOWS),
     "qwen2": Family(fields=WINDOWS),
     "qwen3": Family(head_norm="each", fields=WINDOWS),
     "smollm3": Family(fields=(*WINDOWS, "no_rope_layers")),
-    "granite": Family(fields=MULTIPLIERS),
-    "olmo2": OLMO,
-    "olmo3": Family(OLMO.pre_norms, OLMO.post_norms, head_norm="all", fields=WINDOWS),
-    "phi3": Family(fused=True, fields=WINDOWS),
-    "gemma3_text": Family(
+    "granite": Family(divides_logits="logits_scaling", fields=MULTIPLIERS),
+    "hyperclovax": Family(
+        post_norms=("post_norm1", "post_norm2"), multiplies_logits="logits_scaling", fields=MULTIPLIERS
+    ),
+    "olmo": Family(norm="layer", epsilon=1e-5),
+    "olmo2": OLMO2,
+    "olmo3": replace(OLMO2, fields=WINDOWS),
+    "exaone4": replace(OLMO2, head_norm="each", turned="windows or all", fields=WINDOWS),
+    "phi3": Family(attention=("qkv_proj", "o_proj"), mlp=("gate_up_proj", "down_proj"), fields=WINDOW),
+    "gemma": GEMMA,
+    "gemma3_text": replace(
+        GEMMA,
         pre_norms=("input_layernorm", "pre_feedforward_layernorm"),
-        post_norms=("post_attention_layernorm", "post_feedforward_layernorm"),
-        norm_adds_one=True,
+        post_norms=AFTER,
         head_norm="each",
-        scales_embedding=True,
         fields=(*WINDOWS, "hidden_activation", "query_pre_attn_scalar"),
     ),
+    "helium": Family(pairs="neighbours"),
+    "ernie4_5": Family(pairs="neighbours"),
+    "glm": GLM,
+    "glm4": replace(GLM, post_norms=("post_self_attn_layernorm", "post_mlp_layernorm")),
+    "cohere": COHERE,
+    "cohere2": replace(COHERE, turned="windows", fields=WINDOWS),
+    "stablelm": Family(norm="layer", epsilon="layer_norm_eps"),
+    "arcee": UNGATED,
+    "nemotron": replace(UNGATED, norm="layer", norm_adds_one=True, epsilon="norm_eps"),
+    "jais2": replace(UNGATED, norm="layer", epsilon="layer_norm_eps"),
+    "starcoder2": Family(mlp=("c_fc", "c_proj"), gated=False, norm="layer", epsilon="norm_epsilon", fields=WINDOW),
 }
-ACTIVATIONS = ("silu", "gelu_pytorch_tanh")
+ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu2")
 ROPES = ("default", "linear", "llama3", "yarn")  # their frequencies stay the same, however long the text is
 LAYERS = ("full_attention", "sliding_attention")
 
@@ -72,22 +119,42 @@ def obstacle(config: PreTrainedConfig) -> str:
     """Why the graph of this model cannot be written, as the end of a sentence; empty where it can.
 
     Each field that the family's config class defines and its row does not know must have its neutral value: nothing,
-    zero or false. A key that the class does not define changes nothing in transformers either.
+    zero or false. A key that the class does not define changes nothing in transformers either, but for `SHARED`.
     """
-    family = FAMILIES.get(config.model_type)
-    if family is None:
+    if config.model_type not in FAMILIES:
         return f"it has no row for the architecture {config.model_type!r}"
+    return next(filter(None, (check(config) for check in (_whole_obstacle, _field_obstacle, _layer_obstacle))), "")
+
+
+def _whole_obstacle(config: PreTrainedConfig) -> str:
     if getattr(config, "quantization_config", None):
         return "its weights are quantised already"
-    known = COMMON | INERT | set(family.fields)
-    odd = [name for name in own_fields(config) if name not in known and getattr(config, name, None)]
-    if odd:
-        return f"it does not follow {odd[0]}={getattr(config, odd[0])!r}"
-    if activation(config) not in ACTIVATIONS:
-        return f"it does not know the activation {activation(config)!r}"
-    if other := set(layer_types(config)).difference(LAYERS):
-        return f"it does not know the layers {', '.join(sorted(other))}"
-    ropes = (rope_parameters(config, kind).get("rope_type", "default") for kind in set(layer_types(config)))
+    if config.is_heterogeneous:
+        return "its layers differ in size"
+    return "" if getattr(config, "is_causal", True) else "its tokens see what comes after them"
+
+
+def _field_obstacle(config: PreTrainedConfig) -> str:
+    known = known_fields(config.model_type)
+    unknown = [name for name in (*own_fields(config), *SHARED) if name not in known and _matters(config, name)]
+    if unknown:
+        return f"it does not follow {unknown[0]}={getattr(config, unknown[0])!r}"
+    name = activation(config)
+    return "" if name in ACTIVATIONS else f"it does not know the activation {name!r}"
+
+
+def _matters(config: PreTrainedConfig, name: str) -> bool:
+    given = getattr(config, name, None)
+    return bool(set(given or ()) - {"full_attention"} if name == "layer_types" else given)
+
+
+def _layer_obstacle(config: PreTrainedConfig) -> str:
+    kinds = sorted(set(layer_types(config)))
+    if other := [kind for kind in kinds if kind not in LAYERS]:
+        return f"it does not know the layers {', '.join(other)}"
+    if "sliding_attention" in kinds and not value(config, "sliding_window"):
+        return "its windows have no size"
+    ropes = (rope_parameters(config, kind).get("rope_type", "default") for kind in kinds)
     return next((f"it does not know the rope type {rope!r}" for rope in ropes if rope not in ROPES), "")
 
 
@@ -96,29 +163,54 @@ def read_config(values: Mapping[str, Any]) -> PreTrainedConfig:
     return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
 
 
+def known_fields(model_type: str) -> frozenset[str | float]:
+    """The fields that the graph of this family follows, and those that change nothing."""
+    family = FAMILIES[model_type]
+    return COMMON | INERT | {*family.fields, family.epsilon, family.multiplies_logits, family.divides_logits}
+
+
 def own_fields(config: PreTrainedConfig) -> list[str]:
     """The fields that the config's class adds to those of every config."""
-    inherited = {field.name for field in fields(PreTrainedConfig)} if is_dataclass(PreTrainedConfig) else set()
-    return [field.name for field in fields(type(config)) if field.name not in inherited - {"tie_word_embeddings"}]
+    inherited = {field.name for field in fields(PreTrainedConfig)}
+    return [field.name for field in fields(type(config)) if field.name not in inherited]
+
+
+def value(config: PreTrainedConfig, name: str, neutral: Any = None) -> Any:
+    """A field of the config if the family's row knows it, else what is neutral.
+
+    Published files carry keys of other architectures, which transformers does not read and the graph must not either.
+    """
+    return getattr(config, name, neutral) if name in FAMILIES[config.model_type].fields else neutral
+
+
+def logits_scale(config: PreTrainedConfig) -> float:
+    """What the family multiplies all logits by."""
+    family = FAMILIES[config.model_type]
+    by, over = (getattr(config, name) if name else 1.0 for name in (family.multiplies_logits, family.divides_logits))
+    return by / over
 
 
 def activation(config: PreTrainedConfig) -> str:
     """The name of the activation, under either of its fields."""
-    return getattr(config, "hidden_activation", None) or config.hidden_act
+    return value(config, "hidden_activation") or config.hidden_act
 
 
 def layer_types(config: PreTrainedConfig) -> Sequence[str]:
     """Of each layer, whether it attends to all that was said or to a window."""
-    window = "sliding_attention" if getattr(config, "sliding_window", None) else "full_attention"
-    return getattr(config, "layer_types", None) or [window] * config.num_hidden_layers
+    window = "sliding_attention" if value(config, "sliding_window") else "full_attention"
+    return value(config, "layer_types") or [window] * config.num_hidden_layers
+
+
+def is_turned(config: PreTrainedConfig, layer: int) -> bool:
+    """Whether this layer turns queries and keys by their positions."""
+    which = FAMILIES[config.model_type].turned
+    if which == "windows" or (which == "windows or all" and value(config, "sliding_window")):
+        return layer_types(config)[layer] == "sliding_attention"
+    listed = value(config, "no_rope_layers")
+    return bool(listed[layer]) if listed else True
 
 
 def rope_parameters(config: PreTrainedConfig, layer_type: str) -> Mapping[str, Any]:
     """The parameters of the rotation in layers of this type."""
     given = config.rope_parameters
-    return given[layer_type] if layer_type in given else given
-
-
-def head_size(config: PreTrainedConfig) -> int:
-    """The width of one head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return given.get(layer_type, given)

@@ -15,13 +15,16 @@ from openvino import Node, Type
 from openvino.op import _PagedAttentionExtension as PagedAttention
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from parley.engines.openvino.families import FAMILIES, activation, head_size, layer_types
+from parley.engines.openvino.families import FAMILIES, activation, is_turned, layer_types, logits_scale, value
 from parley.engines.openvino.weights import Precision, Weights
 
 ACTIVATE: dict[str, Callable[[Any], Node]] = {
     "silu": ops.swish,
+    "gelu": lambda x: ops.gelu(x, "erf"),
     "gelu_pytorch_tanh": lambda x: ops.gelu(x, "tanh"),
+    "relu2": lambda x: ops.power(ops.relu(x), _floats(2.0)),
 }
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 Progress = Callable[[int, int], None]  # takes how many layers are written, of how many; may raise to stop
 
 
@@ -59,7 +62,8 @@ def write(
     after the last norm, shape (rows, width). Before layer `early[i]` the hidden state of row r is row
     (i + 1) * rows + r for `logit_rows`.
 
-    Raises `Misfit` for tensors that are missing or misshapen, `NotFinite` for spoilt ones.
+    Raises `Misfit` for tensors that are missing or misshapen, `NotFinite` for spoilt ones, `NotDescribed` for a row
+    that forgets some.
     """
     return _Writer(config, weights, precision, early).write(layers or config.num_hidden_layers, progress)
 
@@ -72,12 +76,12 @@ class _Writer:
         self._family = FAMILIES[config.model_type]
         self._model = skeleton(config)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.named_parameters()}
+        if HEAD not in self._shapes and weights.differ(HEAD, EMBEDDING):
+            self._shapes[HEAD] = self._shapes[EMBEDDING]  # transformers too does not tie what the files hold apart
         self._unused = set(self._shapes)
-        self._size, self._heads, self._kv_heads = (
-            head_size(config),
-            config.num_attention_heads,
-            config.num_key_value_heads or config.num_attention_heads,
-        )
+        self._heads = config.num_attention_heads
+        self._kv_heads = config.num_key_value_heads or self._heads
+        self._size = self._shapes[f"model.layers.0.self_attn.{self._family.attention[-1]}.weight"][1] // self._heads
         self._inputs: list[Any] = []
         self._rotations: dict[str, tuple[Node, Node, int]] = {}
 
@@ -94,7 +98,7 @@ class _Writer:
 
         table = self._matrix(["model.embed_tokens"])
         x = ops.unsqueeze(ops.gather(table, ids, _scalar(0)), _ints(1))
-        x = self._scaled(x, getattr(config, "embedding_multiplier", 1.0))
+        x = self._scaled(x, value(config, "embedding_multiplier", 1.0))
         x = self._scaled(x, config.hidden_size**0.5 if family.scales_embedding else 1.0)
         early = {}
         for layer in range(layers):
@@ -104,10 +108,8 @@ class _Writer:
         hidden = self._norm(x, "model.norm")
         states = [hidden, *(early[layer] for layer in self._early)]
         chosen = ops.gather(ops.concat(states, 0) if len(states) > 1 else hidden, wanted, _scalar(0))
-        head = table if "lm_head.weight" not in self._shapes else self._matrix(["lm_head"])
-        logits = ops.matmul(chosen, head, False, True)
-        if (scale := getattr(config, "logits_scaling", 1.0)) != 1.0:
-            logits = ops.divide(logits, _floats(scale))
+        head = table if HEAD not in self._shapes else self._matrix(["lm_head"])
+        logits = self._scaled(ops.matmul(chosen, head, False, True), logits_scale(config))
         if layers == config.num_hidden_layers and self._unused:
             raise NotDescribed(f"{sorted(self._unused)[0]} is used by no row")
         flat = [ops.reshape(logits, _ints(-1, config.vocab_size), False)]
@@ -124,44 +126,45 @@ class _Writer:
             raise Misfit(wrong)
 
     def _layer(self, x: Node, layer: int) -> Node:
-        at, family = f"model.layers.{layer}.", self._family
-        read = self._norm(x, at + family.pre_norms[0]) if family.pre_norms else x
-        x = self._added(x, self._attention(read, layer), family.post_norms and at + family.post_norms[0])
-        read = self._norm(x, at + family.pre_norms[1]) if family.pre_norms else x
-        return self._added(x, self._mlp(read, at + "mlp."), family.post_norms and at + family.post_norms[1])
+        at, (before, *between), after = f"model.layers.{layer}.", self._family.pre_norms, self._family.post_norms
+        read = self._norm(x, before and at + before)
+        attended = self._added(x, self._attention(read, layer), at + after[0])
+        if between:
+            read = self._norm(attended, between[0] and at + between[0])
+        return self._added(attended, self._mlp(read, at + "mlp."), at + after[1])
 
-    def _added(self, x: Node, change: Node, norm: str | None) -> Node:
-        change = self._norm(change, norm) if norm else change
-        return ops.add(x, self._scaled(change, getattr(self._config, "residual_multiplier", 1.0)))
+    def _added(self, x: Node, change: Node, norm: str) -> Node:
+        change = self._norm(change, norm) if f"{norm}.weight" in self._shapes else change
+        return ops.add(x, self._scaled(change, value(self._config, "residual_multiplier", 1.0)))
 
     def _mlp(self, x: Node, at: str) -> Node:
-        wide = self._linear(x, [at + "gate_up_proj"] if self._family.fused else [at + "gate_proj", at + "up_proj"])
+        *into, out = (at + name for name in self._family.mlp)
+        wide, activate = self._linear(x, into), ACTIVATE[activation(self._config)]
+        if not self._family.gated:
+            return self._linear(activate(wide), [out])
         gate, up = _split(wide, [self._config.intermediate_size] * 2)
-        return self._linear(ops.multiply(ACTIVATE[activation(self._config)](gate), up), [at + "down_proj"])
+        return self._linear(ops.multiply(activate(gate), up), [out])
 
     def _attention(self, x: Node, layer: int) -> Node:
         config, family, size = self._config, self._family, self._size
         at, kind = f"model.layers.{layer}.self_attn.", layer_types(config)[layer]
-        joint = self._linear(x, [at + "qkv_proj"] if family.fused else [at + f"{name}_proj" for name in "qkv"])
-        q, k, v = _split(joint, [self._heads * size, self._kv_heads * size, self._kv_heads * size])
+        *into, out = (at + name for name in family.attention)
+        q, k, v = _split(self._linear(x, into), [self._heads * size, self._kv_heads * size, self._kv_heads * size])
         if family.head_norm == "all":
             q, k = self._norm(q, at + "q_norm"), self._norm(k, at + "k_norm")
         q, k = self._by_head(q, self._heads), self._by_head(k, self._kv_heads)
         if family.head_norm == "each":
             q, k = self._norm(q, at + "q_norm"), self._norm(k, at + "k_norm")
-        if (getattr(config, "no_rope_layers", None) or [1] * (layer + 1))[layer]:
+        if is_turned(config, layer):
             q, k = self._rotated(q, kind), self._rotated(k, kind)
         attended = self._paged(_flat(q, self._heads * size), _flat(k, self._kv_heads * size), v, layer, kind)
-        return self._linear(ops.reshape(attended, _ints(-1, 1, self._heads * size), False), [at + "o_proj"])
+        return self._linear(ops.reshape(attended, _ints(-1, 1, self._heads * size), False), [out])
 
     def _paged(self, q: Node, k: Node, v: Node, layer: int, kind: str) -> Any:
         """Attention over the blocks; see the operator's inputs in OpenVINO's paged_attention.hpp."""
         config, width = self._config, self._kv_heads * self._size
         caches = [self._input(f"{each}_cache.{layer}", [-1] * 4, Type.dynamic) for each in ("key", "value")]
-        scale = (
-            getattr(config, "attention_multiplier", None)
-            or (getattr(config, "query_pre_attn_scalar", None) or self._size) ** -0.5
-        )
+        scale = value(config, "attention_multiplier") or (value(config, "query_pre_attn_scalar") or self._size) ** -0.5
         window = config.sliding_window if kind == "sliding_attention" else 0
         nothing = [_none(t) for t in (np.int32, np.int32, np.int32, np.float32, np.float32)]
         given = [
@@ -179,6 +182,9 @@ class _Writer:
     def _rotated(self, heads: Node, kind: str) -> Node:
         cos, sin, turned = self._rotation(kind)
         size, half = self._size, turned // 2
+        if self._family.pairs == "neighbours":  # attention only sees products: queries and keys change places alike
+            order = [*range(0, turned, 2), *range(1, turned, 2), *range(turned, size)]
+            heads = ops.gather(heads, _ints(*order), _scalar(3))
 
         def cut(begin: int, end: int) -> Node:
             return ops.slice(heads, _ints(begin), _ints(end), _ints(1), _ints(3))
@@ -205,10 +211,18 @@ class _Writer:
         return self._rotations[kind]
 
     def _norm(self, x: Node, name: str) -> Node:
-        weight = self._vector(f"{name}.weight") + (1 if self._family.norm_adds_one else 0)
-        mean = ops.reduce_mean(ops.power(x, _floats(2.0)), _ints(-1), True)
-        root = ops.sqrt(ops.add(mean, _floats(self._config.rms_norm_eps)))
-        return ops.multiply(ops.multiply(x, ops.divide(_floats(1.0), root)), _floats(weight))
+        if not name:
+            return x
+        epsilon, weight, bias = self._family.epsilon, f"{name}.weight", f"{name}.bias"
+        epsilon = epsilon if isinstance(epsilon, float) else getattr(self._config, epsilon)
+        if self._family.norm == "layer":
+            x = ops.mvn(x, _ints(-1), True, epsilon, "inside_sqrt")
+        else:
+            mean = ops.reduce_mean(ops.power(x, _floats(2.0)), _ints(-1), True)
+            x = ops.multiply(x, ops.divide(_floats(1.0), ops.sqrt(ops.add(mean, _floats(epsilon)))))
+        if weight in self._shapes:
+            x = ops.multiply(x, _floats(self._vector(weight) + (1 if self._family.norm_adds_one else 0)))
+        return ops.add(x, _floats(self._vector(bias))) if bias in self._shapes else x
 
     def _linear(self, x: Node, names: Sequence[str]) -> Node:
         made = ops.matmul(x, self._matrix(names), False, True)

@@ -13,6 +13,7 @@ from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import blocks_for
 from parley.engines.openvino.weights import Precision, Weights
+from parley.engines.plan import Fit
 from parley.strategies.dola import early_layers
 
 KEYS_AND_VALUES: dict[Precision, dict[str, str]] = {
@@ -20,6 +21,7 @@ KEYS_AND_VALUES: dict[Precision, dict[str, str]] = {
     # One byte for a number, each token by itself: what was read does not depend on how it was cut.
     "int8": {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN"},
 }
+Progress = Callable[[float], None]
 EXTRA_BLOCKS = 2  # of nobody's, and the one that a copy on write needs
 
 
@@ -32,31 +34,22 @@ def properties(precision: Precision, threads: int) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads} | KEYS_AND_VALUES[precision]
 
 
-def load(
-    folder: Path,
-    weights: Weights,
-    config: PreTrainedConfig,
-    precision: Precision,
-    threads: int,
-    kv_tokens: int,
-    progress: Callable[[float], None],
-) -> ModelAdapter:
-    """The model of a folder, with room for the keys and values of `kv_tokens` tokens.
+def load(folder: Path, weights: Weights, config: PreTrainedConfig, fit: Fit, progress: Progress) -> ModelAdapter:
+    """The model of a folder as it was planned, with its pool of keys and values.
 
     `progress` takes the share that is done, and may raise to stop. Raises `graph.Misfit`, `weights.NotFinite` and
-    `SafetensorError` for files that cannot be used; `graph.NotDescribed` and `NotInvariant` where another engine has to
-    answer.
+    `SafetensorError` for files that cannot be used; `graph.NotDescribed` and `NotInvariant` where another engine has
+    to answer.
     """
+    precision, threads = fit.numbers, fit.threads
     rows = max_rows(config, precision, properties(precision, threads))
     if not rows:
         raise NotInvariant("the probe found no number of rows at which a row does not depend on its company")
     layers = config.num_hidden_layers
     early = sorted({n for half in ("low", "high") for n in early_layers(layers, config.tie_word_embeddings, half)})
-    written = graph.write(
-        config, weights, precision, early=early, progress=lambda done, of: progress(0.9 * done / of)
-    )
+    written = graph.write(config, weights, precision, early=early, progress=lambda done, of: progress(0.9 * done / of))
     decoder = Decoder(written, properties(precision, threads), early, rows)
-    decoder.make_pool(blocks_for(kv_tokens) + EXTRA_BLOCKS)
+    decoder.make_pool(blocks_for(fit.kv_tokens) + EXTRA_BLOCKS)
     progress(1.0)
     model = ModelAdapter(config, decoder)
     if (folder / "generation_config.json").is_file():
@@ -71,7 +64,7 @@ class ExitGraph:
         self._folder, self._model, self._precision, self._threads = folder, model, precision, threads
         self.layer = 0
 
-    def prepare(self, layer: int, progress: Callable[[float], None]) -> None:
+    def prepare(self, layer: int, progress: Progress) -> None:
         """Gives the model the graph cut after `layer`. `progress` may raise to stop: the model then has none."""
         if self.layer == layer:
             return
@@ -90,7 +83,7 @@ class ExitGraph:
         self.layer, model.exit = layer, compiled
 
 
-def _compiled(written: Any, asked: dict[str, Any], progress: Callable[[float], None]) -> Decoder:
+def _compiled(written: Any, asked: dict[str, Any], progress: Progress) -> Decoder:
     """Compiles in a thread, so that a stop need not wait for the library; it then ends by itself."""
     made: list[Decoder | Exception] = []
 

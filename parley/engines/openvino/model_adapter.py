@@ -12,13 +12,17 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from parley import streaming
 from parley.engines.openvino.decoder import Decoder, Made, Rows
+from parley.engines.openvino.families import logits_scale
 from parley.engines.openvino.paged_kv import BlockTable, PagedKVCache
 from parley.engines.plan import COPIES
 
 
 @dataclass
 class DecoderOutput(CausalLMOutputWithPast):
-    """As of transformers; with `early_logits`, shape (early layers, sequences, kept, vocabulary), where asked for."""
+    """As of transformers; with `early_logits`, shape (early layers, sequences, kept, vocabulary), where asked for.
+
+    These are what the head alone makes of a hidden state, without the family's own scale.
+    """
 
     early_logits: torch.Tensor | None = None
 
@@ -37,6 +41,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
     def __init__(self, config: PreTrainedConfig, decoder: Decoder) -> None:
         super().__init__(copy.deepcopy(config))
         self.decoder = decoder
+        self._logits_scale = logits_scale(config)
         self.exit: Decoder | None = None  # the graph cut after some layer, for self-speculative early exit
 
     @property
@@ -84,10 +89,10 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         input_ids: torch.Tensor,
         past_key_values: PagedKVCache | None = None,
         logits_to_keep: int = 0,
-        attention_mask: torch.Tensor | None = None,
-        use_cache: bool = True,
+        *,
         output_hidden_states: bool = False,
         early_logits: bool = False,
+        attention_mask: torch.Tensor | None = None,
         **_: Any,
     ) -> DecoderOutput:
         """Reads `input_ids`, shape (sequences, tokens), after what the cache holds.
@@ -113,7 +118,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
             logits=logits.expand(sequences, -1, -1),
             past_key_values=cache,
             hidden_states=(hidden.expand(sequences, -1, -1),) if output_hidden_states else None,
-            early_logits=early.expand(-1, sequences, -1, -1) if early_logits else None,
+            early_logits=early.expand(-1, sequences, -1, -1) / self._logits_scale if early_logits else None,
         )
 
     def _step(self, cache: PagedKVCache, ids: Sequence[int], early: bool) -> "list[Parts]":

@@ -89,7 +89,7 @@ class BlockPool:
 
 
 class BlockTable:
-    """The blocks of one sequence, and how many of its tokens are written; gives them back when nothing refers to it."""
+    """The blocks of one sequence, and how many of its tokens are written; gives them back with the last reference."""
 
     def __init__(self, pool: BlockPool, blocks: list[int] | None = None, length: int = 0) -> None:
         self._pool = pool

@@ -1,8 +1,8 @@
 """The keys and values that outlive a turn: each session's own table of blocks, written as a cold prompt would be.
 
-What an answer wrote, one token at a time, rounds otherwise than the same tokens as a piece of a prompt. So after a turn
-only its prompt is kept, and its answer is read once more, in pieces: while no turn runs, or at the latest by the next
-turn. A conversation is then the same, bit for bit, whether it was kept, given up or restarted.
+What an answer wrote, one token at a time, rounds otherwise than the same tokens as a piece of a prompt. So after a
+turn only its prompt is kept, and its answer is read once more, in pieces: while no turn runs, or at the latest by the
+next turn. A conversation is then the same, bit for bit, whether it was kept, given up or restarted.
 """
 
 import atexit
@@ -147,7 +147,7 @@ class Readers:
     """
 
     def __init__(self) -> None:
-        self._threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
+        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
         self._closing = False
         atexit.register(self.close)
 

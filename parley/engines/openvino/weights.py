@@ -1,4 +1,4 @@
-"""The weights of a folder as constants of a graph, in int8 or float32, read in slices so that no float copy is whole."""
+"""The weights of a folder as constants of a graph, int8 or float32, read in slices: no copy in floats is whole."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,6 +10,7 @@ import openvino
 import openvino.opset15 as ops
 import torch
 from safetensors import safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 Precision = Literal["int8", "float32"]
 Fill = Callable[[int, torch.Tensor], None]  # takes the row at which a slice begins, and the slice as floats
@@ -26,17 +27,15 @@ class Weights:
     """The tensors of a folder of safetensors files, by the names that transformers gives to a model's parameters.
 
     Files are opened for one tensor at a time: what is mapped counts as memory of the process for as long as it is.
-    Raises `SafetensorError`, `OSError` or `ValueError` for a damaged file.
+    Raises `SafetensorError`, `OSError`, `KeyError` or `ValueError` for a missing or damaged file.
     """
 
     def __init__(self, folder: Path) -> None:
         self._files: dict[str, Path] = {}
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-            paths = [folder / name for name in names]
-        else:
-            paths = sorted(folder.glob("*.safetensors"))
+        paths = [folder / SAFE_WEIGHTS_NAME]
+        if not paths[0].is_file():  # in this order transformers looks for them; others in the folder are not the model
+            index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text("utf-8"))
+            paths = [folder / name for name in sorted(set(index["weight_map"].values()))]
         for path in paths:
             with safe_open(path, "pt") as file:
                 self._files |= dict.fromkeys(file.keys(), path)
@@ -53,6 +52,18 @@ class Weights:
         stored = self.stored_name(name)
         with safe_open(self._files[stored], "pt") as file:
             return tuple(file.get_slice(stored).get_shape())
+
+    def differ(self, name: str, other: str) -> bool:
+        """Whether the files hold both tensors, with different values."""
+        stored = [self.stored_name(each) for each in (name, other)]
+        if None in stored:
+            return False
+        if self.shape(name) != self.shape(other):
+            return True
+        with safe_open(self._files[stored[0]], "pt") as one, safe_open(self._files[stored[1]], "pt") as two:
+            left, right = one.get_slice(stored[0]), two.get_slice(stored[1])
+            starts = range(0, left.get_shape()[0], SLICE_ROWS)
+            return any(not torch.equal(left[i : i + SLICE_ROWS], right[i : i + SLICE_ROWS]) for i in starts)
 
     def vector(self, name: str) -> np.ndarray:
         """A whole tensor of one dimension as float32."""

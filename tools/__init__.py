@@ -1,0 +1,1 @@
+"""What developers run by hand; nothing here is a part of the app."""
