@@ -307,7 +307,7 @@ def _obey(order, report, cancel):
     return {
         "context": loaded.context,
         "dtype": str(loaded.model.dtype),
-        "parameters": loaded.model.num_parameters(),
+        "weights": loaded.fit.weights,
         "thinking": loaded.thinking,
     }
 

@@ -18,9 +18,16 @@ from parley.engines.pool import ModelPool
 from parley.errors import ModelUnavailable
 from parley.messages import build_messages
 from parley.settings import Settings
+from tests.conftest import until
 from tests.hub_standin import WEIGHTS, save_tiny_model
 
 PLENTY = 10**9
+
+
+@pytest.fixture(autouse=True)
+def sizes_that_stay_the_same(monkeypatch):
+    """OpenVINO's pool of keys and values takes what the memory allows; see the last tests for that."""
+    monkeypatch.setenv("ENGINE", "transformers")
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +42,7 @@ def broken(tmp_path_factory):
     return ModelRow("broken", str(tmp_path_factory.mktemp("broken")), "Broken")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def for_two(rows):
     """Bytes of memory for two of the models, and for less than half of a third."""
     pool = ModelPool(free=lambda cards: PLENTY)
@@ -248,3 +255,46 @@ def test_a_container_without_limits_has_the_memory_of_the_machine(tmp_path):
     (tmp_path / "memory.max").write_text("max\n")
     assert hardware.free_memory(cgroups=tmp_path) > 1_000_000
     assert hardware.free_disk() > 1_000_000
+
+
+def untouched(pool):
+    """The bytes that are set aside and were never written."""
+    return sum(entry.untouched for entry in pool._entries.values())
+
+
+def test_the_room_counts_what_is_set_aside_for_keys_and_values_once(rows, monkeypatch):
+    monkeypatch.setenv("ENGINE", "openvino")
+    pool = ModelPool(free=lambda cards: PLENTY - sum(pool.loaded.values()) + untouched(pool))  # as the machine sees it
+    use(pool, rows[0])
+    set_aside = untouched(pool)
+    assert 0 < set_aside < pool.loaded["a"]
+    assert pool.room(SimpleNamespace(cards=1)) == PLENTY
+    with lease(pool, rows[0]) as engine:
+        assert said(engine, "owl " * 60).usage.new_tokens > 0
+    assert 0 < untouched(pool) < set_aside
+    assert pool.room(SimpleNamespace(cards=1)) == PLENTY
+
+
+def test_memory_that_is_set_aside_is_not_free_for_another_model(rows, monkeypatch):
+    monkeypatch.setenv("ENGINE", "openvino")
+    pool = ModelPool(free=lambda cards: PLENTY)
+    use(pool, rows[0])
+    with lease(pool, rows[0]):
+        pool._free = lambda cards: untouched(pool) + 1000
+        with pytest.raises(ModelUnavailable, match=r"and 1 kB are free"):
+            use(pool, rows[1])
+
+
+def test_a_model_that_is_given_up_takes_its_graph_and_its_keys_and_values_with_it(rows, monkeypatch):
+    monkeypatch.setenv("ENGINE", "openvino")
+    pool = ModelPool(free=lambda cards: PLENTY)
+    with lease(pool, rows[0]) as engine:
+        assert said(engine, "Hello", session="visitor").usage.new_tokens > 0
+        decoder, blocks = (
+            weakref.ref(each) for each in (engine.loaded.model.decoder, engine.loaded.model.decoder.pool)
+        )
+    del engine
+    pool._free = lambda cards: untouched(pool) if "a" in pool.loaded else PLENTY
+    use(pool, rows[1])
+    assert list(pool.loaded) == ["b"]
+    until(lambda: decoder() is None and blocks() is None)

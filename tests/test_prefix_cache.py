@@ -14,6 +14,7 @@ from transformers import GenerationConfig
 from parley import turn
 from parley.engines.base import Answer
 from parley.engines.local import LocalEngine
+from parley.engines.openvino.session_cache import MIN_PIECE
 from parley.engines.prompt import fit
 from parley.messages import Message, build_messages
 from parley.prefix_cache import BEFORE_THE_END, NoPrefixCache, PrefixCache
@@ -256,7 +257,7 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     chosen = Settings.check({"model": "budgie", **GREEDY})
     first, again = (sum(turn.reply(run, history, chosen, "visitor"), Answer()) for run in ("1", "2"))
     known, read = again.usage.cached_tokens, again.usage.prompt_tokens
-    assert first.usage.cached_tokens == 0 and known == read - 1
+    assert first.usage.cached_tokens == 0 and known >= read - MIN_PIECE
     line, *_ = bubbles(again)[::-1]
     assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
 

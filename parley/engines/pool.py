@@ -148,7 +148,7 @@ class ModelPool:
         """
 
         def free() -> int:
-            return self._free(fit.cards) - sum(e.untouched for e in self._entries.values())
+            return max(0, self._free(fit.cards) - sum(e.untouched for e in self._entries.values()))
 
         with self._entries_lock:
             idle = [row for row, entry in self._entries.items() if not entry.leases]

@@ -7,7 +7,7 @@ pytest.importorskip("openvino")
 from transformers import AutoModelForCausalLM
 
 from parley.engines.openvino.families import FAMILIES
-from tests.openvino.decoders import ONE_BY_ONE, distance, expected, run, save, written
+from tests.engines.openvino.decoders import ONE_BY_ONE, distance, expected, run, save, written
 
 WINDOW = {"sliding_window": 40}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 64}

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from parley.engines.openvino import families, graph
 from parley.engines.openvino.families import FAMILIES, obstacle
 from parley.engines.openvino.weights import NotFinite
-from tests.openvino.decoders import change_config, config_of, distance, expected, run, save, written
+from tests.engines.openvino.decoders import change_config, config_of, distance, expected, run, save, written
 
 FACTORS = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, **FACTORS}
