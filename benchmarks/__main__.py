@@ -49,8 +49,14 @@ class Run:
 
 # What measures the figures whose names begin so, in the order of the run.
 GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Run], Iterator[Row]]]] = {
-    "decode": (("decode",), lambda run: decoding.decode(run.models, run.rounds, run.shapes)),
-    "prefill": (("prefill",), lambda run: decoding.prefill(run.models, run.rounds, run.shapes)),
+    "decode": (
+        ("decode",),
+        lambda run: decoding.decode(run.models, run.rounds, run.shapes, "decode_vs_plain" in run.names),
+    ),
+    "prefill": (
+        ("prefill",),
+        lambda run: decoding.prefill(run.models, run.rounds, run.shapes, "prefill_vs_plain" in run.names),
+    ),
     "strategies": (
         tuple(decoding.SETTINGS),
         lambda run: decoding.strategies(run.models, run.rounds, run.among(decoding.SETTINGS)),
@@ -120,16 +126,17 @@ def _cells(row: Row) -> list[str]:
 
 
 def _figures(row: Row) -> list[str]:
-    theirs = "" if row.baseline is None else f"{number(row.baseline)} {row.unit}"
+    digits = 4 if row.unit == "nats/token" else 3  # they differ in the last
+    theirs = "" if row.baseline is None else f"{number(row.baseline, digits)} {row.unit}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     if row.low != row.high:
         ratio += f" ({row.low:.2f} to {row.high:.2f})"
-    return [f"{number(row.ours)} {row.unit}", theirs, ratio]
+    return [f"{number(row.ours, digits)} {row.unit}", theirs, ratio]
 
 
-def number(figure: float) -> str:
-    """To three digits, and in full where it is large."""
-    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.3g}"
+def number(figure: float, digits: int) -> str:
+    """To so many digits, and in full where it is large."""
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.{digits}g}"
 
 
 def line(row: Row) -> str:

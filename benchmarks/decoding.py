@@ -50,29 +50,31 @@ SETTINGS: dict[str, dict[str, object]] = {
     "synthid": {"strategy": "synthid"},
 }
 ABOVE_PLAIN = ("contrastive", "dola", "green_list", "synthid")
+DRAFT_NEW = 24  # tokens: the stock ones take long
 DRAFTING = ("prompt_lookup", "early_exit", "universal_assisted", "assisted")  # as they are set by default
 
 
-def decode(models: Models, rounds: int, shapes: bool) -> Iterator[Row]:
+def decode(models: Models, rounds: int, shapes: bool, plain: bool = True) -> Iterator[Row]:
     """Greedy search after a short prompt, nothing guessed ahead."""
     for model in models.large(shapes):
-        yield from _beside_others(model, rounds, "decode", question(STORIES), NEW)
+        yield from _beside_others(model, rounds, "decode", question(STORIES), NEW, plain=plain)
 
 
-def prefill(models: Models, rounds: int, shapes: bool) -> Iterator[Row]:
+def prefill(models: Models, rounds: int, shapes: bool, plain: bool = True) -> Iterator[Row]:
     """The first token after a long prompt."""
     for model in models.large(shapes):
         messages = [*measures.history(model.engine.loaded, LONG), *question()]
-        yield from _beside_others(model, rounds, "prefill", messages, 2)
+        yield from _beside_others(model, rounds, "prefill", messages, 2, plain=plain)
 
 
-def _beside_others(model: Model, rounds: int, name: str, messages: Sequence[Message], new: int) -> Iterator[Row]:
-    """Beside plain `generate` and llama.cpp, which all read the same tokens."""
+def _beside_others(
+    model: Model, rounds: int, name: str, messages: Sequence[Message], new: int, *, plain: bool
+) -> Iterator[Row]:
+    """Beside plain `generate`, where that is wanted, and llama.cpp; all read the same tokens."""
     ids = measures.prompt(model.engine.loaded, messages, new).ids[0].tolist()
-    ways: dict[str, Callable[[], Usage]] = {
-        "ours": lambda: ask(model.engine, messages, new).usage,
-        "plain": lambda: stock(model.plain, messages, new),
-    }
+    ways: dict[str, Callable[[], Usage]] = {"ours": lambda: ask(model.engine, messages, new).usage}
+    if plain:
+        ways["plain"] = lambda: stock(model.plain, messages, new)
     for kind, peer in model.llama_cpp.items():
         ways[f"llamacpp_{kind}"] = functools.partial(peer.answer, ids, new)
 
@@ -81,7 +83,7 @@ def _beside_others(model: Model, rounds: int, name: str, messages: Sequence[Mess
         return usage.first_piece if name == "prefill" else usage.tokens_per_second
 
     timed = {way: functools.partial(figure, way) for way in ways}
-    with endless(model.engine.loaded, model.plain), without_guesses():
+    with endless(model.engine.loaded, *([model.plain] if plain else [])), without_guesses():
         taken = in_turn(rounds, timed)
     unit = "s" if name == "prefill" else "tokens/s"
     for way in list(ways)[1:]:
@@ -172,7 +174,7 @@ def drafts(models: Models, rounds: int, names: Collection[str] = DRAFTING) -> It
 
         def greedy(model: Model = model, asked: Sequence[Message] = asked) -> float:
             with without_guesses():
-                return ask(model.engine, asked, NEW).usage.tokens_per_second
+                return ask(model.engine, asked, DRAFT_NEW).usage.tokens_per_second
 
         timed = {
             "ours": functools.partial(_speed, ask, model.engine, asked, ours, name),
@@ -186,7 +188,7 @@ def drafts(models: Models, rounds: int, names: Collection[str] = DRAFTING) -> It
 
 
 def _speed(answer: Callable, by: object, asked: Sequence[Message], draft: object, strategy: str) -> float:
-    made = answer(by, asked, NEW, draft=draft, strategy=strategy)
+    made = answer(by, asked, DRAFT_NEW, draft=draft, strategy=strategy)
     return (made.usage if isinstance(made, Answer) else made).tokens_per_second
 
 

@@ -12,7 +12,7 @@ from parley.engines.local import LocalEngine
 from parley.engines.plan import Fit
 
 NEW = 32  # tokens of an answer
-PROMPT = 256  # tokens that are read
+PROMPT = 128  # tokens that are read
 
 
 def ways(model: Model) -> dict[str, LocalEngine]:

@@ -126,6 +126,6 @@ FIGURES: dict[str, Figure] = {
         "Mean log-likelihood of held-out dialogues with transformers and int8 layers, beside 32-bit floats"
     ),
     "engine_decode": Figure("Decoding by each engine, nothing guessed ahead"),
-    "engine_prefill": Figure("First token after 256 tokens of prompt by each engine"),
+    "engine_prefill": Figure("First token after 128 tokens of prompt by each engine"),
     "plan": Figure("Decoding by the engine that the plan takes, beside the fastest of all others", at_least(0.95)),
 }

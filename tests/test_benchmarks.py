@@ -195,7 +195,8 @@ def test_the_memory_of_a_model_is_seen_to_come_and_go(tmp_path):
         pytest.skip("only Linux tells it")
     folder = save_tiny_model(tmp_path / "model", hidden_size=256, num_hidden_layers=4)
     seen = memory.measure(folder, str(tmp_path / "home"))
-    assert seen.parameters == pytest.approx(1.27, abs=0.3)
+    bytes_of_floats = (folder / "model.safetensors").stat().st_size
+    assert seen.parameters == pytest.approx(bytes_of_floats / 4 / 1e6, rel=0.01)
     assert seen.peak > seen.parameters and seen.empty > 50 and seen.seconds > 0 and seen.pool > 0
     assert seen.left < seen.held
 
