@@ -1,112 +1,202 @@
 """Everything that is measured, in one run: `python -m benchmarks` writes results.json, the README's table and chart.
 
-`--quick` takes under two minutes, measures the smaller shape only, and writes nothing. What is not installed is left
-out: OpenVINO; llama.cpp is fetched where there is npm.
+With a flag it only prints: `--quick` measures the most important in about two minutes, `--engines` what each engine
+gives on the machine at hand and whether the plan agrees, `--only NAME…` single figures or groups of them. llama.cpp is
+left out where it is not installed and npm cannot fetch it.
 """
 
 import argparse
 import dataclasses
 import json
-import tempfile
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import chart, measures, peers, quality, shapes
-from benchmarks.measures import Row
+import torch  # noqa: F401  (with all threads, before anything that is imported for tests asks for one)
+from transformers.utils import logging
+
+from benchmarks import api, chart, decoding, engines, memory, peers, processor, quality
+from benchmarks.figures import FIGURES
+from benchmarks.measures import ROUNDS, Row
+from benchmarks.models import Models, all_models
 from parley import readme
 
 RESULTS = Path(__file__).parent / "results.json"
 CHART = readme.README.parent / "docs" / "first-token.svg"
+CHART_TURNS = 12
 
-# What the README says of each figure: what is measured, and what it is compared with.
-MEANINGS = {
-    "decode_vs_plain": "Decoding, beside `generate` in 32-bit floats with the stock streamer",
-    "decode_vs_llamacpp_q8": "Decoding, beside llama.cpp with Q8_0",
-    "decode_vs_llamacpp_q4": "Decoding, beside llama.cpp with Q4_0, half the bytes",
-    "decode_torch_vs_plain": "Decoding where PyTorch answers, beside `generate` as above",
-    "strategies_torch_vs_plain": "Every strategy where PyTorch answers, beside the same in 32-bit floats; "
-    "the median, and the strategies that gain least and most",
-    "prefill_vs_plain": "First token after 1,024 tokens of prompt, beside `generate` as above",
-    "prefill_vs_llamacpp_q8": "First token after 1,024 tokens of prompt, beside llama.cpp with Q8_0",
-    "prefill_vs_llamacpp_q4": "First token after 1,024 tokens of prompt, beside llama.cpp with Q4_0",
-    "prefill_torch_vs_plain": "The same where PyTorch answers, beside `generate` as above",
-    "prefix_ttft_1024": "First token after 1,024 tokens of talk, beside no prefix cache",
-    "prefix_ttft_4096": "First token after 4,096 tokens of talk, beside no prefix cache",
-    "lookup_copying": "Copying what the prompt says, which is guessed ahead, beside saying what it does not",
-    "lookup_talking": "Exam questions, where there is little to guess, beside no guesses",
-    "api_overhead": "128 tokens over the API, beside a bare `generate` in the server's process",
-    "memory_int8": "Memory of the weights where PyTorch answers, beside 32-bit floats",
-    "memory_process": "What a process takes for the model, both engines together, beside 32-bit floats",
-    "start": "From `python app.py` until the page answers",
-    "exam_int8": "Exam with int8 layers, beside 32-bit floats",
-    "loglik_int8": "Mean log-likelihood of held-out dialogues with int8 layers, beside 32-bit floats",
-    "exam_openvino": "Exam by OpenVINO int8, beside 32-bit floats",
-    "loglik_openvino": "Mean log-likelihood of held-out dialogues by OpenVINO int8, beside 32-bit floats",
-    "exam_bf16": "Exam in bfloat16, beside 32-bit floats",
-    "loglik_bf16": "Mean log-likelihood of held-out dialogues in bfloat16, beside 32-bit floats",
+
+@dataclass(frozen=True)
+class Run:
+    """What is to be measured."""
+
+    models: Models
+    rounds: int
+    names: Collection[str]  # of figures
+    shapes: bool = True  # also the models that are only shapes
+
+    def among(self, names: Collection[str]) -> list[str]:
+        """Those of these names, of strategies, that begin the name of a figure."""
+        return [each for each in names if any(f"{each}_vs_{other}" in self.names for other in ("greedy", "stock"))]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Of conversations, in tokens."""
+        return [n for n in (1024, 4096) if {f"next_turn_{n}", f"next_turn_{n}_after_pause"} & set(self.names)]
+
+
+# What measures the figures whose names begin so, in the order of the run.
+GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Run], Iterator[Row]]]] = {
+    "decode": (
+        ("decode",),
+        lambda run: decoding.decode(run.models, run.rounds, run.shapes, "decode_vs_plain" in run.names),
+    ),
+    "prefill": (
+        ("prefill",),
+        lambda run: decoding.prefill(run.models, run.rounds, run.shapes, "prefill_vs_plain" in run.names),
+    ),
+    "strategies": (
+        tuple(decoding.SETTINGS),
+        lambda run: decoding.strategies(run.models, run.rounds, run.among(decoding.SETTINGS)),
+    ),
+    "copying": (("copying",), lambda run: decoding.copying(run.models, run.rounds)),
+    "talking": (("talking",), lambda run: decoding.talking(run.models, run.rounds)),
+    "talking_sampling": (("talking_sampling",), lambda run: decoding.talking_sampling(run.models, run.rounds)),
+    "drafts": (
+        decoding.DRAFTING,
+        lambda run: decoding.drafts(run.models, run.rounds, run.among(decoding.DRAFTING)),
+    ),
+    "next_turn": (("next_turn",), lambda run: decoding.next_turn(run.models, run.rounds, run.lengths)),
+    "budgie": (("budgie_engine",), lambda run: api.budgie(run.models, run.rounds)),
+    "api": (("budgie_api",), lambda run: api.over_api(run.models, run.rounds)),
+    "start": (("start",), lambda run: api.starting(run.models, run.rounds)),
+    "memory": (("memory", "load"), lambda run: memory.rows(run.models, run.shapes)),
+    "quality": (("text", "questions"), lambda run: quality.of_smollm2(run.models)),
+    "exam": (("exam", "loglik"), lambda run: quality.of_budgie(run.models)),
+    "engines": (("engine", "plan"), lambda run: engines.compare(run.models, run.rounds)),
 }
+QUICK = ("decode_vs_plain", "prefill_vs_plain", "copying", "next_turn_1024", "budgie_engine", "memory_held")
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """All figures, each as soon as it is there. A quick run leaves out the second shape, the peers, what would have to
-    be exported, and the longest talk.
-    """
-    rounds = 2 if quick else 5
-    for name in list(shapes.SHAPES)[: 1 if quick else None]:
-        with tempfile.TemporaryDirectory() as folder:
-            shape = shapes.apart(shapes.made, name, Path(folder), not quick)
-            files = {} if quick or peers.missing() else peers.write(shape.floats.loaded.model, Path(folder))
-            others = {f"llamacpp_{kind}": peers.LlamaCpp(file) for kind, file in files.items()}
-            yield from measures.speed(shape, others, rounds)
-            for other in others.values():
-                other.close()
-            if not quick:
-                yield measures.strategies(shape, 2)
-            yield measures.memory(shape)
-            if not quick:
-                yield measures.both(shape)
-            yield measures.copying(shape, rounds)
-            if name == next(iter(shapes.SHAPES)):
-                for tokens in (1024,) if quick else (1024, 4096):
-                    yield measures.prefix(shape, 1 if quick else rounds, tokens)
-                if not quick:
-                    CHART.write_text(chart.svg(measures.by_turn(shape.engine, 12)), "utf-8")
-            del shape
-    yield measures.talking(rounds)
-    yield from quality.rows(quick)
-    yield measures.starting(1 if quick else 5)
-    yield measures.api("SmolLM2-135M shape", rounds)
+def begins(name: str, start: str) -> bool:
+    """Whether a name is this one, or goes on after it with another word."""
+    return name == start or name.startswith(f"{start}_")
 
 
-def table(figures: list[Row]) -> str:
-    """The README's table, in the order of `MEANINGS`."""
-    ordered = sorted(figures, key=lambda row: list(MEANINGS).index(row.name))
+def group_of(figure: str) -> str:
+    """The group that measures it: that with the longest name that it begins with."""
+    starts = {start: group for group, (each, _) in GROUPS.items() for start in each if begins(figure, start)}
+    return starts[max(starts, key=len)]
+
+
+def chosen(asked: Sequence[str]) -> list[str]:
+    """The figures that are meant by names of figures, of groups, or by their beginnings; `ValueError` for none."""
+    found = []
+    for name in asked:
+        meant = [figure for figure in FIGURES if group_of(figure) == name or begins(figure, name)]
+        if not meant:
+            raise ValueError(f"nothing is called {name}; the groups are {', '.join(GROUPS)}")
+        found += meant
+    return list(dict.fromkeys(found))
+
+
+def rows(run: Run) -> Iterator[Row]:
+    """The figures that are asked for, each as soon as it is there."""
+    for group, (_, measure) in GROUPS.items():
+        if any(group_of(name) == group for name in run.names):
+            yield from (row for row in measure(run) if row.name in run.names)
+
+
+def table(figures: Sequence[Row]) -> str:
+    """The README's table, in the order of `FIGURES`."""
+    ordered = sorted(figures, key=lambda row: list(FIGURES).index(row.name))
     return readme.table(["measured", "model", "Parley", "beside", "ratio"], map(_cells, ordered))
 
 
+def part(results: dict[str, Any]) -> str:
+    """What stands in the README: the table, and on what it was measured."""
+    measured = [Row(**row) for row in results["rows"]]
+    return f"{table(measured)}\n\n{processor.sentence(results['machine'])}" if measured else "None yet."
+
+
 def _cells(row: Row) -> list[str]:
-    theirs = "" if row.baseline is None else f"{row.baseline:,.3g} {row.unit}"
+    return [FIGURES[row.name].meaning, row.model, *_figures(row)]
+
+
+def _figures(row: Row) -> list[str]:
+    digits = 4 if row.unit == "nats/token" else 3  # they differ in the last
+    theirs = "" if row.baseline is None else f"{number(row.baseline, digits)} {row.unit}"
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     if row.low != row.high:
         ratio += f" ({row.low:.2f} to {row.high:.2f})"
-    return [MEANINGS[row.name], row.model, f"{row.ours:,.3g} {row.unit}", theirs, ratio]
+    return [f"{number(row.ours, digits)} {row.unit}", theirs, ratio]
+
+
+def number(figure: float, digits: int) -> str:
+    """To so many digits, and in full where it is large."""
+    return f"{figure:,.0f}" if abs(figure) >= 1000 else f"{figure:.{digits}g}"
+
+
+def line(row: Row) -> str:
+    """A figure for the terminal, with what was asked of it."""
+    ours, theirs, ratio = _figures(row)
+    told = f"{row.name}, {row.model}: {ours}"
+    told += f", beside {theirs}: {ratio}" if theirs else ""
+    verdict = FIGURES[row.name].verdict(row)
+    return f"{told}  [{verdict}]" if verdict else told
+
+
+def busy() -> str:
+    """How many processes want to compute, for whoever reads figures of a machine that others use."""
+    return "load {:.1f} {:.1f} {:.1f}".format(*os.getloadavg()) if hasattr(os, "getloadavg") else "load not known"
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="only see whether all is as usual")
+    parser.add_argument("--engines", action="store_true", help="only what each engine gives here")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="only figures or groups of these names")
+    parser.add_argument("--no-shapes", action="store_true", help="leave out models of random weights")
+    parser.add_argument("--rounds", type=int, help=f"instead of {ROUNDS}; only together with another flag")
+    given = parser.parse_args()
+    given.prints = given.quick or given.engines or bool(given.only)
+    if (given.rounds or given.no_shapes) and not given.prints:
+        parser.error("the README takes figures of full runs only")
+    try:
+        asked = chosen(given.only or [])
+    except ValueError as error:
+        parser.error(str(error))
+    asked += chosen(["engines"]) if given.engines else []
+    asked += QUICK if given.quick else []
+    given.names = asked or list(FIGURES)
+    return given
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="only see whether all is as usual; writes nothing")
-    quick = parser.parse_args().quick
-    if not quick and (missing := peers.missing()):
+    given = arguments()
+    logging.disable_progress_bar()
+    formats = [kind for kind in peers.FORMATS if any(name.endswith(f"llamacpp_{kind}") for name in given.names)]
+    if formats and (missing := peers.missing()):
         print(missing)
-    figures = []
-    for row in rows(quick):
-        print(row, flush=True)
-        figures.append(row)
-    if not quick:
-        RESULTS.write_text(json.dumps([dataclasses.asdict(row) for row in figures], indent=1) + "\n", "utf-8")
-        text = readme.README.read_text("utf-8")
-        readme.README.write_text(readme.between(text, "figures", table(figures)), "utf-8")
+    results: dict[str, Any] = {"machine": processor.describe(), "rows": []}
+    print(processor.sentence(results["machine"]), busy(), flush=True)
+    with all_models(formats) as models:
+        rounds = given.rounds or (1 if given.quick else ROUNDS)
+        for row in rows(Run(models, rounds, given.names, not (given.quick or given.no_shapes))):
+            print(line(row), flush=True)
+            results["rows"].append(dataclasses.asdict(row))
+        if not given.prints:
+            CHART.write_text(chart.svg(decoding.by_turn(models.smollm2, CHART_TURNS)), "utf-8")
+    print(busy())
+    if given.prints:
+        return
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    text = readme.README.read_text("utf-8")
+    readme.README.write_text(readme.between(text, "figures", part(results)), "utf-8")
 
 
 if __name__ == "__main__":

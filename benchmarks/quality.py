@@ -1,52 +1,39 @@
-"""What rounding costs: Budgie's exam and the likelihood of held-out dialogues, for each way of running it on a CPU."""
+"""What rounding the weights to int8 costs: the likelihood of text, the best tokens, and answers to questions."""
 
-import dataclasses
 import functools
-import os
-import threading
+import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from unittest import mock
+from pathlib import Path
 
 import torch
 
-from benchmarks.measures import Row, row
+from benchmarks.measures import Row, ask, question, rounded, row
+from benchmarks.models import Model, Models, engine
 from parley import catalog
-from parley.budgie import WEIGHTS, exam
+from parley.budgie import exam
 from parley.budgie.batches import encode, stack
 from parley.budgie.tokenizer import corpus, render
-from parley.engines import openvino_export, paired
-from parley.engines.loading import load
 from parley.engines.local import LocalEngine
 
 HELD_OUT = 2_000_000_000  # a seed of the corpus that no training reaches: they count up from small ones
 DIALOGUES = 400
+ENGLISH = Path(__file__).with_name("english.txt").read_text("utf-8")
+QUESTIONS = json.loads(Path(__file__).with_name("questions.json").read_text("utf-8"))
+ANSWER = 40  # tokens of an answer to one of them
+CHUNK = 128  # tokens whose distributions are compared at once
 
 
-def as_planned(quantization: str) -> LocalEngine:
-    """Budgie as `QUANTIZATION` has it loaded."""
-    with mock.patch.dict(os.environ, QUANTIZATION=quantization):
-        return LocalEngine(load(catalog.find("budgie"), lambda _: None, threading.Event()))
+def budgie(**environ: str) -> LocalEngine:
+    """Budgie as these variables have it loaded."""
+    return engine(catalog.find("budgie"), **environ)
 
 
-def in_bfloat16() -> LocalEngine:
-    """Budgie as it is stored, which is how models are loaded that do not fit in floats."""
-    loaded = as_planned("none").loaded
-    return LocalEngine(dataclasses.replace(loaded, model=loaded.model.bfloat16()))
-
-
-def by_openvino() -> LocalEngine:
-    """Budgie as OpenVINO exports it."""
-    from parley.engines.openvino import OpenVinoEngine
-
-    folder = openvino_export.export(WEIGHTS, lambda _: None, threading.Event())
-    return OpenVinoEngine(as_planned("none").loaded, folder)
-
-
+# Budgie as it is not loaded by itself: rounded, by each engine that may have to.
 WAYS: dict[str, Callable[[], LocalEngine]] = {
-    "bf16": in_bfloat16,
-    "int8": functools.partial(as_planned, "int8"),
-    "openvino": by_openvino,
+    "openvino": functools.partial(budgie, ENGINE="openvino", QUANTIZATION="int8"),
+    "transformers": functools.partial(budgie, ENGINE="transformers", QUANTIZATION="int8"),
 }
 
 
@@ -60,26 +47,54 @@ def percent_right(engine: LocalEngine, asked: Sequence[exam.Question]) -> float:
 def log_likelihood(engine: LocalEngine, dialogues: int) -> float:
     """The mean over the tokens of the answers in so many dialogues that Budgie was not trained on, in nats."""
     tokenizer = engine.loaded.tokenizer
-    logits = getattr(engine, "logits", lambda ids: engine.loaded.model(ids).logits)
     found, count = 0.0, 0
     for one in encode(tokenizer, [render(c) for c in islice(corpus(HELD_OUT), dialogues)]):
         batch = stack([one], tokenizer.pad_token_id)
         wanted = batch.answers[0, 1:]
-        likely = logits(batch.ids[:, :-1])[0, wanted].float().log_softmax(-1)
+        likely = engine.loaded.model(batch.ids[:, :-1]).logits[0, wanted].float().log_softmax(-1)
         found += float(likely.gather(1, batch.ids[0, 1:][wanted, None]).sum())
         count += int(wanted.sum())
     return found / count
 
 
-def rows(quick: bool) -> Iterator[Row]:
-    """Each way beside 32-bit floats."""
-    floats = as_planned("none")
-    dialogues = DIALOGUES // 20 if quick else DIALOGUES
-    asked = exam.questions()[:: 20 if quick else 1]
+def of_budgie(models: Models, dialogues: int = DIALOGUES) -> Iterator[Row]:
+    """Each of `WAYS` beside 32-bit floats, as Budgie is loaded."""
+    floats, every = models.budgie.engine, max(1, DIALOGUES // dialogues)
+    asked = exam.questions()[::every]
     base = percent_right(floats, asked), log_likelihood(floats, dialogues)
     for name, way in WAYS.items():
-        if name == "openvino" and (quick or paired.missing()):
-            continue
-        engine = way()
-        yield row(f"exam_{name}", "Budgie", "% right", [(percent_right(engine, asked), base[0])])
-        yield row(f"loglik_{name}", "Budgie", "nats/token", [(log_likelihood(engine, dialogues), base[1])])
+        rough = way()
+        yield row(f"exam_{name}", models.budgie.name, "% right", [(percent_right(rough, asked), base[0])])
+        yield row(f"loglik_{name}", models.budgie.name, "nats/token", [(log_likelihood(rough, dialogues), base[1])])
+
+
+def of_smollm2(models: Models, text: str = ENGLISH, questions: Sequence[dict] = QUESTIONS) -> Iterator[Row]:
+    """The real model in int8 beside 32-bit floats, both by OpenVINO, whose floats are those of transformers."""
+    model = models.smollm2
+    ways = [engine(model.row, ENGINE="openvino", QUANTIZATION=name) for name in ("int8", "none")]
+    yield from _on_text(model, *ways, text)
+    right = [100 * sum(map(functools.partial(is_right, each), questions)) / len(questions) for each in ways]
+    yield row("questions_int8", model.name, "% right", [(right[0], right[1])])
+
+
+@torch.inference_mode()
+def _on_text(model: Model, rough: LocalEngine, exact: LocalEngine, text: str) -> Iterator[Row]:
+    ids = exact.loaded.tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
+    ours, theirs = (each.loaded.model(ids[:, :-1]).logits[0] for each in (rough, exact))
+    sums = torch.zeros(4, dtype=torch.float64)
+    for begin in range(0, len(ours), CHUNK):
+        p, q = (logits[begin : begin + CHUNK].double().log_softmax(-1) for logits in (ours, theirs))
+        wanted = ids[0, 1 + begin : 1 + begin + len(p), None]
+        same = (p.argmax(-1) == q.argmax(-1)).sum()
+        apart = (q.exp() * (q - p)).sum()  # of the rounded distribution from the exact one
+        sums += torch.stack([p.gather(1, wanted).sum(), q.gather(1, wanted).sum(), apart, same])
+    likely, exactly, divergence, same = (sums / len(ours)).tolist()
+    yield row("text_loglik_int8", model.name, "nats/token", [(likely, exactly)])
+    yield Row("text_kl_int8", model.name, "nats/token", rounded(divergence))
+    yield Row("text_best_token_int8", model.name, "% the same", rounded(100 * same))
+
+
+def is_right(engine: LocalEngine, asked: dict) -> bool:
+    """Whether the answer has one of the accepted words."""
+    text = ask(engine, question(asked["question"]), ANSWER).text
+    return any(re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) for word in asked["accepted"])
