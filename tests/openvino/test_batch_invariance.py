@@ -10,7 +10,6 @@ import numpy as np
 from transformers import AutoConfig
 
 from parley.catalog import BUDGIE
-from parley.engines.hardware import machine
 from parley.engines.openvino import batch_invariance, graph
 from parley.engines.openvino.batch_invariance import RandomWeights, first_layer
 from parley.engines.openvino.decoder import Decoder
@@ -30,9 +29,9 @@ SHAPE_OF_QWEN3_06B = {
 }
 
 
-def decoder_of(config, weights, precision, early=()):
-    """The decoder of a model as it is loaded here, with the rows that are found for it."""
-    asked = properties(precision, machine().threads)
+def decoder_of(config, weights, precision, early=(), threads=2):
+    """The decoder of a model as it is loaded, with the rows that are found for it."""
+    asked = properties(precision, threads)
     rows = batch_invariance.max_rows(config, precision, asked)
     assert rows > 2
     made = Decoder(graph.write(config, weights, precision, early=early), asked, early, rows)
@@ -43,7 +42,7 @@ def decoder_of(config, weights, precision, early=()):
 @functools.cache
 def bundled(precision):
     folder = BUDGIE / "weights"
-    return decoder_of(AutoConfig.from_pretrained(folder), Weights(folder), precision, early=(2, 5))
+    return decoder_of(AutoConfig.from_pretrained(folder), Weights(folder), precision, early=(2, 5), threads=1)
 
 
 @pytest.mark.parametrize("seed", range(5))
