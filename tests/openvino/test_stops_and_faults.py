@@ -16,7 +16,7 @@ from tests.openvino.asking import LONG, SHORT, answer, deltas, ids
 PROMPT = [Message("user", "Tell me a story about an owl and a lamp by the river. " * 40)]  # of many pieces
 STRATEGIES = {
     "greedy": {},
-    "guidance": {"guidance_scale": 2.0, "negative_prompt": "Answer like a poet. " * 20},
+    "guidance": {"guidance_scale": 2.0, "negative_prompt": "Answer like a pirate. " * 20},
     "beams": {"strategy": "beams"},
     "diverse_beams": {"strategy": "diverse_beams"},
     "contrastive": {"strategy": "contrastive"},

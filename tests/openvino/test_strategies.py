@@ -18,7 +18,7 @@ from tests.conftest import draft, engine
 from tests.openvino.asking import LONG, SHORT, answer, deltas
 
 FLAT = {"strategy": "sampling", "temperature": 1.2, "top_k": 0, "top_p": 1.0}
-AWAY = {"guidance_scale": 2.0, "negative_prompt": "Answer like a poet. " * 8}
+AWAY = {"guidance_scale": 2.0, "negative_prompt": "Answer like a pirate. " * 8}
 CASES = {
     "greedy": {},
     "greedy, penalties": {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
@@ -91,7 +91,7 @@ def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, st
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "sampling"])
-@pytest.mark.parametrize("negative", ["", "Answer like a poet."])
+@pytest.mark.parametrize("negative", ["", "Answer like a pirate."])
 def test_guidance_takes_one_pass_a_token_after_the_two_prompts(budgie, strategy, negative):
     decoder = budgie.loaded.model.decoder
     before = decoder.num_passes
