@@ -3,6 +3,7 @@
 import queue
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -202,6 +203,7 @@ def run(work: Callable[[], None], streamer: AnswerStreamer, brake: Brake, cancel
         except Interrupted:
             streamer.close()
         except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # else keys and values live on until garbage is collected
             streamer.close(error)
         else:
             streamer.close()

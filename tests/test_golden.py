@@ -1,6 +1,7 @@
 """Our decoding loops give the tokens of transformers 4.49.0, the last version with these strategies built in.
 
-golden/golden.json was recorded with that version by golden/record.py, with Budgie's weights of today.
+golden/golden.json was recorded with that version by golden/record.py, with Budgie's weights of today. The engines
+of a CPU, OpenVINO's graph and PyTorch's model, hold it alike.
 """
 
 import json
@@ -37,9 +38,11 @@ def arguments(name, case, tokenizer):
     return values | {"custom_generate": loop, listener: nothing}
 
 
+@pytest.mark.parametrize("engine", ["budgie", "torch_budgie"])
 @pytest.mark.parametrize("name", GOLDEN["cases"])
-def test_the_tokens_are_those_of_the_version_that_had_it_built_in(budgie, name):
-    model, tokenizer = budgie.loaded.model, budgie.loaded.tokenizer
+def test_the_tokens_are_those_of_the_version_that_had_it_built_in(name, engine, request):
+    loaded = request.getfixturevalue(engine).loaded
+    model, tokenizer = loaded.model, loaded.tokenizer
     ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
     chosen = arguments(name, GOLDEN["cases"][name], tokenizer)
     for prompt, expected in zip(GOLDEN["prompts"], GOLDEN["answers"][name], strict=True):

@@ -71,7 +71,7 @@ def probe_in_child(config: PreTrainedConfig, precision: Precision, properties: M
     """`probe` in a process of its own; 0 when that fails."""
     asked = json.dumps([config.to_dict(), precision, {name: str(value) for name, value in properties.items()}])
     command = [sys.executable, "-m", __name__]
-    with suppress(subprocess.TimeoutExpired, ValueError):
+    with suppress(subprocess.TimeoutExpired, OSError, ValueError, IndexError):
         ran = subprocess.run(
             command, input=asked, capture_output=True, text=True, timeout=CHILD_SECONDS, check=False, cwd=_ROOT
         )
@@ -177,7 +177,7 @@ def _key(config: PreTrainedConfig, precision: Precision, properties: Mapping[str
 
 
 def _read(cache: Path) -> dict[str, int]:
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, TypeError, AttributeError):  # the latter for JSON that is something else
         read = json.loads(cache.read_text("utf-8"))
         return {str(key): int(value) for key, value in read.items()}
     return {}

@@ -1,0 +1,35 @@
+"""Engines are asked, and what they answer is looked at."""
+
+import threading
+
+from parley import strategies
+from parley.engines.base import Answer
+from parley.messages import Message
+from parley.settings import Settings
+from tests.conftest import draft
+
+SHORT = [Message("user", "Tell me a story about an owl.")]
+LONG = [  # of more rows than a pass has
+    Message("system", "Answer like a pirate, and be brief."),
+    Message("user", "My name is Maya and I sail a ship from Lisbon to the far north. " * 4),
+    Message("assistant", "Ahoy, Maya! The far north is cold, and the nights there are long."),
+    Message("user", "Repeat after me: red tea, red tea, green tea, red tea. Then count to nine."),
+]
+
+
+def deltas(engine, messages, cancel=None, session="", helper=None, **values):
+    """What the engine yields, by greedy search unless `values` say otherwise; `helper` guesses ahead."""
+    chosen = Settings.check({"strategy": "greedy", "seed": 5, "max_new_tokens": 20, **values})
+    if strategies.find(chosen.strategy).drafts:
+        helper = helper or draft()
+    return engine.stream(messages, chosen, cancel or threading.Event(), helper, session)
+
+
+def answer(engine, messages, *args, **values):
+    """The whole answer."""
+    return sum(deltas(engine, messages, *args, **values), Answer())
+
+
+def ids(engine, session):
+    """The tokens of that session's last turn, prompt and answer."""
+    return list(engine._prefixes.sequence(session))

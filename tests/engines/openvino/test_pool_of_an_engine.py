@@ -1,0 +1,169 @@
+"""A whole engine with few blocks: it answers, gives up what is longest unused, and refuses what does not fit."""
+
+import copy
+import dataclasses
+import gc
+import threading
+
+import pytest
+
+pytest.importorskip("openvino")
+
+from parley.engines.openvino import graph
+from parley.engines.openvino.decoder import Decoder
+from parley.engines.openvino.engine import OpenVinoEngine
+from parley.engines.openvino.loader import properties
+from parley.engines.openvino.model_adapter import ModelAdapter
+from parley.engines.openvino.paged_kv import OutOfBlocks
+from parley.engines.openvino.session_cache import SessionCache
+from parley.engines.openvino.weights import Weights
+from parley.errors import ChatError
+from parley.messages import Message
+from tests.conftest import until
+from tests.engines.openvino.asking import SHORT, answer
+
+BLOCKS = 14  # one is nobody's: the others hold 32 tokens each
+FOUR_BLOCKS = [Message("user", "Tell me a story about an owl and a lamp by the river in the north. " * 6)]
+
+
+class Held:
+    """A request of the library whose passes wait, and say that they do."""
+
+    def __init__(self, request):
+        self._request = request
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.go_on.set()
+
+    def infer(self, *args, **kwargs):
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return self._request.infer(*args, **kwargs)
+
+
+@pytest.fixture
+def small(budgie):
+    """Budgie with few blocks, of the test's own."""
+    loaded = budgie.loaded
+    config, numbers = loaded.model.config, loaded.fit.numbers
+    written = graph.write(config, Weights(loaded.folder), numbers, early=loaded.model.decoder.early)
+    decoder = Decoder(written, properties(numbers, 1), loaded.model.decoder.early, loaded.model.decoder.max_rows)
+    decoder.make_pool(BLOCKS)
+    model = ModelAdapter(config, decoder)
+    model.generation_config = copy.deepcopy(loaded.model.generation_config)
+    return OpenVinoEngine(dataclasses.replace(loaded, model=model))
+
+
+def is_idle(engine, session):
+    kept = engine._prefixes._sessions.get(session)
+    return kept is not None and len(kept.sequence) - kept.table.length < 2 and not engine._prefixes._reading
+
+
+def free(engine):
+    gc.collect()
+    return engine.loaded.model.decoder.pool.num_free
+
+
+def test_it_answers_and_gives_up_the_longest_unused_session(small, budgie):
+    expected = answer(budgie, FOUR_BLOCKS).text
+    for session in "abac":  # b is now the longest unused
+        assert answer(small, FOUR_BLOCKS, session=session).text == expected
+        until(lambda session=session: is_idle(small, session))
+    assert [bool(small._prefixes.sequence(session)) for session in "abc"] == [True, False, True]
+    assert answer(small, FOUR_BLOCKS, session="a").usage.cached_tokens > 100
+    again = answer(small, FOUR_BLOCKS, session="b")
+    assert (again.text, again.usage.cached_tokens) == (expected, 0)
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sampling", "beams", "contrastive", "early_exit"])
+def test_what_does_not_fit_is_refused_with_a_sentence_and_takes_nothing(small, budgie, strategy):
+    answer(small, SHORT, session="a")
+    long = [Message("user", "owl " * 600)]
+    with pytest.raises(ChatError, match="The memory for this model's keys and values is used up"):
+        answer(small, long, session="b", strategy=strategy)
+    assert small._prefixes.sequence("b") == ()
+    assert free(small) == BLOCKS - 1  # what others had was given up in vain
+    assert answer(small, SHORT, session="b", strategy=strategy).text == answer(budgie, SHORT, strategy=strategy).text
+
+
+def test_an_answer_that_outgrows_the_memory_ends_with_the_sentence_and_the_next_turn_has_it_all(small, budgie):
+    beams = {"strategy": "beams", "num_beams": 8, "max_new_tokens": 200, "length_penalty": 2.0}
+    with pytest.raises(OutOfBlocks):
+        answer(small, FOUR_BLOCKS, session="a", **beams)
+    # Not when the interpreter happens to collect its garbage, but at once.
+    assert small.loaded.model.decoder.pool.num_free == BLOCKS - 1
+    assert answer(small, FOUR_BLOCKS, session="a").text == answer(budgie, FOUR_BLOCKS).text
+
+
+def test_the_size_of_the_pool_counts_and_what_was_never_written_is_untouched(small):
+    pool = small.loaded.model.decoder.pool
+    weights = small.loaded.model.get_memory_footprint()
+    assert small.bytes == weights + BLOCKS * pool.bytes_per_block
+    assert small.untouched == (BLOCKS - 1) * pool.bytes_per_block
+    answer(small, FOUR_BLOCKS)
+    assert (BLOCKS - 8) * pool.bytes_per_block < small.untouched < (BLOCKS - 3) * pool.bytes_per_block
+    before = small.untouched
+    answer(small, FOUR_BLOCKS)
+    assert small.untouched == before
+
+
+def test_sessions_share_no_block(small):
+    for session in "ab":
+        answer(small, FOUR_BLOCKS, session=session)
+        until(lambda session=session: is_idle(small, session))
+    one, other = (set(small._prefixes._sessions[session].table.blocks) for session in "ab")
+    assert one and other and not one & other
+    assert not any(small.loaded.model.decoder.pool._references[block] > 1 for block in one | other)
+
+
+def test_what_a_turn_has_is_not_given_up(small):
+    cache = SessionCache(small.loaded.model.decoder)
+    pool, prompt = small.loaded.model.decoder.pool, list(range(100, 170))
+
+    def lend(session):
+        return cache.lend(session, prompt, 1, 100, lambda: [])
+
+    for session in "ab":
+        with lend(session) as loan:
+            loan.arguments["past_key_values"].tables[0].reserve(70)
+            loan.arguments["past_key_values"].tables[0].length = 70
+    with lend("a") as loan:
+        [table] = loan.arguments["past_key_values"].tables
+        assert loan.cached_tokens == 68
+        assert pool.reclaim() and cache.sequence("b") == ()
+        assert not pool.reclaim()
+        cache.clear()
+        assert table.length == 68 and len(table.blocks) == 3
+    assert cache.sequence("a") == prompt
+    until(pool.reclaim)  # the end of its prompt may be being read
+    assert cache.sequence("a") == ()
+
+
+def test_what_is_being_read_is_not_given_up_and_its_next_turn_waits(small, monkeypatch):
+    decoder, prefixes = small.loaded.model.decoder, small._prefixes
+    answer(small, SHORT, session="other")
+    until(lambda: is_idle(small, "other"))
+    held = Held(decoder._request)
+    monkeypatch.setattr(decoder, "_request", held)
+    expected = answer(small, SHORT, session="a")
+    # The thread that reads the answer again may be at it already.
+    until(lambda: is_idle(small, "a"))
+    again = [*SHORT, Message("assistant", expected.text), Message("user", "Why?")]
+    plain = answer(small, again).text
+    prefixes._sessions["a"].table.crop(20)  # as if that were all that was read
+    held.begun.clear()
+    held.go_on.clear()
+    reader = threading.Thread(target=prefixes.read_piece, args=("a",), daemon=True)
+    reader.start()
+    assert held.begun.wait(20)
+    assert decoder.pool.reclaim() and not decoder.pool.reclaim()
+    prefixes.clear()
+    assert prefixes.sequence("other") == () and prefixes.sequence("a")
+    made = []
+    asker = threading.Thread(target=lambda: made.append(answer(small, again, session="a")), daemon=True)
+    asker.start()
+    asker.join(0.3)
+    assert asker.is_alive() and not made
+    held.go_on.set()
+    for thread in (reader, asker):
+        thread.join(20)
+    assert made[0].text == plain and made[0].usage.cached_tokens > 20

@@ -1,0 +1,190 @@
+"""A stop ends a turn within one pass, in a prompt too; a fault in a pass ends its turn only."""
+
+import gc
+import threading
+
+import pytest
+
+pytest.importorskip("openvino")
+
+from parley.engines.base import Answer
+from parley.engines.openvino import loader
+from parley.messages import Message, build_messages
+from tests.conftest import draft, engine, until
+from tests.engines.openvino.asking import LONG, SHORT, answer, deltas, ids
+
+PROMPT = [Message("user", "Tell me a story about an owl and a lamp by the river. " * 40)]  # of many pieces
+STRATEGIES = {
+    "greedy": {},
+    "guidance": {"guidance_scale": 2.0, "negative_prompt": "Answer like a pirate. " * 20},
+    "beams": {"strategy": "beams"},
+    "diverse_beams": {"strategy": "diverse_beams"},
+    "contrastive": {"strategy": "contrastive"},
+    "dola": {"strategy": "dola"},
+    "assisted": {"strategy": "assisted"},
+    "universal_assisted": {"strategy": "universal_assisted"},
+    "prompt_lookup": {"strategy": "prompt_lookup"},
+    "early_exit": {"strategy": "early_exit", "exit_layer": 3},
+}
+
+
+class Request:
+    """The library's, with something that happens at one pass."""
+
+    def __init__(self, request, at, happens):
+        self._request, self._at, self._happens = request, at, happens
+        self.passes = 0
+
+    def infer(self, *args, **kwargs):
+        self.passes += 1
+        if self.passes == self._at:
+            self._happens()
+        return self._request.infer(*args, **kwargs)
+
+
+@pytest.fixture
+def at_pass(monkeypatch):
+    """Has something happen at the n-th pass from now of a decoder."""
+
+    def arrange(decoder, at, happens):
+        request = getattr(decoder._request, "_request", decoder._request)
+        made = Request(request, at, happens)
+        monkeypatch.setattr(decoder, "_request", made)
+        return made
+
+    return arrange
+
+
+@pytest.fixture(scope="module")
+def own():
+    """A Budgie of these tests."""
+    return engine()
+
+
+@pytest.fixture
+def decoder(own):
+    """Its decoder, none of whose blocks is in use; none may be in use afterwards, garbage collected or not."""
+    made = own.loaded.model.decoder
+    until(lambda: not own._prefixes._reading)
+    own._prefixes.clear()
+    gc.collect()
+    gc.disable()
+    free = made.pool.num_blocks - 1
+    assert made.pool.num_free == free
+    yield made
+    until(lambda: not own._prefixes._reading)
+    own._prefixes.clear()
+    until(lambda: made.pool.num_free == free, 5)
+    gc.enable()
+
+
+def fail():
+    raise RuntimeError("the library failed")
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("at", [1, 4])
+def test_a_stop_in_a_long_prompt_ends_it_after_the_pass_that_runs(own, decoder, at_pass, name, at):
+    cancel = threading.Event()
+    request = at_pass(decoder, at, cancel.set)
+    made = answer(own, PROMPT, cancel, **STRATEGIES[name])
+    assert (made.finish, made.usage.new_tokens) == ("stopped", 0)
+    assert request.passes == at
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_stop_in_an_answer_ends_it_after_the_pass_that_runs(own, decoder, at_pass, name):
+    cancel = threading.Event()
+    request = at_pass(decoder, 12, cancel.set)
+    made = answer(own, SHORT, cancel, max_new_tokens=200, **STRATEGIES[name])
+    if made.finish == "end":  # guessed so well that there were no twelve
+        assert request.passes < 12
+    else:
+        assert (made.finish, request.passes) == ("stopped", 12)
+        assert made.usage.new_tokens > 4 and made.text
+
+
+def test_what_was_read_before_a_stop_need_not_be_read_again(own, decoder, at_pass):
+    cancel = threading.Event()
+    at_pass(decoder, 4, cancel.set)
+    answer(own, PROMPT, cancel, session="a")
+    again = answer(own, PROMPT, session="a")
+    assert again.usage.cached_tokens == 4 * decoder.max_rows
+    assert again.text == answer(own, PROMPT).text
+
+
+@pytest.mark.parametrize("name", ["assisted", "universal_assisted", "early_exit"])
+def test_a_stop_while_a_draft_or_a_cut_graph_guesses_ends_it_too(own, decoder, at_pass, name):
+    answer(own, SHORT, **STRATEGIES[name])  # the cut graph is made
+    guesser = own.loaded.model.exit if name == "early_exit" else draft().loaded.model.decoder
+    cancel = threading.Event()
+    request = at_pass(guesser, 9, cancel.set)
+    made = answer(own, SHORT, cancel, max_new_tokens=200, **STRATEGIES[name])
+    assert (made.finish, request.passes) == ("stopped", 9)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("at", [2, 7])
+def test_a_fault_in_a_pass_ends_its_turn_and_the_next_one_is_right(own, decoder, at_pass, name, at):
+    """The second pass reads the prompt, the seventh is of the answer."""
+    values = STRATEGIES[name] | {"no_repeat_ngram_size": 3}
+    story = [*LONG[:-1], Message("user", "Tell me a story about an owl.")]
+    expected = answer(own, story, **values)
+    at_pass(decoder, at, fail)
+    said = Answer()
+    with pytest.raises(RuntimeError, match="the library failed"):
+        for delta in deltas(own, story, session="a", **values):
+            said += delta
+    assert own._prefixes.sequence("a") == ()
+    assert decoder.pool.num_free == decoder.pool.num_blocks - 1
+    again = answer(own, story, session="a", **values)
+    assert (again.text, again.usage.cached_tokens) == (expected.text, 0)
+
+
+def test_a_fault_of_one_session_costs_no_other_one_anything(own, decoder, at_pass):
+    first = answer(own, SHORT, session="a")
+    until(lambda: not own._prefixes._reading and len(ids(own, "a")) - own._prefixes._sessions["a"].table.length < 2)
+    at_pass(decoder, 2, fail)
+    with pytest.raises(RuntimeError):
+        answer(own, LONG, session="b")
+    further = build_messages([SHORT[0]._asdict(), {"role": "assistant", "content": first.text}], "And then?")
+    kept, plain = answer(own, further, session="a"), answer(own, further)
+    assert kept.usage.cached_tokens > first.usage.prompt_tokens
+    assert kept.text == plain.text
+
+
+def test_a_fault_while_an_answer_is_read_again_costs_nothing_but_that(own, decoder, at_pass, recwarn):
+    passes = decoder.num_passes
+    first = answer(own, SHORT, session="a")
+    until(lambda: not own._prefixes._reading and len(ids(own, "a")) - own._prefixes._sessions["a"].table.length < 2)
+    taken = decoder.num_passes - passes - 1  # the last one is the reader's
+    at_pass(decoder, taken + 1, fail)
+    again = answer(own, SHORT, session="b")
+    until(lambda: not own._prefixes._reading and decoder._request.passes == taken + 1)
+    further = build_messages([SHORT[0]._asdict(), {"role": "assistant", "content": again.text}], "And then?")
+    assert again.text == first.text
+    assert answer(own, further, session="b").text == answer(own, further).text
+
+
+def test_the_library_s_compiling_can_be_left(own, decoder, monkeypatch):
+    """The graph that it is at takes as long as it takes, but the turn ends."""
+    begun, go_on, made = threading.Event(), threading.Event(), []
+
+    class Slow(loader.Decoder):
+        def __init__(self, *args):
+            begun.set()
+            assert go_on.wait(60)
+            made.append(super().__init__(*args))
+
+    monkeypatch.setattr(loader, "Decoder", Slow)
+    own._exit.layer = 0
+    cancel, said = threading.Event(), Answer()
+    for delta in deltas(own, SHORT, cancel, strategy="early_exit", exit_layer=2):
+        if begun.is_set():
+            cancel.set()
+        said += delta
+    assert said.finish == "stopped" and not made and own.loaded.model.exit is None
+    go_on.set()
+    until(lambda: made)
+    monkeypatch.undo()
+    assert answer(own, SHORT, strategy="early_exit", exit_layer=2).text == answer(own, SHORT).text

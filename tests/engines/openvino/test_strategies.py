@@ -1,0 +1,171 @@
+"""Each strategy gives on the graph the text that it gives on PyTorch's model, with equal settings and seeds."""
+
+import gc
+import threading
+import weakref
+
+import psutil
+import pytest
+
+pytest.importorskip("openvino")
+
+from parley import catalog
+from parley.engines.base import Answer
+from parley.engines.openvino.decoder import Decoder
+from parley.engines.plan import COPIES
+from parley.strategies import STRATEGIES
+from tests.conftest import draft, engine
+from tests.engines.openvino.asking import LONG, SHORT, answer, deltas
+
+FLAT = {"strategy": "sampling", "temperature": 1.2, "top_k": 0, "top_p": 1.0}
+AWAY = {"guidance_scale": 2.0, "negative_prompt": "Answer like a pirate. " * 8}
+CASES = {
+    "greedy": {},
+    "greedy, penalties": {"repetition_penalty": 1.3, "no_repeat_ngram_size": 2},
+    "greedy, thinking budget": {"thinking": True, "thinking_budget": 4},
+    "greedy, guidance": {"guidance_scale": 2.0},
+    "greedy, guidance, negative prompt": AWAY,
+    "sampling": {"strategy": "sampling"},
+    "sampling, all tokens": FLAT,
+    "sampling, all at once": FLAT | {"top_k": 40, "top_p": 0.95, "min_p": 0.02, "top_h": 0.8, "top_n_sigma": 2.0},
+    "sampling, guidance": FLAT | {"guidance_scale": 1.5},
+    "sampling, guidance, negative prompt": FLAT | AWAY | {"top_k": 20, "repetition_penalty": 1.2},
+    "beams": {"strategy": "beams"},
+    "beams, many": {"strategy": "beams", "num_beams": 8, "length_penalty": 0.5},
+    "beam_sampling": {"strategy": "beam_sampling", "temperature": 1.2, "top_k": 20},
+    "diverse_beams": {"strategy": "diverse_beams"},
+    "diverse_beams, many": {"strategy": "diverse_beams", "beam_groups": 4, "beams_per_group": 2},
+    "constrained_beams": {"strategy": "constrained_beams", "force_words": "lantern\nriver boat"},
+    "contrastive": {"strategy": "contrastive"},
+    "contrastive, many": {"strategy": "contrastive", "candidates": 9, "penalty_alpha": 0.4},
+    "dola": {"strategy": "dola", "dola_layers": "low"},
+    "dola, high": {"strategy": "dola", "dola_layers": "high", "repetition_penalty": 1.2},
+    "assisted": {"strategy": "assisted"},
+    "assisted, one": {"strategy": "assisted", "draft_tokens": 1},
+    "universal_assisted": {"strategy": "universal_assisted", "draft_tokens": 8},
+    "prompt_lookup": {"strategy": "prompt_lookup", "draft_tokens": 9},
+    "early_exit": {"strategy": "early_exit", "exit_layer": 5},
+    "early_exit, at once": {"strategy": "early_exit", "exit_layer": 1, "draft_tokens": 11},
+    "green_list": {"strategy": "green_list"},
+    "green_list, key": {"strategy": "green_list", "watermark_key": 7, "watermark_bias": 8.0, "top_k": 0},
+    "synthid": {"strategy": "synthid"},
+    "synthid, key": {"strategy": "synthid", "watermark_key": 7, "temperature": 1.2, "top_k": 0, "top_p": 1.0},
+}
+
+
+def test_each_strategy_has_a_case():
+    assert {values.get("strategy", "greedy") for values in CASES.values()} == set(STRATEGIES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
+    assert (budgie.loaded.fit.engine, torch_budgie.loaded.fit.engine) == ("openvino", "transformers")
+    values = CASES[case]
+    for messages in (SHORT, LONG):
+        ours = answer(budgie, messages, **values)
+        theirs = answer(torch_budgie, messages, helper=draft("transformers"), **values)
+        assert ours.text == theirs.text
+        assert (ours.thought, ours.finish, ours.seed, ours.notices) == (
+            theirs.thought,
+            theirs.finish,
+            theirs.seed,
+            theirs.notices,
+        )
+        assert ours.usage.new_tokens == theirs.usage.new_tokens > 4
+        assert [beam.text for beam in ours.beams] == [beam.text for beam in theirs.beams]
+        assert [beam.score for beam in ours.beams] == pytest.approx([beam.score for beam in theirs.beams], rel=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["assisted", "universal_assisted"])
+def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, strategy):
+    made = {
+        (main.loaded.fit.engine, name): answer(main, SHORT, helper=draft(name), strategy=strategy)
+        for main in (budgie, torch_budgie)
+        for name in ("openvino", "transformers")
+    }
+    assert len(made) == 4
+    assert {each.text for each in made.values()} == {answer(budgie, SHORT).text}
+    # Equal guesses, and as many of them right.
+    assert len({(each.usage.drafted, each.usage.accepted) for each in made.values()}) == 1
+    assert all(each.usage.accepted > 5 for each in made.values())
+
+
+@pytest.mark.parametrize("strategy", ["greedy", "sampling"])
+@pytest.mark.parametrize("negative", ["", "Answer like a pirate."])
+def test_guidance_takes_one_pass_a_token_after_the_two_prompts(budgie, strategy, negative):
+    decoder = budgie.loaded.model.decoder
+    before = decoder.num_passes
+    made = answer(budgie, SHORT, strategy=strategy, guidance_scale=2.0, negative_prompt=negative)
+    assert made.usage.new_tokens > 4
+    assert decoder.num_passes - before == 2 + made.usage.new_tokens - 1
+
+
+def test_the_last_hidden_states_of_contrastive_search_cost_no_further_pass(budgie):
+    decoder = budgie.loaded.model.decoder
+    before = decoder.num_passes
+    made = answer(budgie, SHORT, strategy="contrastive", candidates=6)
+    assert decoder.num_passes - before == 1 + made.usage.new_tokens  # each token once as a candidate
+
+
+@pytest.mark.parametrize("which", ["low", "high"])
+def test_the_layers_of_dola_cost_no_further_pass(budgie, which):
+    decoder = budgie.loaded.model.decoder
+    before = decoder.num_passes
+    made = answer(budgie, SHORT, strategy="dola", dola_layers=which)
+    assert decoder.num_passes - before == 1 + made.usage.new_tokens - 1
+
+
+@pytest.fixture
+def own():
+    """A Budgie of the test's own."""
+    return engine()
+
+
+def test_the_exit_changes_ten_times_and_one_cut_graph_is_kept_and_counted(own):
+    model, plain = own.loaded.model, own.bytes
+    exits, counted, resident = [], {}, []
+    for layer in (2, *(1, 2) * 5):  # the first sets up what is set up once
+        said = list(deltas(own, SHORT, strategy="early_exit", exit_layer=layer, max_new_tokens=8))
+        told = [delta.status for delta in said if delta.status]
+        assert told and all(status.startswith(f"Preparing the first {layer} layers: ") for status in told)
+        assert sum(said, Answer()).usage.drafted > 0
+        again = deltas(own, SHORT, strategy="early_exit", exit_layer=layer, max_new_tokens=8)
+        assert not any(delta.status for delta in again)  # it is there already
+        assert own.bytes - plain == COPIES * model.exit.weight_bytes
+        assert counted.setdefault(layer, own.bytes) == own.bytes
+        exits.append(weakref.ref(model.exit))
+        gc.collect()
+        assert [each() is not None for each in exits] == [False] * (len(exits) - 1) + [True]
+        resident.append(psutil.Process().memory_info().rss)
+    assert plain < counted[1] < counted[2]
+    assert resident[-1] - resident[2] < 2 * (counted[2] - plain)  # eight graphs were made between them
+
+
+def test_a_cut_graph_reads_the_cache_of_the_whole_one(own):
+    decoder = own.loaded.model.decoder
+    free = decoder.pool.num_free
+    answer(own, SHORT, strategy="early_exit", exit_layer=3)
+    cut = own.loaded.model.exit
+    assert isinstance(cut, Decoder) and cut.pool is decoder.pool and cut.num_passes > 0
+    assert decoder.pool.num_free == free
+
+
+def test_a_stop_while_the_cut_graph_is_made_leaves_none_and_the_next_turn_makes_it(own):
+    cancel = threading.Event()
+    made = Answer()
+    for delta in deltas(own, SHORT, cancel, strategy="early_exit", exit_layer=4):
+        if delta.status.startswith("Preparing"):
+            cancel.set()
+        made += delta
+    assert (made.finish, made.usage.new_tokens, own.loaded.model.exit) == ("stopped", 0, None)
+    told = answer(own, SHORT, strategy="early_exit", exit_layer=4)
+    assert told.usage.accepted > 0 and told.text == answer(own, SHORT).text
+
+
+def test_a_quantised_pair_guesses_what_greedy_search_says():
+    small = engine(QUANTIZATION="int8")
+    guesser = engine(catalog.DRAFT, QUANTIZATION="int8")
+    plain = answer(small, LONG)
+    for strategy in ("assisted", "universal_assisted", "prompt_lookup", "early_exit"):
+        guessed = answer(small, LONG, helper=guesser, strategy=strategy, exit_layer=5)
+        assert guessed.text == plain.text and guessed.usage.accepted > 0
