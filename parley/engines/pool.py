@@ -1,6 +1,5 @@
 """The models in memory: each loaded once, lent to turns, and the longest unused given up when memory is short."""
 
-import gc
 import logging
 import os
 import threading
@@ -140,7 +139,9 @@ class ModelPool:
             from parley.engines.remote import RemoteEngine
 
             return _Entry(RemoteEngine(row, servers.find(os.environ)))
-        return _Entry(local_engine(loading.load(row, report, cancel, room=self._make_room)))
+        loaded = loading.load(row, report, cancel, room=self._make_room)
+        hardware.return_memory()
+        return _Entry(local_engine(loaded))
 
     def _make_room(self, fit: Fit) -> int:
         """Gives up what is remembered of conversations, then idle models, until there is memory for this plan; nothing
@@ -159,11 +160,11 @@ class ModelPool:
             for entry in self._entries.values():
                 for prefixes in entry.prefixes:
                     prefixes.clear()
-            _return_memory()
+            hardware.return_memory()
             while idle and free() < fit.need:
                 _log.info("Unloading %s", idle[0].name)
                 del self._entries[idle.pop(0)]
-                _return_memory()
+                hardware.return_memory()
             return free()
 
 
@@ -176,11 +177,3 @@ def local_engine(loaded: loading.Loaded) -> Engine:
     from parley.engines.local import LocalEngine
 
     return LocalEngine(loaded)
-
-
-def _return_memory() -> None:
-    import torch
-
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
