@@ -59,7 +59,7 @@ def real(real_model):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_random_passes_of_the_real_model(real, seed):
-    assert drawing.check(real, seed, answers=8) > 30
+    assert drawing.check(real, seed, prompts=100, answers=6) > 20
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def large():
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_random_passes_in_the_shape_of_a_larger_model(large, seed):
-    assert drawing.check(large, seed, prompts=80, answers=8) > 30
+    assert drawing.check(large, seed, prompts=80, answers=6) > 20
 
 
 def test_rounding_would_show():

