@@ -6,6 +6,7 @@ next turn. A conversation is then the same, bit for bit, whether it was kept, gi
 """
 
 import atexit
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCac
 from parley.prefix_cache import Loan, NoPrefixCache, common_prefix
 from parley.streaming import Interrupted
 
+_log = logging.getLogger(__name__)
 MIN_PIECE = 2  # rows of a piece: one row alone would be of decode's class
 
 
@@ -167,7 +169,11 @@ class Readers:
         while not self._closing:
             idle = TURNS.wait_for_idle(LOOK_SECONDS)
             alive = cache()
-            if alive is None or (idle and not alive.read_piece(session)):
+            try:
+                if alive is None or (idle and not alive.read_piece(session)):
+                    return
+            except RuntimeError:  # of the library; the next turn reads the rest, and meets it where a reader is told
+                _log.exception("An answer was not read to its end")
                 return
             del alive
 
