@@ -24,7 +24,7 @@ from parley.settings import Settings
 from parley.strategies.prompt_lookup import Guesses
 
 STORY = "Tell me of the owl, the river and the lamp in the window. "
-ROUNDS = 5
+ROUNDS = 3
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_i
 
 from parley.engines import hardware, hub, parrot, plan, servers
 from parley.engines.hub import ModelRow
-from parley.engines.loading import context_length, default_template, reads_thinking
+from parley.engines.traits import context_length, default_template, reads_thinking
 from parley.errors import ModelUnavailable
 from parley.settings import OPTIONS, is_number
 from parley.strategies.demands import RECURRENT, STATEFUL, Abilities

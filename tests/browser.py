@@ -16,7 +16,7 @@ PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SPARED = r"(?: · [\d,]+ of [\d,]+ (?:prompt tokens cached|guesses right))*"
 QUIET = re.compile(
-    rf"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s{SPARED}(?: · PyTorch \w+)? · finished\s*$"
+    rf"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s{SPARED}(?: · (?:OpenVINO|PyTorch) \w+)? · finished\s*$"
 )
 
 expect.set_options(timeout=PATIENCE)

@@ -10,7 +10,7 @@ from parley import catalog
 from parley.catalog import CATALOGUE, Traits, find, models, recommended_settings, traits
 from parley.engines import hardware
 from parley.engines.hub import ModelRow
-from parley.engines.loading import context_length, reads_thinking
+from parley.engines.traits import context_length, reads_thinking
 from parley.errors import ModelUnavailable
 from parley.settings import Settings
 

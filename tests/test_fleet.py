@@ -196,9 +196,9 @@ def read(path):
     return json.loads(path.read_text())
 
 
-def test_the_arithmetic_knows_real_models(budgie):
+def test_the_arithmetic_knows_real_models(torch_budgie):
     ours = sizing.read_model(read(ROOT / BUDGIE / "config.json"))
-    assert ours.parameters == pytest.approx(budgie.loaded.model.num_parameters(), rel=0.002)
+    assert ours.parameters == pytest.approx(torch_budgie.loaded.model.num_parameters(), rel=0.002)
     theirs = sizing.read_model(read(QWEN))
     assert theirs.parameters == pytest.approx(catalog._BY_NAME["Qwen/Qwen3-8B"].parameters, rel=0.001)
     for path in (QWEN, ROOT / BUDGIE / "config.json"):

@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -11,24 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from parley.engines import attention, hardware, hub, plan
+from parley.engines import attention, hardware, hub, plan, traits
 from parley.engines.base import Report
 from parley.engines.hub import ModelRow
 from parley.engines.plan import Fit
 from parley.engines.precision import OPENVINO
 from parley.errors import ModelUnavailable
-from parley.settings import is_number
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MOST_CONTEXT = 10_000_000  # a larger figure stands for "not known"
 SENTINEL = "sentinel-7193"
 _log = logging.getLogger(__name__)
-_GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own tag, unknown to plain jinja
 
 
 class Unloadable(ModelUnavailable):
@@ -136,50 +129,18 @@ def _load(
     if not fit.placed:
         model.to(fit.device)
     text = model.config.get_text_config()
-    stated = context_length(text.to_dict(), tokenizer.model_max_length)
+    stated = traits.context_length(text.to_dict(), tokenizer.model_max_length)
     return Loaded(
         row=row,
         fit=fit,
         folder=folder,
         model=model,
         tokenizer=tokenizer,
-        context=min(fit.kv_tokens or MOST_CONTEXT, stated or plan.USUAL_CONTEXT),
+        context=min(fit.kv_tokens or traits.MOST_CONTEXT, stated or plan.USUAL_CONTEXT),
         layers=text.num_hidden_layers,
-        thinking=reads_thinking(tokenizer.chat_template),
+        thinking=traits.reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),
     )
-
-
-def default_template(template: Any) -> str:
-    """The chat template of a tokenizer, which may have several with names; empty where there is none."""
-    if isinstance(template, list):  # as tokenizer_config.json writes them
-        template = {str(t.get("name")): t.get("template") for t in template if isinstance(t, dict)}
-    if isinstance(template, dict):
-        template = template.get("default")
-    return template if isinstance(template, str) else ""
-
-
-def reads_thinking(template: str) -> bool:
-    """Whether a chat template has the switch `enable_thinking`. The template is parsed, not run."""
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
-    try:
-        parsed = environment.parse(_GENERATION_TAG.sub("", template))
-    except (TemplateError, RecursionError):  # the latter where it is nested too deep
-        return False
-    return "enable_thinking" in meta.find_undeclared_variables(parsed)
-
-
-def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:
-    """How many tokens a model reads, by its configuration and its tokenizer's; None where neither says."""
-    text = config.get("text_config")
-    stated = [text.get("max_position_embeddings")] if isinstance(text, Mapping) else []
-    stated += [config.get(name) for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")]
-    stated = [n for n in stated if _is_context(n)][:1] + [n for n in (model_max_length,) if _is_context(n)]
-    return min(map(int, stated), default=None)
-
-
-def _is_context(value: Any) -> bool:
-    return is_number(value) and 0 < value < MOST_CONTEXT
 
 
 def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
@@ -220,7 +181,7 @@ def _tokenizer(row: ModelRow, folder: Path) -> "PreTrainedTokenizerBase":
         if "AutoTokenizer" in _read(row, folder / "tokenizer_config.json", needed=False).get("auto_map", ()):
             raise _needs_code(row) from error
         raise _unsuitable(row, "a tokenizer", error) from error
-    tokenizer.chat_template = default_template(tokenizer.chat_template)
+    tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
     if not tokenizer.chat_template:
         raise ModelUnavailable(
             f"{row.label} has no chat template: it continues text, but was not taught to talk. Choose a chat model."

@@ -26,7 +26,11 @@ def run(monkeypatch, work, seconds, *options):
 
 
 def test_it_learns_exports_and_resumes(monkeypatch, work):
-    first, *_, last = run(monkeypatch, work, 5, "--draft")
+    for seconds in (5, 30, 120):  # as long as this machine takes for some steps
+        first, *_, last = run(monkeypatch, work, seconds, "--draft")
+        if last["step"] > 10:
+            break
+        (work / "progress.jsonl").unlink()
     assert first["step"] == 1
     assert last["step"] > 10
     assert last["loss"] < first["loss"] - 0.2
