@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from parley.strategies.guidance import take_guidance
 from parley.strategies.prompt_lookup import Guesses
@@ -42,11 +42,11 @@ def tokens(
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
-    logits = outputs.logits[:, -1:]
+    logits = outputs.logits[:, -1:].to(torch.float32, copy=True)
     if guided:
         logits = torch.cat([logits, model.prefill_beside(cache, guided.away)])  # (2, 1, vocabulary)
     while True:
-        logits = logits[:, -len(guessed) - 1 :].to(torch.float32, copy=True)  # (sequences, guesses + 1, vocabulary)
+        logits = logits[:, -len(guessed) - 1 :]  # (sequences, guesses + 1, vocabulary)
         right = 0
         for position in range(len(guessed) + 1):
             token = choose(input_ids, guided(logits[:, position]) if guided else logits[:, position])
@@ -67,7 +67,13 @@ def tokens(
         guessed = guesses.next(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
         ahead = torch.cat([input_ids, input_ids.new_tensor([guessed])], dim=-1)
         ahead = ahead.expand(2, -1) if guided else ahead
-        given = {"past_key_values": cache, "attention_mask": torch.ones_like(ahead), "use_cache": True}
-        logits = model(
-            **model.prepare_inputs_for_generation(ahead, next_sequence_length=len(guessed) + 1, **given)
-        ).logits
+        logits = _next_logits(model, cache, ahead, len(guessed) + 1)
+
+
+def _next_logits(model: PreTrainedModel, cache: Cache, input_ids: torch.Tensor, count: int) -> torch.Tensor:
+    """The logits after each of the last `count` tokens, float32 and to be changed freely."""
+    if hasattr(model, "next_logits"):
+        return model.next_logits(cache, input_ids[:, -count:])
+    given = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
+    outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=count, **given))
+    return outputs.logits.to(torch.float32, copy=True)

@@ -106,13 +106,13 @@ class Decoder:
         total, wanted = len(rows.ids), rows.wanted
         levels = 1 + (len(self.early) if early else 0)
         places = [level * total + row for level in range(levels) for row in wanted]
-        results = self._request.infer(
-            rows.inputs() | {"logit_rows": np.array(places + [0] * max(0, 2 - len(places)), np.int64)},
-            share_inputs=True,
-            share_outputs=True,
-        )
-        logits = results[0][: len(places)].copy().reshape(levels, len(wanted), results[0].shape[1])
-        return Made(logits[0], logits[1:], results[1][:count].copy())
+        given = rows.inputs() | {"logit_rows": np.array(places + [0] * max(0, 2 - len(places)), np.int64)}
+        for name, array in given.items():  # the library's own way to take them costs 0.2 ms
+            self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+        self._request.infer()
+        logits, hidden = (self._request.get_output_tensor(i).data for i in range(2))
+        logits = logits[: len(places)].copy().reshape(levels, len(wanted), logits.shape[1])
+        return Made(logits[0], logits[1:], hidden[:count].copy())
 
 
 class _RaggedRows:

@@ -102,24 +102,38 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         there are rows in `input_ids` once the prompt, which they share, is read.
         """
         cache = past_key_values if past_key_values is not None else self.new_cache()
-        if cache.prompt_length is None:
-            cache.prompt_length = cache.get_seq_length() + input_ids.shape[1]
-        sequences, count = input_ids.shape
-        keep = logits_to_keep or count
-        if len(cache.tables) < sequences:
-            made = [self._read(cache, input_ids[0].tolist(), keep, early_logits)]
-            cache.batch_repeat_interleave(sequences)
-        elif count == 1:
-            made = self._step(cache, input_ids[:, 0].tolist(), early_logits)
-        else:
-            made = [self._read(cache, input_ids[0].tolist(), keep, early_logits)]
-        logits, early, hidden = (torch.stack([part[i] for part in made], -3) for i in range(3))
+        logits, early, hidden = self._parts(cache, input_ids, logits_to_keep, early_logits)
+        sequences = len(input_ids)
         return DecoderOutput(
             logits=logits.expand(sequences, -1, -1),
             past_key_values=cache,
             hidden_states=(hidden.expand(sequences, -1, -1),) if output_hidden_states else None,
             early_logits=early.expand(-1, sequences, -1, -1) / self._logits_scale if early_logits else None,
         )
+
+    def next_logits(self, cache: PagedKVCache, input_ids: torch.Tensor) -> torch.Tensor:
+        """The logits after each of `input_ids`, shape (sequences, tokens), which follow what the cache holds.
+
+        Shape (sequences, tokens, vocabulary), to be changed freely: `forward` without what it costs to be a model.
+        """
+        return self._parts(cache, input_ids, 0, early=False)[0]
+
+    def _parts(self, cache: PagedKVCache, input_ids: torch.Tensor, logits_to_keep: int, early: bool) -> "Parts":
+        """Logits, early logits and hidden states, of one sequence for all where all of them are the same."""
+        sequences, count = input_ids.shape
+        if cache.prompt_length is None:
+            cache.prompt_length = cache.get_seq_length() + count
+        keep = logits_to_keep or count
+        if len(cache.tables) < sequences:
+            made = [self._read(cache, input_ids[0].tolist(), keep, early)]
+            cache.batch_repeat_interleave(sequences)
+        elif count == 1:
+            made = self._step(cache, input_ids[:, 0].tolist(), early)
+        else:
+            made = [self._read(cache, input_ids[0].tolist(), keep, early)]
+        if len(made) == 1:
+            return tuple(part.unsqueeze(-3) for part in made[0])
+        return tuple(torch.stack([part[i] for part in made], -3) for i in range(3))
 
     def _step(self, cache: PagedKVCache, ids: Sequence[int], early: bool) -> "list[Parts]":
         """One token for each sequence."""
