@@ -34,6 +34,9 @@ class Held:
         self.begun, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
+    def __getattr__(self, name):
+        return getattr(self._request, name)
+
     def infer(self, *args, **kwargs):
         self.begun.set()
         assert self.go_on.wait(60)

@@ -35,6 +35,9 @@ class Request:
         self._request, self._at, self._happens = request, at, happens
         self.passes = 0
 
+    def __getattr__(self, name):
+        return getattr(self._request, name)
+
     def infer(self, *args, **kwargs):
         self.passes += 1
         if self.passes == self._at:
