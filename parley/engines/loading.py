@@ -128,6 +128,7 @@ def _load(
     _try_out(row, model, tokenizer)
     if not fit.placed:
         model.to(fit.device)
+    hardware.return_memory()
     text = model.config.get_text_config()
     stated = traits.context_length(text.to_dict(), tokenizer.model_max_length)
     return Loaded(

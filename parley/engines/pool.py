@@ -139,9 +139,7 @@ class ModelPool:
             from parley.engines.remote import RemoteEngine
 
             return _Entry(RemoteEngine(row, servers.find(os.environ)))
-        loaded = loading.load(row, report, cancel, room=self._make_room)
-        hardware.return_memory()
-        return _Entry(local_engine(loaded))
+        return _Entry(local_engine(loading.load(row, report, cancel, room=self._make_room)))
 
     def _make_room(self, fit: Fit) -> int:
         """Gives up what is remembered of conversations, then idle models, until there is memory for this plan; nothing
