@@ -8,6 +8,7 @@ next turn. A conversation is then the same, bit for bit, whether it was kept, gi
 import atexit
 import logging
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -172,8 +173,9 @@ class Readers:
             try:
                 if alive is None or (idle and not alive.read_piece(session)):
                     return
-            except RuntimeError:  # of the library; the next turn reads the rest, and meets it where a reader is told
+            except RuntimeError as error:  # the library's; the next turn reads the rest, and tells its reader
                 _log.exception("An answer was not read to its end")
+                traceback.clear_frames(error.__traceback__)  # else a log that keeps it keeps the blocks too
                 return
             del alive
 
