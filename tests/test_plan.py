@@ -23,7 +23,8 @@ CONFIG |= {"tie_word_embeddings": True, "max_position_embeddings": 40960}
 LARGE, SMALL = 1_200_000_000, 6_000_000  # bytes: 600 M and 3 M parameters
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
 CACHE = 2 * 28 * 8 * (128 + 8) * 1000  # bytes of 1,000 tokens in one byte a number, with a scale and a zero a head
-NEED = int(1.2 * 2 * 600_000_000 + CACHE * 8.192)  # of the large one by OpenVINO in int8, with the least pool
+HELD = 2 * 600_000_000 + 28 * 8_000_000  # bytes of the large one by OpenVINO in int8: twice the weights, and its layers
+NEED = int(1.1 * HELD + CACHE * 8.192)  # with the least pool
 GB = 10**9
 AMPLE = 1000 * GB
 
@@ -97,8 +98,8 @@ def test_what_does_not_fit_in_floats_is_made_int8_where_transformers_answers():
 
 def test_floats_that_do_not_fit_are_refused_with_the_offer_of_int8():
     assert refusal(CPU, free=3 * GB, QUANTIZATION="none") == (
-        "Some model needs about 7.6 GB of memory, and 3.0 GB are free. "
-        "Set QUANTIZATION to int8, which needs 1.9 GB, or choose a smaller model."
+        "Some model needs about 7.4 GB of memory, and 3.0 GB are free. "
+        "Set QUANTIZATION to int8, which needs 2.1 GB, or choose a smaller model."
     )
     assert "QUANTIZATION" not in refusal(CPU, free=GB, QUANTIZATION="none")  # it would not fit either
 
@@ -113,7 +114,7 @@ def test_what_openvino_has_refused_is_planned_for_transformers():
     [
         (AMPLE, 40960, plan.MAX_KV_TOKENS),
         (AMPLE, 2048, plan.KV_CONTEXTS * 2048),
-        (2 * GB, 40960, 8192 + int((2 * GB - NEED) / 4 / CACHE * 1000)),
+        (3 * GB, 40960, 8192 + int((3 * GB - NEED) / 4 / CACHE * 1000)),
         (NEED, 40960, 8192),
         (NEED, 512, 512 + int((CACHE * (8192 - 512) // 1000) / 4 / CACHE * 1000)),
     ],
@@ -148,7 +149,7 @@ def test_what_cannot_be_had_is_said_with_what_can(environ, sentence):
 
 def test_what_does_not_fit_is_refused_with_both_figures():
     assert refusal(CPU, free=GB, QUANTIZATION="int8") == (
-        "Some model needs about 1.9 GB of memory, and 1.0 GB are free. Choose a smaller model."
+        "Some model needs about 2.1 GB of memory, and 1.0 GB are free. Choose a smaller model."
     )
 
 
@@ -315,7 +316,7 @@ def test_the_plan_says_all_that_it_decided_and_what_it_takes_in_one_line():
     def sentence(config=CONFIG, **environ):
         return plan.consider(ROW, config, LARGE, lambda fit: 18 * GB, here=CPU, environ=environ).sentence
 
-    assert sentence() == "CPU, int8, OpenVINO: 1.2 GB of memory, 61 MB more for each 1,000 tokens; 18.0 GB free."
+    assert sentence() == "CPU, int8, OpenVINO: 1.4 GB of memory, 61 MB more for each 1,000 tokens; 18.0 GB free."
     assert sentence({}, QUANTIZATION="none") == "CPU, 32-bit floats, SDPA: 2.4 GB of memory; 18.0 GB free."
 
 
@@ -323,8 +324,8 @@ def test_programs_get_the_figures_whether_it_fits_or_not():
     def figures(free, **environ):
         return plan.consider(ROW, CONFIG, LARGE, lambda fit: free, here=CPU, environ=environ).figures
 
-    known = {"weights": 1_200_000_000, "needed": NEED, "per_1000_tokens": CACHE}
-    assert figures(2 * GB, QUANTIZATION="int8") == {"fits": True, "free": 2 * GB, **known}
+    known = {"weights": HELD, "needed": NEED, "per_1000_tokens": CACHE}
+    assert figures(3 * GB, QUANTIZATION="int8") == {"fits": True, "free": 3 * GB, **known}
     assert figures(GB, QUANTIZATION="int8") == {"fits": False, "free": GB, **known}
     assert set(figures(GB, QUANTIZATION="int3").values()) == {False, None}
 
@@ -339,7 +340,10 @@ def test_the_weights_take_what_the_plan_says(tmp_path, name, quantization, tied,
     folder = save_tiny_model(tmp_path / "model", tie_word_embeddings=tied, **sizes)
     loaded = load(ModelRow("m", str(folder), "Tiny"), lambda _: None, threading.Event())
     assert loaded.fit.quantization == quantization
-    assert loaded.model.get_memory_footprint() == pytest.approx(loaded.fit.weights, rel=0.05)
+    held, planned = loaded.model.get_memory_footprint(), loaded.fit.weights
+    if name == "openvino":  # the same for each layer besides, which is most of a model this small
+        held, planned = held - plan.openvino_bytes(0, 8), planned - plan.openvino_bytes(0, 8)
+    assert held == pytest.approx(planned, rel=0.05)
     if name == "transformers":  # which holds the stored weights while it makes them smaller
         assert (folder / WEIGHTS).stat().st_size * 1.2 <= loaded.fit.need + 10_000
 

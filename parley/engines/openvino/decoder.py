@@ -61,6 +61,11 @@ class Decoder:
         }
 
     @property
+    def num_layers(self) -> int:
+        """Those of the graph, each of which has two caches."""
+        return len(self._layout) // 2
+
+    @property
     def bytes_per_block(self) -> int:
         """The memory of one block in all layers."""
         return sum(int(np.prod(shape)) * kind.size for kind, shape in self._layout.values())

@@ -14,7 +14,7 @@ from parley import streaming
 from parley.engines.openvino.decoder import Decoder, Made, Rows
 from parley.engines.openvino.families import logits_scale
 from parley.engines.openvino.paged_kv import BlockTable, PagedKVCache
-from parley.engines.plan import COPIES
+from parley.engines.plan import openvino_bytes
 
 
 @dataclass
@@ -55,8 +55,9 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         return torch.float32
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Bytes of the weights with the library's packed copy, those of the graph for early exit included."""
-        return COPIES * sum(graph.weight_bytes for graph in (self.decoder, self.exit) if graph)
+        """Bytes of the graph and, where there is one, of that for early exit, with what the library adds to each."""
+        graphs = [graph for graph in (self.decoder, self.exit) if graph]
+        return int(sum(openvino_bytes(graph.weight_bytes, graph.num_layers) for graph in graphs))
 
     @property
     def early_layers(self) -> tuple[int, ...]:
