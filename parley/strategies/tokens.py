@@ -52,7 +52,7 @@ def tokens(
             token = choose(input_ids, guided(logits[:, position]) if guided else logits[:, position])
             input_ids = torch.cat([input_ids, token], dim=-1)
             on_token(token.cpu())
-            over = bool(stopping_criteria(input_ids, None).all())
+            over = any(bool(each(input_ids, None).all()) for each in stopping_criteria)
             as_guessed = guessed[position : position + 1] == [int(token)]
             right += as_guessed
             guesses.take(int(token))
