@@ -9,20 +9,23 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # with both, memory
 import spaces  # isort: skip  (before anything touches CUDA)
 import gradio as gr
 
-from parley import catalog, placing, turn
+from parley.api import endpoints
 from parley.engines.base import Delta
 from parley.errors import ChatError
 from parley.messages import Message
+from parley.models import registry
+from parley.serving import preload, turn
 from parley.settings import Settings
-from parley.ui import api, controls, detector, page
-from parley.ui.interface import Chat
+from parley.ui import controls, page
+from parley.ui.chat_interface import Chat
+from parley.ui.views import watermark_detector
 
 ZERO_GPU = spaces.config.Config.zero_gpu
 
-turn.POOL.place(placing.at_start())  # ZeroGPU keeps for its workers what is on cuda now
+turn.POOL.place(preload.at_start())  # ZeroGPU keeps for its workers what is on cuda now
 
 
-@spaces.GPU(duration=lambda *given: given[-1], size=placing.slice_size())
+@spaces.GPU(duration=lambda *given: given[-1], size=preload.slice_size())
 def reply_on_gpu(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:
@@ -32,18 +35,18 @@ def reply_on_gpu(
 
 def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
     """One turn, where its engine belongs: only a local model asks ZeroGPU for a GPU."""
-    if ZERO_GPU and catalog.find(settings.model).engine == "local":
+    if ZERO_GPU and registry.find(settings.model).engine == "local":
         return turn.reply_by(reply_on_gpu, run_id, messages, settings, session)
     return turn.reply(run_id, messages, settings, session)
 
 
-with api.Page(title=page.TITLE, fill_height=True) as demo:
+with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
     gr.Markdown(page.HEADER, elem_id="title")
     with gr.Row(equal_height=False, elem_id="desk"):
         talk = gr.Column(elem_id="talk")
         with gr.Column(elem_id="settings"):
             inputs = controls.controls()
-            detector.add(inputs)
+            watermark_detector.add(inputs)
             whole = gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
     with talk:
         chat = Chat(
@@ -57,7 +60,7 @@ with api.Page(title=page.TITLE, fill_height=True) as demo:
             api_name="chat",
         )
     controls.connect(inputs)
-    api.add_endpoints()
+    endpoints.add_endpoints()
 demo.queue(max_size=None, api_open=False)  # visitors wait in a line of our own, which tells them their place
 
 if __name__ == "__main__":

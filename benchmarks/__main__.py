@@ -21,10 +21,10 @@ from benchmarks import api, chart, decoding, engines, memory, peers, processor, 
 from benchmarks.figures import FIGURES
 from benchmarks.measures import ROUNDS, Row
 from benchmarks.models import Models, all_models
-from parley import readme
+from tools import readme_tables
 
 RESULTS = Path(__file__).parent / "results.json"
-CHART = readme.README.parent / "docs" / "first-token.svg"
+CHART = readme_tables.README.parent / "docs" / "first-token.svg"
 CHART_TURNS = 12
 
 
@@ -112,7 +112,7 @@ def rows(run: Run) -> Iterator[Row]:
 def table(figures: Sequence[Row]) -> str:
     """The README's table, in the order of `FIGURES`."""
     ordered = sorted(figures, key=lambda row: list(FIGURES).index(row.name))
-    return readme.table(["measured", "model", "Parley", "beside", "ratio"], map(_cells, ordered))
+    return readme_tables.table(["measured", "model", "Parley", "beside", "ratio"], map(_cells, ordered))
 
 
 def part(results: dict[str, Any]) -> str:
@@ -195,8 +195,8 @@ def main() -> None:
     if given.prints:
         return
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    text = readme.README.read_text("utf-8")
-    readme.README.write_text(readme.between(text, "figures", part(results)), "utf-8")
+    text = readme_tables.README.read_text("utf-8")
+    readme_tables.README.write_text(readme_tables.between(text, "figures", part(results)), "utf-8")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,9 @@ from benchmarks import start
 from benchmarks.measures import STORY, Row, alone, ask, endless, in_turn, question, stock, without_guesses
 from benchmarks.measures import row as compared
 from benchmarks.models import Models
-from parley import catalog, turn
-from parley.engines.local import LocalEngine
+from parley.engines.local_engine import LocalEngine
+from parley.models import registry
+from parley.serving import turn
 
 NEW = 200  # tokens of an answer
 
@@ -67,7 +68,7 @@ def _served() -> Iterator[tuple[str, LocalEngine]]:
 
     url = app.demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)[1]
     try:
-        with turn.POOL.lease(catalog.find("budgie"), lambda _: None, threading.Event()) as engine:
+        with turn.POOL.lease(registry.find("budgie"), lambda _: None, threading.Event()) as engine:
             yield url, engine
     finally:
         app.demo.close(verbose=False)

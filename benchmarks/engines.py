@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from benchmarks import measures
 from benchmarks.measures import Row, alone, ask, beside, endless, in_turn, question, row, without_guesses
 from benchmarks.models import Model, Models, engine
-from parley.engines import hardware
-from parley.engines.local import LocalEngine
-from parley.engines.plan import Fit
+from parley.engines.local_engine import LocalEngine
+from parley.models import hardware
+from parley.models.load_plan import Fit
 
 NEW = 32  # tokens of an answer
 PROMPT = 128  # tokens that are read

@@ -14,14 +14,15 @@ from unittest import mock
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextIteratorStreamer
 
-from parley.engines import decoding, hardware
 from parley.engines.base import Answer, Engine, Usage
-from parley.engines.loading import Loaded
-from parley.engines.local import LocalEngine
-from parley.engines.prompt import Prompt, fit
+from parley.engines.loader import Loaded
+from parley.engines.local_engine import LocalEngine
+from parley.generation import generation_config
+from parley.generation.prompt import Prompt, fit
 from parley.messages import Message
+from parley.models import hardware
 from parley.settings import Settings
-from parley.strategies.prompt_lookup import Guesses
+from parley.strategies.decoders.prompt_lookup import Guesses
 
 STORY = "Tell me of the owl, the river and the lamp in the window. "
 ROUNDS = 3
@@ -128,7 +129,7 @@ def stock(
     """
     asked = settings(new, **values)
     rendered = fit(loaded, messages, asked)
-    ids, planned = rendered.ids, decoding.plan(loaded, asked, rendered, draft)
+    ids, planned = rendered.ids, generation_config.plan(loaded, asked, rendered, draft)
     streamer = Timed(loaded.tokenizer)
     given: dict[str, Any] = {"generation_config": GenerationConfig(**planned.config), "streamer": streamer}
     given |= {"assistant_model": draft.model} if draft else {}

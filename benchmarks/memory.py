@@ -33,7 +33,7 @@ class Footprint:
     empty: float  # of the process without a model, by itself
     peak: float  # while it was loaded
     held: float  # after the first passes, without the pool of keys and values
-    pool: float  # what of the pool was written
+    model_pool: float  # what of the pool was written
     left: float  # after it was given up
     parameters: float  # millions, each once: the bytes of int8 weights
     seconds: float  # from the start of loading to the first token
@@ -75,12 +75,12 @@ def measure(folder: Path, home: str) -> Footprint:
         peak.end()
         held, told = _at_rest(child)
         left, _ = _at_rest(child)
-    pool = told["pool"] / 1e6
+    model_pool = told["pool"] / 1e6
     return Footprint(
         empty=empty,
         peak=peak.mb - empty,
-        held=held - empty - pool,
-        pool=pool,
+        held=held - empty - model_pool,
+        pool=model_pool,
         left=left - empty,
         parameters=told["parameters"] / 1e6,
         seconds=loaded["seconds"],
@@ -130,13 +130,15 @@ class _Peak:
 def main() -> None:
     """The process that is measured. It says what it has found, and waits where its memory is looked at."""
     from benchmarks import measures
-    from parley.engines import hub, loading, pool
+    from parley.engines import loader
+    from parley.models import hub
+    from parley.serving import model_pool
 
     _load_libraries()
     _wait({})
     began = time.perf_counter()
     row = hub.ModelRow("measured", sys.argv[1], "measured")
-    engine = pool.local_engine(loading.load(row, lambda _: None, threading.Event()))
+    engine = model_pool.local_engine(loader.load(row, lambda _: None, threading.Event()))
     measures.ask(engine, measures.question(), 1)
     print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
     long = measures.question(measures.STORY * 20)

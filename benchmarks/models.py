@@ -13,12 +13,11 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import peers, real_model, shapes
-from parley import catalog
-from parley.engines import plan
-from parley.engines.hub import ModelRow
-from parley.engines.loading import Loaded, load
-from parley.engines.local import LocalEngine
-from parley.engines.pool import local_engine
+from parley.engines.loader import Loaded, load
+from parley.engines.local_engine import LocalEngine
+from parley.models import load_plan, registry
+from parley.models.hub import ModelRow
+from parley.serving.model_pool import local_engine
 
 SMOLLM2, BUDGIE = "SmolLM2-135M-Instruct", "Budgie"
 
@@ -35,9 +34,9 @@ def loaded(row: ModelRow, threads: int = 0, **environ: str) -> Loaded:
     """A model as these variables of the environment have it loaded, the plan's own choice where there are none;
     `threads` of OpenVINO, where it is not for the plan to say.
     """
-    here = plan.machine()
+    here = load_plan.machine()
     here = replace(here, threads=threads or here.threads)
-    with mock.patch.dict(os.environ, environ), mock.patch.object(plan, "machine", lambda: here):
+    with mock.patch.dict(os.environ, environ), mock.patch.object(load_plan, "machine", lambda: here):
         return apart(load, row, lambda _: None, threading.Event())
 
 
@@ -98,12 +97,12 @@ class Models:
     @functools.cached_property
     def budgie(self) -> Model:
         """The bundled one."""
-        return Model(BUDGIE, catalog.find("budgie"))
+        return Model(BUDGIE, registry.find("budgie"))
 
     @functools.cached_property
     def budgie_draft(self) -> Model:
         """That which guesses ahead for it."""
-        return Model("Budgie's draft", catalog.DRAFT)
+        return Model("Budgie's draft", registry.DRAFT)
 
     @functools.cached_property
     def smollm2(self) -> Model:

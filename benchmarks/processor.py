@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from parley.engines import hardware
+from parley.models import hardware
 
 # What decides how fast small numbers are multiplied, by the names of /proc/cpuinfo.
 FEATURES = {"avx2": "avx2", "avx512_vnni": "avx512_vnni", "avx_vnni": "avx_vnni", "amx": "amx_tile"}

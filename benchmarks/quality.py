@@ -11,11 +11,11 @@ import torch
 
 from benchmarks.measures import Row, ask, question, rounded, row
 from benchmarks.models import Model, Models, engine
-from parley import catalog
-from parley.budgie import exam
-from parley.budgie.batches import encode, stack
-from parley.budgie.tokenizer import corpus, render
-from parley.engines.local import LocalEngine
+from parley.engines.local_engine import LocalEngine
+from parley.models import registry
+from training import exam
+from training.batches import encode, stack
+from training.tokenizer import corpus, render
 
 HELD_OUT = 2_000_000_000  # a seed of the corpus that no training reaches: they count up from small ones
 DIALOGUES = 400
@@ -27,7 +27,7 @@ CHUNK = 128  # tokens whose distributions are compared at once
 
 def budgie(**environ: str) -> LocalEngine:
     """Budgie as these variables have it loaded."""
-    return engine(catalog.find("budgie"), **environ)
+    return engine(registry.find("budgie"), **environ)
 
 
 # Budgie as it is not loaded by itself: rounded, by each engine that may have to.

@@ -28,12 +28,13 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # a program finds what lies beside it, and `parley` lies one folder up
 
-from parley import catalog, turn
 from parley.engines.base import Answer
-from parley.engines.loading import Loaded
-from parley.engines.prompt import fit
+from parley.engines.loader import Loaded
 from parley.errors import ChatError
+from parley.generation.prompt import fit
 from parley.messages import build_messages
+from parley.models import registry
+from parley.serving import turn
 from parley.settings import Settings
 from parley.strategies import STRATEGIES, Strategy
 
@@ -191,7 +192,7 @@ class Measured:
 
 def measure(ready: Sequence[Runs], prompts: Sequence[str], options: argparse.Namespace) -> list[Measured]:
     """What the figure shows. An answer without any text has no likelihood and is left out of it."""
-    with turn.POOL.lease(catalog.find(options.model), lambda _: None, Event()) as engine:
+    with turn.POOL.lease(registry.find(options.model), lambda _: None, Event()) as engine:
 
         @functools.cache
         def likely(prompt: str, text: str) -> float:
@@ -267,7 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--samples must be 2 or more: one sample can not differ from others.")
     prompts = [options.prompt] if options.prompt else PROMPTS
     try:
-        row = catalog.find(options.model)
+        row = registry.find(options.model)
         if row.engine != "local":
             parser.error(f"{row.label} has no probabilities to measure. Choose another model.")
         _settings(STRATEGIES["greedy"], 0, options)

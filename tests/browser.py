@@ -9,7 +9,7 @@ import threading
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
-from parley import turn
+from parley.serving import turn
 from tests.conftest import ROOT, Passes, lacking, until
 
 PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take

@@ -21,11 +21,12 @@ pytest.register_assert_rewrite("tests.browser")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threads only wait for each other
 
 from benchmarks import real_model  # noqa: E402
-from parley import catalog, turn  # noqa: E402
-from parley.engines.loading import load  # noqa: E402
-from parley.engines.pool import local_engine  # noqa: E402
-from tests.faulty_server import FaultyServer  # noqa: E402
-from tests.hub_standin import save_tiny_model  # noqa: E402
+from parley.engines.loader import load  # noqa: E402
+from parley.models import registry  # noqa: E402
+from parley.serving import turn  # noqa: E402
+from parley.serving.model_pool import local_engine  # noqa: E402
+from tests.standins.faulty_server import FaultyServer  # noqa: E402
+from tests.standins.hub import save_tiny_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +36,7 @@ def engine(row=None, **environ):
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environ.items():
             patch.setenv(name, value)
-        return local_engine(load(row or catalog.find("budgie"), report=lambda _: None, cancel=threading.Event()))
+        return local_engine(load(row or registry.find("budgie"), report=lambda _: None, cancel=threading.Event()))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,7 @@ def torch_budgie():
 @functools.cache
 def draft(name=""):
     """The bundled model that guesses ahead for Budgie, by the engine of that name."""
-    return engine(catalog.DRAFT, **({"ENGINE": name} if name else {}))
+    return engine(registry.DRAFT, **({"ENGINE": name} if name else {}))
 
 
 @pytest.fixture(scope="session")
@@ -211,7 +212,7 @@ class Inside:
 
     def engine(self, name):
         """The engine that answers as that model."""
-        row = catalog.find(self.endless if name == "endless" else name)
+        row = registry.find(self.endless if name == "endless" else name)
         with turn.POOL.lease(row, lambda _: None, threading.Event()) as engine:
             return engine
 

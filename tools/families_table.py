@@ -14,8 +14,8 @@ import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from parley.engines.openvino.families import ACTIVATIONS, FAMILIES
-from parley.strategies.demands import STATEFUL
+from parley.models.families import ACTIVATIONS, FAMILIES
+from parley.strategies.requirements import STATEFUL
 
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Which architectures the OpenVINO engine serves

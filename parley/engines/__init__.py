@@ -1,4 +1,4 @@
-"""Who answers."""
+"""Who answers: the local engines, servers, and Parrot."""
 
 import sys
 

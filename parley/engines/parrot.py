@@ -4,8 +4,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from parley.answer_text import AnswerText
 from parley.engines.base import Delta, Engine, FinishReason, Honours, Ran, Usage
+from parley.generation.reasoning_parser import AnswerText
 from parley.messages import Message
 from parley.settings import Settings
 

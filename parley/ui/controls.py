@@ -5,10 +5,12 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from parley import catalog, strategies, turn
-from parley.engines.hub import ModelRow
-from parley.engines.servers import PLACE
+from parley import strategies
 from parley.errors import ModelUnavailable
+from parley.models import registry
+from parley.models.hub import ModelRow
+from parley.models.remote_servers import PLACE
+from parley.serving import turn
 from parley.settings import OPTIONS, Option
 
 ON_TOP = ("model", "strategy", "thinking", "system_prompt")  # what a visitor is likeliest to change
@@ -52,7 +54,7 @@ class Number(gr.Number):
 
 def controls() -> dict[str, Component]:
     """The controls by the name of their setting, showing what suits the first model."""
-    first = next(iter(catalog.models()))
+    first = next(iter(registry.models()))
     order = sorted(OPTIONS, key=lambda name: name not in ON_TOP)
     made = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
     with gr.Accordion("More settings", open=False, elem_id="more"):
@@ -71,10 +73,10 @@ def for_model(name: str) -> list[dict]:
     A name that somebody typed and that cannot be is answered under the box; the rest stays as it is.
     """
     try:
-        row = catalog.find(name)
+        row = registry.find(name)
     except ModelUnavailable as refusal:
         return [gr.update(info=str(refusal)) if n == "model" else gr.skip() for n in OPTIONS]
-    traits = catalog.traits(row)
+    traits = registry.traits(row)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _last_exit(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
@@ -83,7 +85,7 @@ def for_model(name: str) -> list[dict]:
         kept &= row.honours.settings
     updates = _updates(values["strategy"], row, traits)
     updates["model"]["info"] = _about(row, traits)
-    abilities = catalog.abilities(row, traits)
+    abilities = registry.abilities(row, traits)
     updates["strategy"]["choices"] = [
         (f"{each.label} (not with this model)" if each.refusal(abilities) else each.label, name)
         for name, each in strategies.STRATEGIES.items()
@@ -95,29 +97,29 @@ def for_model(name: str) -> list[dict]:
 def for_strategy(strategy: str, model: str) -> list[dict]:
     """An update per control after another strategy was chosen."""
     try:
-        row = catalog.find(model)
+        row = registry.find(model)
     except ModelUnavailable:  # said where the model was typed
         return [gr.skip() for _ in OPTIONS]
-    return list(_updates(strategy, row, catalog.traits(row)).values())
+    return list(_updates(strategy, row, registry.traits(row)).values())
 
 
-def _updates(strategy: str, model: ModelRow, traits: catalog.Traits) -> dict[str, dict]:
+def _updates(strategy: str, model: ModelRow, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
     thinks = {"thinking", "thinking_budget"}
     asked = {"strategy", "system_prompt", *row.uses, *thinks} - (set() if traits.thinking else thinks)
     updates = {n: gr.update(visible=n == "model" or n in asked & model.honours.settings) for n in OPTIONS}
     lacking = ", ".join(option.label for option in model.honours.lacks(strategy))
     told = f"{row.summary} Not with this model: {lacking}." if lacking else row.summary
-    updates["strategy"]["info"] = row.refusal(catalog.abilities(model, traits)) or told
+    updates["strategy"]["info"] = row.refusal(registry.abilities(model, traits)) or told
     return updates
 
 
-def _last_exit(traits: catalog.Traits) -> int:
+def _last_exit(traits: registry.Traits) -> int:
     """The last layer after which a model can exit early, and have one left; a slider needs two values at least."""
     return max(2, (traits.layers or OPTIONS["exit_layer"].high + 1) - 1)
 
 
-def _about(row: ModelRow, traits: catalog.Traits) -> str:
+def _about(row: ModelRow, traits: registry.Traits) -> str:
     size = f"{row.parameters / 1e6:,.1f} million parameters" if row.parameters else ""
     reads = f"reads {traits.context:,} tokens" if traits.context else ""
     outlook = turn.outlook(row, traits)
@@ -127,10 +129,10 @@ def _about(row: ModelRow, traits: catalog.Traits) -> str:
 
 def _control(o: Option) -> Component:
     look: dict[str, Any] = {"label": o.label, "info": o.help, "elem_id": f"setting-{o.name}"}
-    named = {"model": catalog.models(), "strategy": strategies.STRATEGIES}
+    named = {"model": registry.models(), "strategy": strategies.STRATEGIES}
     if o.name in named:
         rows = [(row.label, name) for name, row in named[o.name].items()]
-        return Dropdown(rows, allow_custom_value=o.name == "model" and catalog.allows_any(), **look)
+        return Dropdown(rows, allow_custom_value=o.name == "model" and registry.allows_any(), **look)
     if o.choices:
         return Dropdown(list(o.choices), value=o.default, **look)
     if o.kind is bool:

@@ -6,8 +6,8 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
-from parley.guard import Guard
-from parley.ui import api
+from parley.api import endpoints
+from parley.ui.security import Guard
 
 HERE = Path(__file__).parent
 TITLE = "Parley"
@@ -57,7 +57,7 @@ LAUNCH: dict[str, Any] = {
     "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
     "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
-    "app_kwargs": {"middleware": [Middleware(Guard)], "routes": api.ROUTES},
+    "app_kwargs": {"middleware": [Middleware(Guard)], "routes": endpoints.ROUTES},
     "ssr_mode": False,
     "run_history": False,
     "show_error": False,

@@ -3,7 +3,7 @@
 from gradio_client import Client
 
 from tests.conftest import Space, save_endless
-from tests.faulty_server import FaultyServer
+from tests.standins.faulty_server import FaultyServer
 from tests.zerogpu import upload
 from tests.zerogpu.cpu_shim import FAULT
 from tests.zerogpu.device_api import DeviceApi

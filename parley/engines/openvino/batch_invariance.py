@@ -26,9 +26,9 @@ from transformers import PreTrainedConfig
 
 from parley.engines.openvino import graph
 from parley.engines.openvino.decoder import MAX_ROWS, Decoder, Rows
-from parley.engines.openvino.families import read_config
 from parley.engines.openvino.paged_kv import BlockTable
 from parley.engines.openvino.weights import QMAX, Precision, Weights, constant_floats, constant_int8
+from parley.models.families import read_config
 
 CACHE = Path(constants.HF_HOME) / "parley" / "batch_invariance.json"
 LIMITS = (MAX_ROWS, 48, 32, 16, 8)  # rows of a pass, the best first

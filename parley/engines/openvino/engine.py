@@ -4,13 +4,13 @@ from typing import Any
 
 import torch
 
-from parley.engines.loading import Loaded
-from parley.engines.local import LocalEngine
+from parley.engines.loader import Loaded
+from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.session_cache import TURNS, SessionCache
-from parley.engines.prompt import Prompt
-from parley.streaming import AnswerStreamer, Brake, raise_if_stopped
+from parley.generation.prompt import Prompt
+from parley.generation.streaming import AnswerStreamer, Brake, raise_if_stopped
 
 
 class OpenVinoEngine(LocalEngine):

@@ -15,8 +15,8 @@ from openvino import Node, Type
 from openvino.op import _PagedAttentionExtension as PagedAttention
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from parley.engines.openvino.families import FAMILIES, activation, is_turned, layer_types, logits_scale, value
 from parley.engines.openvino.weights import Precision, Weights
+from parley.models.families import FAMILIES, activation, is_turned, layer_types, logits_scale, value
 
 ACTIVATE: dict[str, Callable[[Any], Node]] = {
     "silu": ops.swish,

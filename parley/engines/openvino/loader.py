@@ -13,8 +13,8 @@ from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import blocks_for
 from parley.engines.openvino.weights import Precision, Weights
-from parley.engines.plan import Fit
-from parley.strategies.dola import early_layers
+from parley.models.load_plan import Fit
+from parley.strategies.decoders.dola import early_layers
 
 KEYS_AND_VALUES: dict[Precision, dict[str, str]] = {
     "float32": {"KV_CACHE_PRECISION": "f32"},

@@ -10,11 +10,11 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.generation.candidate_generator import CandidateGenerator
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from parley import streaming
 from parley.engines.openvino.decoder import Decoder, Made, Rows
-from parley.engines.openvino.families import logits_scale
 from parley.engines.openvino.paged_kv import BlockTable, PagedKVCache
-from parley.engines.plan import openvino_bytes
+from parley.generation import streaming
+from parley.models.families import logits_scale
+from parley.models.load_plan import openvino_bytes
 
 
 @dataclass

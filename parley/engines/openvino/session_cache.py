@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from parley.engines.openvino.decoder import Decoder, Rows
 from parley.engines.openvino.model_adapter import cuts
 from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCache
-from parley.prefix_cache import Loan, NoPrefixCache, common_prefix
-from parley.streaming import Interrupted
+from parley.generation.prefix_cache import Loan, NoPrefixCache, common_prefix
+from parley.generation.streaming import Interrupted
 
 _log = logging.getLogger(__name__)
 MIN_PIECE = 2  # rows of a piece: one row alone would be of decode's class

@@ -9,12 +9,12 @@ pytest.importorskip("openvino")
 import numpy as np
 from transformers import AutoConfig
 
-from parley.catalog import BUDGIE
 from parley.engines.openvino import batch_invariance, graph
 from parley.engines.openvino.batch_invariance import RandomWeights, first_layer
 from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.loader import properties
 from parley.engines.openvino.weights import Weights
+from parley.models.registry import BUDGIE
 from tests.engines.openvino import drawing
 
 SHAPE_OF_QWEN3_06B = {

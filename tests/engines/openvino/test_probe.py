@@ -14,10 +14,10 @@ pytest.importorskip("openvino")
 import openvino
 from transformers import AutoConfig
 
-from parley.catalog import BUDGIE
 from parley.engines.openvino import batch_invariance, loader
 from parley.engines.openvino.batch_invariance import NOT_FOUND, max_rows, probe
 from parley.engines.openvino.loader import properties
+from parley.models.registry import BUDGIE
 from tests.conftest import engine
 from tests.engines.openvino.asking import SHORT, answer
 from tests.engines.openvino.decoders import config_of

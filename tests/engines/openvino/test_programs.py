@@ -10,7 +10,7 @@ pytest.importorskip("openvino")
 import torch
 from transformers import AutoModelForCausalLM
 
-from parley.engines.plan import openvino_bytes
+from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer

@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from parley import catalog
-from parley.engines import plan
-from parley.engines.hardware import Machine
+from parley.models import load_plan, registry
+from parley.models.hardware import Machine
 
 SMOLLM2 = {
     "architectures": ["LlamaForCausalLM"],
@@ -93,7 +92,7 @@ PUBLISHED = {
         "vocab_size": 100352,
     },
 }
-CPU_ROWS = [row for row in catalog.CATALOGUE if row.engine == "local" and row.tier == "cpu"]
+CPU_ROWS = [row for row in registry.CATALOGUE if row.engine == "local" and row.tier == "cpu"]
 
 
 def test_every_model_of_the_table_for_cpus_is_looked_at():
@@ -103,11 +102,11 @@ def test_every_model_of_the_table_for_cpus_is_looked_at():
 @pytest.mark.parametrize("row", CPU_ROWS, ids=lambda row: row.name)
 def test_openvino_runs_it(row):
     here = Machine("cpu", threads=2)
-    assert plan.engine_obstacle(PUBLISHED[row.id], here, {}) == ""
-    outlook = plan.consider(row, PUBLISHED[row.id], row.bytes, lambda fit: 10**11, here=here, environ={})
+    assert load_plan.engine_obstacle(PUBLISHED[row.id], here, {}) == ""
+    outlook = load_plan.consider(row, PUBLISHED[row.id], row.bytes, lambda fit: 10**11, here=here, environ={})
     assert (outlook.fit.engine, outlook.fit.numbers) == ("openvino", "int8")
 
 
 def test_the_real_model_s_own_file_is_one_that_openvino_runs(real_model):
     config = json.loads((real_model / "config.json").read_text())
-    assert plan.engine_obstacle(config, Machine("cpu"), {}) == ""
+    assert load_plan.engine_obstacle(config, Machine("cpu"), {}) == ""

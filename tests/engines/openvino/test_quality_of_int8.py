@@ -8,8 +8,8 @@ pytest.importorskip("openvino")
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from parley.engines.hub import ModelRow
 from parley.messages import Message
+from parley.models.hub import ModelRow
 from tests.conftest import engine
 from tests.engines.openvino.asking import answer
 

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from parley.engines.openvino import families, graph
-from parley.engines.openvino.families import FAMILIES, obstacle
+from parley.engines.openvino import graph
 from parley.engines.openvino.weights import NotFinite
+from parley.models import families
+from parley.models.families import FAMILIES, obstacle
 from tests.engines.openvino.decoders import change_config, config_of, distance, expected, run, save, written
 
 FACTORS = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8}

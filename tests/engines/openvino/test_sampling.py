@@ -17,10 +17,10 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from parley.engines.prompt import fit
+from parley.generation.prompt import fit
 from parley.settings import Settings
-from parley.strategies.sampling import FEW, Sampler
-from parley.strategies.top_n_sigma import TopNSigma
+from parley.strategies.decoders.sampling import FEW, Sampler
+from parley.strategies.processors.top_n_sigma import TopNSigma
 from tests.engines.openvino.asking import SHORT, answer
 
 HOT = {"temperature": 1.3, "top_k": 0, "top_p": 1.0}

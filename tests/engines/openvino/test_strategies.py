@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("openvino")
 
-from parley import catalog
 from parley.engines.base import Answer
 from parley.engines.openvino.decoder import Decoder
-from parley.engines.plan import openvino_bytes
+from parley.models import registry
+from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer, deltas
@@ -162,7 +162,7 @@ def test_a_stop_while_the_cut_graph_is_made_leaves_none_and_the_next_turn_makes_
 
 def test_a_quantised_pair_guesses_what_greedy_search_says():
     small = engine(QUANTIZATION="int8")
-    guesser = engine(catalog.DRAFT, QUANTIZATION="int8")
+    guesser = engine(registry.DRAFT, QUANTIZATION="int8")
     plain = answer(small, LONG)
     for strategy in ("assisted", "universal_assisted", "prompt_lookup", "early_exit"):
         guessed = answer(small, LONG, helper=guesser, strategy=strategy, exit_layer=5)

@@ -1,0 +1,1 @@
+"""What programs call. Nothing in here imports torch."""

@@ -1,0 +1,1 @@
+"""Models of transformers, for GPUs and for architectures that the CPU engine does not know."""

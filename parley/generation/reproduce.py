@@ -1,0 +1,109 @@
+"""The program that gives an answer again with nothing but transformers, and our loop where it has none of its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from parley.engines.loader import Loaded
+from parley.generation.generation_config import GUESSING, LISTENERS, WATCHES, Plan
+from parley.generation.prompt import Prompt
+from parley.settings import Settings
+from parley.snippet import call, listed, named
+
+CLONE = Path(__file__).parent.parent.parent
+CONTROL = "[t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]"
+
+
+def transformers_program(loaded: Loaded, prompt: Prompt, settings: Settings, plan: Plan, seed: int) -> str:
+    """Python that prints the same text."""
+    told = [prompt, *([prompt.negative] if prompt.negative else [])]
+    typed = any(
+        token in m.content for each in told for m in each.messages for token in loaded.tokenizer.chat_control_tokens
+    )
+    template = ["messages", *named(add_generation_prompt=True, return_dict=True, return_tensors="pt")]
+    template += named(enable_thinking=settings.thinking if loaded.thinking else None)
+    template += named(sanitize_control_tokens=typed or None)
+    lines = [
+        "import torch",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
+        *_imports(loaded, plan),
+        "",
+        *_load(loaded, "tokenizer", "model"),
+        *([f"tokenizer.chat_control_tokens = {CONTROL}"] if typed else []),
+        *_prompt("prompt", prompt, template),
+        *(_prompt("negative", prompt.negative, template) if prompt.negative else []),
+        f"model.generation_config = {call('GenerationConfig', named(**plan.config))}",
+        *_draft(plan),
+        *([f"torch.manual_seed({seed})"] if plan.config["do_sample"] else []),
+        f"output = {call('model.generate', ['**prompt', *_generate(loaded, prompt, plan)])}",
+        'answer = tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)',
+        *[f"answer = answer.partition({text!r})[0]" for text in settings.stop_strings],
+        "print(answer.strip())",
+    ]
+    return "\n".join(lines)
+
+
+def _prompt(name: str, prompt: Prompt, template: Sequence[str]) -> list[str]:
+    if prompt.spliced or prompt.continues:
+        ids = f"{name} = {{'input_ids': torch.tensor({prompt.ids.tolist()})}}  # answers as generated"
+        return [ids, f"{name}['attention_mask'] = torch.ones_like({name}['input_ids'])"]
+    messages = f"messages = {listed([m._asdict() for m in prompt.messages])}"
+    return [messages, f"{name} = {call('tokenizer.apply_chat_template', template)}"]
+
+
+def _load(loaded: Loaded, tokenizer: str, model: str) -> list[str]:
+    where = [repr(_name(loaded)), *named(revision=loaded.row.revision)]
+    weights = [*where, f"dtype={loaded.model.dtype}"]
+    return [
+        *([f"{tokenizer} = {call('AutoTokenizer.from_pretrained', where)}"] if tokenizer else []),
+        f"{model} = {call('AutoModelForCausalLM.from_pretrained', weights)}",
+    ]
+
+
+def _draft(plan: Plan) -> list[str]:
+    """The lines that load the model that guesses ahead; how much it guesses is told to it, not to the other."""
+    if plan.draft is None:
+        return []
+    guessing = call(
+        "GenerationConfig", named(**{name: plan.config[name] for name in ("num_assistant_tokens", *GUESSING)})
+    )
+    load = _load(plan.draft, "draft_tokenizer" if plan.through_text else "", "draft")
+    return [*load, f"draft.generation_config = {guessing}"]
+
+
+def _name(loaded: Loaded) -> str:
+    """The model for a reader: nothing of where this machine keeps its folders."""
+    folder = loaded.row.folder
+    if folder is None:
+        return loaded.row.id
+    return str(folder.relative_to(CLONE)) if folder.is_relative_to(CLONE) else loaded.row.name
+
+
+def _by_loop(loaded: Loaded, plan: Plan) -> bool:
+    """Whether our loop is needed: that of transformers goes through the text only for vocabularies of two sizes."""
+    sizes = {each.model.config.get_text_config().vocab_size for each in (loaded, plan.draft) if each}
+    return plan.loop not in WATCHES or (plan.through_text and len(sizes) == 1)
+
+
+def _imports(loaded: Loaded, plan: Plan) -> list[str]:
+    loop = [plan.loop] if plan.loop and _by_loop(loaded, plan) else []
+    marks = [type(mark)] if (mark := plan.config.get("watermarking_config")) else []
+    ours = [type(processor) for processor in plan.processors] + loop + marks
+    return [f"from {each.__module__} import {each.__name__}  # in a clone of Parley" for each in ours]
+
+
+def _generate(loaded: Loaded, prompt: Prompt, plan: Plan) -> list[str]:
+    arguments = []
+    by_loop = bool(plan.loop) and _by_loop(loaded, plan)
+    if plan.loop and by_loop:
+        watching = dict.fromkeys(LISTENERS[plan.loop], "lambda *_: None")
+        arguments = [f"custom_generate={plan.loop.__name__}", *(f"{name}={do}" for name, do in watching.items())]
+    if plan.draft:
+        arguments.append("draft=draft" if by_loop else "assistant_model=draft")
+    if plan.draft and plan.through_text:
+        pair = ["tokenizer=tokenizer", "assistant_tokenizer=draft_tokenizer"]
+        arguments += ["tokenizers=(tokenizer, draft_tokenizer)"] if by_loop else pair
+    if prompt.negative:
+        arguments.append('negative_prompt_ids=negative["input_ids"]')
+    if plan.processors:
+        arguments.append(f"logits_processor=[{', '.join(map(repr, plan.processors))}]")
+    return [*arguments, *(named(**plan.options) if by_loop else [])]

@@ -1,0 +1,302 @@
+"""The plan for the hardware: which engine runs a model here and how, what that takes, and whether it fits.
+
+`ENGINE` is "auto" (what is left out means the same), "openvino" or "transformers". `QUANTIZATION` is "auto", "none",
+"int8" or, on GPUs, "int4".
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parley.errors import ModelUnavailable
+from parley.models import attention
+from parley.models.hardware import Machine, machine
+from parley.models.hub import ModelRow, size_text
+from parley.models.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STORED, Precision
+
+WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
+SETTINGS = {"QUANTIZATION": ("auto", "none", "int8", "int4"), "ENGINE": ("auto", "openvino", "transformers")}
+LABELS = {
+    "cpu": "CPU",
+    "mps": "Apple GPU",
+    "cuda": "GPU",
+    "float32": "32-bit floats",
+    "quantised": "as it was quantised",
+    **attention.LABELS,
+}
+COPIES = 2  # of the weights in OpenVINO: the library packs one beside the constants
+LAYER_WORK = (
+    8_000_000  # bytes in which OpenVINO computes one layer; 7 to 11 were measured for 135M and 0.6B parameters
+)
+OPENVINO_MARGIN = 1.1  # for what is held beyond these figures, and while loading
+KV_SHARE = 4  # one part in so many of the memory that is left goes to the pool of keys and values
+MIN_KV_TOKENS, MAX_KV_TOKENS = 8192, 131_072
+KV_CONTEXTS = 16  # times the context window that the pool holds at most
+USUAL_CONTEXT = 4096  # tokens, where a config states none
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model is loaded and run, and what that takes."""
+
+    device: str
+    engine: str  # "openvino" or "transformers"
+    dtype: str  # as torch calls it; `STORED`: as it is in the files
+    quantization: str  # "none", "fp8", "int8" or "int4"
+    by: str  # whose layers these are; empty for "none"
+    attention: str  # as transformers calls it
+    cards: int  # that it is spread over
+    weights: int  # bytes, once it is loaded
+    need: int  # bytes that have to be free: for the weights, for loading them and for computing with them
+    cache: int | None  # bytes of keys and values for 1,000 tokens; None where the configuration does not tell
+    threads: int = 1  # of OpenVINO
+    kv_tokens: int = 0  # for whose keys and values OpenVINO has a pool
+
+    @property
+    def placed(self) -> bool:
+        """Whether it is on the GPU as soon as it is loaded, and cannot be moved."""
+        return self.device == "cuda" and (self.cards > 1 or self.quantization != "none" or self.dtype == STORED)
+
+    @property
+    def numbers(self) -> str:
+        """In a word, what the weights are: "int8", "float32", …"""
+        stored = "quantised" if self.dtype == STORED else self.dtype
+        return stored if self.quantization == "none" else self.quantization
+
+    @property
+    def sentence(self) -> str:
+        """For people: what it runs on and how, and what it takes."""
+        device = LABELS[self.device] if self.cards < 2 else f"{self.cards} GPUs"
+        how = "OpenVINO" if self.engine == OPENVINO else LABELS[self.attention]
+        cache = f", {size_text(self.cache)} more for each 1,000 tokens" if self.cache else ""
+        numbers = LABELS.get(self.numbers, self.numbers)
+        return f"{device}, {numbers}, {how}: {size_text(self.weights)} of memory{cache}"
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Whether and how a model can be run here, before it is loaded."""
+
+    label: str
+    fit: Fit | None = None  # the first that fits, else the last that was tried
+    free: int | None = None  # bytes, for that one
+    refusal: str = ""  # a sentence; there is no fit then
+    smaller: Fit | None = None  # one that would fit, were the owner to choose it
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be loaded."""
+        return self.fit is not None and self.fit.need <= self.free
+
+    @property
+    def sentence(self) -> str:
+        """For people, with all figures."""
+        if self.fit is None:
+            return self.refusal
+        need, free = size_text(self.fit.need), size_text(self.free)
+        if self.fits:
+            return f"{self.fit.sentence}; {free} free."
+        smaller = self.smaller and f"Set QUANTIZATION to int8, which needs {size_text(self.smaller.need)}, or choose"
+        return (
+            f"{self.label} needs about {need} of memory, and {free} are free. {smaller or 'Choose'} a smaller model."
+        )
+
+    @property
+    def figures(self) -> dict[str, int | bool | None]:
+        """For programs: bytes, and whether it fits."""
+        fit = self.fit
+        return {
+            "fits": self.fits,
+            "weights": fit and fit.weights,
+            "needed": fit and fit.need,
+            "per_1000_tokens": fit and fit.cache,
+            "free": self.free,
+        }
+
+
+def consider(
+    row: ModelRow,
+    config: Mapping[str, Any],
+    size: int,
+    room: Callable[[Fit], int],
+    *,
+    here: Machine | None = None,
+    environ: Mapping[str, str] = os.environ,
+    refused: str = "",
+) -> Outlook:
+    """The first plan that fits, the best first; where none does, the last, which needs least.
+
+    `size` is the bytes of the stored weights; `room` takes a plan, may free memory for it, and returns how many bytes
+    are free; `refused` says why OpenVINO has refused this model already. Refuses settings that cannot be had.
+    """
+    here = here or machine()
+    try:
+        for fit in _choices(config, size, here, environ, refused):
+            outlook = Outlook(row.label, fit, room(fit))
+            if outlook.fits:
+                return replace(outlook, fit=_with_pool(fit, outlook.free, _context(config)))
+    except ModelUnavailable as refusal:
+        return Outlook(row.label, refusal=str(refusal))
+    if fit.engine == OPENVINO and fit.quantization == "none":
+        for smaller in _choices(config, size, here, {**environ, "QUANTIZATION": "int8"}, refused):
+            if smaller.need <= outlook.free:
+                return replace(outlook, smaller=smaller)
+    return outlook
+
+
+def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[str, str] = os.environ) -> str:
+    """Why OpenVINO does not run this model here, as the end of a sentence; empty where it does."""
+    from parley.models import families
+
+    if here.device != "cpu":
+        return "there is a GPU"
+    if _setting("ENGINE", environ) == "transformers":
+        return "ENGINE is transformers"
+    try:
+        return here.no_openvino or families.obstacle(families.read_config(config))
+    except (
+        Exception
+    ) as error:  # whatever the library makes of a stranger's values: its own model may make sense of them
+        return f"its configuration is odd ({type(error).__name__})"
+
+
+def _choices(
+    config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str], refused: str
+) -> Iterator[Fit]:
+    """The best first; at least one."""
+    wanted = _setting("QUANTIZATION", environ)
+    obstacle = refused or engine_obstacle(config, here, environ)
+    if obstacle and _setting("ENGINE", environ) == OPENVINO and here.device == "cpu":
+        raise ModelUnavailable(f"ENGINE is openvino, which cannot run this model: {obstacle}. Set it to auto.")
+    text = config.get("text_config")
+    text = text if isinstance(text, Mapping) else config
+    stored = next((c[key] for c in (config, text) for key in ("dtype", "torch_dtype") if c.get(key)), "bfloat16")
+    width = {"float64": 8, "float32": 4}.get(str(stored), 2)
+    half = "bfloat16" if all(card.capability >= (8, 0) for card in here.cards) else "float16"
+    kind = attention.choose(config, here)
+    quantised = config.get("quantization_config")
+    quantised = quantised if isinstance(quantised, Mapping) else {}
+    rows = [_as_stored(quantised, here)] if quantised else _precisions(here, wanted, size / width, not obstacle)
+    for row in rows:
+        if row.by == OPENVINO:
+            yield _by_openvino(row, text, size / width, here.threads)
+            continue
+        dtype = half if row.dtype == HALF else row.dtype
+        weights = size if quantised else _weights(row, text, size, width)
+        working = WORKING_SPACE * (max(weights, size) if row.dtype == STORED else weights)
+        numbers = 4 if here.device == "cpu" and dtype in ("float32", STORED) else 2
+        for cards in dict.fromkeys((1, len(here.cards) if here.cards and "accelerate" in here.packages else 1)):
+            yield Fit(
+                device=here.device,
+                engine="transformers",
+                dtype=dtype,
+                quantization=row.name,
+                by=row.by,
+                attention=kind,
+                cards=cards,
+                weights=int(weights),
+                need=int(working),
+                cache=kv_bytes(text, numbers),
+            )
+
+
+def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> Fit:
+    """The pool counts with the fewest tokens that it may have."""
+    layers = text.get("num_hidden_layers")
+    weights = openvino_bytes(parameters * row.weight, layers if isinstance(layers, int) else 0)
+    cache = kv_bytes(text, row.weight, OPENVINO_SCALES if row.name == "int8" else 0)
+    pool = (cache or 0) * min(_context(text), MIN_KV_TOKENS) / 1000
+    return Fit(
+        device="cpu",
+        engine=OPENVINO,
+        dtype="float32",
+        quantization=row.name,
+        by=row.by,
+        attention=attention.PLAIN,
+        cards=1,
+        weights=int(weights),
+        need=int(OPENVINO_MARGIN * weights + pool),
+        cache=cache,
+        threads=threads,
+    )
+
+
+def openvino_bytes(weights: float, layers: int) -> float:
+    """The memory of a graph of so many layers with `weights` bytes of constants, once it has computed."""
+    return COPIES * weights + LAYER_WORK * layers
+
+
+OPENVINO_SCALES = 8  # bytes for each head of a token in one byte a number: its scale and its zero, both float32
+
+
+def _with_pool(fit: Fit, free: int, context: int) -> Fit:
+    """The plan with the size of its pool: what the rest of the memory can give, and no more than is of use."""
+    if fit.engine != OPENVINO or not fit.cache:
+        return fit
+    least = min(context, MIN_KV_TOKENS)
+    given = least + int((free - fit.need) / KV_SHARE / fit.cache * 1000)
+    return replace(fit, kv_tokens=max(least, min(given, KV_CONTEXTS * context, MAX_KV_TOKENS)))
+
+
+def _context(config: Mapping[str, Any]) -> int:
+    text = config.get("text_config")
+    stated = (text if isinstance(text, Mapping) else config).get("max_position_embeddings")
+    return stated if isinstance(stated, int) and 0 < stated < 10**7 else USUAL_CONTEXT
+
+
+def _setting(name: str, environ: Mapping[str, str]) -> str:
+    value = environ.get(name, "").strip() or "auto"
+    if value not in SETTINGS[name]:
+        raise ModelUnavailable(f"{name} is {value!r}. Set it to one of {', '.join(SETTINGS[name])}.")
+    return value
+
+
+def _precisions(here: Machine, wanted: str, parameters: float, openvino: bool) -> list[Precision]:
+    """The rows to try; raises `ModelUnavailable` where there is none."""
+    rows = [row for row in PRECISIONS[here.device] if openvino is (row.by == OPENVINO)]
+    rows = [row for row in rows if wanted in ("auto", row.name)]
+    if not rows:
+        raise ModelUnavailable(f"QUANTIZATION is {wanted}, which {LABELS[here.device]}s do not have. Set it to auto.")
+    missing = {row: row.missing(here) for row in rows}
+    had = [row for row in rows if not missing[row] and (wanted != "auto" or row.chosen(here, parameters))]
+    if not had:
+        needs = " (or ".join(missing.values()) + ")" * (len(rows) - 1)
+        raise ModelUnavailable(f"QUANTIZATION is {wanted}, which needs {needs}. Set it to auto.")
+    return had
+
+
+def _as_stored(quantised: Mapping[str, Any], here: Machine) -> Precision:
+    """The row for weights that were quantised by whoever saved them."""
+    method = str(quantised.get("quant_method"))
+    row = Precision("none", STORED, 0, packages=QUANTISERS.get(method, ("accelerate",)))
+    if missing := row.missing(here):
+        raise ModelUnavailable(f"This model is quantised with {method}, which needs {missing}.")
+    return row
+
+
+def _weights(row: Precision, text: Mapping[str, Any], size: int, width: int) -> float:
+    """The bytes of the weights once they are loaded, for `size` of them in numbers of `width` bytes."""
+    sizes = text.get("vocab_size"), text.get("hidden_size")
+    tied = text.get("tie_word_embeddings") is True
+    words = sizes[0] * sizes[1] if all(isinstance(n, int) for n in sizes) else 0
+    words = min(words, size // width // (1 if tied else 2))
+    layers = size / width - words * (1 if tied else 2)
+    outer = {"float32": 4, STORED: width}.get(row.dtype, 2)  # bytes of what is not quantised
+    # Our own layers have a head of one byte beside the embedding; in other cases it is like it, or the same.
+    head = 1 if row.by == "parley" else 0 if tied else outer
+    return layers * row.weight + words * (outer + head)
+
+
+def kv_bytes(config: Mapping[str, Any], width: float, for_each_head: int = 0) -> int | None:
+    """The keys and values of 1,000 tokens in bytes, with numbers of `width` bytes and so many more for each head;
+    None where it cannot be told.
+    """
+    layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
+    grouped = config.get("num_key_value_heads") or heads
+    size = config.get("head_dim")
+    if not size and isinstance(heads, int) and heads > 0 and isinstance(hidden := config.get("hidden_size"), int):
+        size = hidden // heads
+    if not all(isinstance(n, int) and n > 0 for n in (layers, grouped, size)):
+        return None
+    return int(2 * layers * grouped * (size * width + for_each_head) * 1000)

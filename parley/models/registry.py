@@ -1,0 +1,303 @@
+"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found; those of
+`REMOTE_MODELS` with either.
+
+`DRAFT_MODELS`, "target=draft,…", names models that guess ahead for others.
+"""
+
+import functools
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError, HTTPError
+from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
+
+from parley.engines import parrot
+from parley.errors import ModelUnavailable
+from parley.models import hardware, hub, load_plan, remote_servers
+from parley.models.hub import ModelRow
+from parley.models.traits import context_length, default_template, reads_thinking
+from parley.settings import OPTIONS, is_number
+from parley.strategies.requirements import RECURRENT, STATEFUL, Abilities
+
+BUDGIE = Path(__file__).parents[1] / "budgie"
+APACHE = "Apache-2.0"
+SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
+SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
+_REVISION = re.compile(r"\w[\w./-]*")
+
+# What is offered on each kind of hardware. ZeroGPU holds all its models on one GPU of 48 GB: few, of many families.
+TIERS: dict[str, tuple[str, ...]] = {
+    "cpu": ("any", "cpu"),
+    "gpu-16": ("any", "zerogpu", "gpu-16"),
+    "gpu-48": ("any", "zerogpu", "gpu-16", "gpu-48"),
+    "zerogpu": ("any", "zerogpu"),
+}
+
+
+def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelRow:
+    known = {"licence": APACHE, "thinking": False} | rest
+    return ModelRow(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
+
+
+def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelRow:
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    # Two bytes a parameter; the card has the exact count.
+    known = {"parameters": size // 2, "bytes": size, "licence": APACHE, "thinking": True, "draft": draft}
+    return ModelRow(name, str(folder), label, **known)
+
+
+SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"
+
+# Sizes are those of the safetensors files; "about" where the last digits are noughts.
+CATALOGUE: tuple[ModelRow, ...] = (
+    _bundled("budgie", "Budgie (bundled)", BUDGIE / "weights", draft="budgie-draft"),
+    ModelRow(
+        "parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot", honours=parrot.HONOURS
+    ),
+    _hub(SMALL_SMOLLM, "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
+    _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
+    _hub(SMALL_QWEN, "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
+    _hub("allenai/OLMo-2-0425-1B-Instruct", "OLMo 2 1B", 1_484_916_736, 2_970_000_000, "cpu"),
+    _hub(
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct", "SmolLM2 1.7B", 1_711_376_384, 3_422_800_000, "cpu", draft=SMALL_SMOLLM
+    ),
+    _hub("Qwen/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, 4_063_500_000, "cpu", thinking=True, draft=SMALL_QWEN),
+    _hub("HuggingFaceTB/SmolLM3-3B", "SmolLM3 3B", 3_075_098_624, 6_150_200_000, "zerogpu", thinking=True),
+    _hub("Qwen/Qwen3-4B-Instruct-2507", "Qwen3 4B", 4_022_468_096, 8_044_900_000, "zerogpu"),
+    _hub("ibm-granite/granite-4.1-3b", "Granite 4.1 3B", 3_400_000_000, 6_800_000_000, "zerogpu"),
+    _hub("microsoft/Phi-4-mini-instruct", "Phi-4 mini", 3_836_021_760, 7_672_000_000, "gpu-16", licence="MIT"),
+    _hub("Qwen/Qwen3-8B", "Qwen3 8B", 8_190_735_360, 16_381_500_000, "gpu-48", thinking=True, draft=SMALL_QWEN),
+    _hub("allenai/Olmo-3-7B-Instruct", "Olmo 3 7B", 7_298_011_136, 14_596_000_000, "gpu-48"),
+)
+DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # answers nobody, so it is not in the table
+_BY_NAME = {row.name: row for row in (*CATALOGUE, DRAFT)}
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What can be known of a model before it is loaded."""
+
+    recommended: Mapping[str, Any]  # by names of `Settings`: what its generation_config.json says, within our bounds
+    thinking: bool
+    context: int | None  # tokens
+    layers: int | None = None
+    stateful: bool = False  # see `demands`
+    recurrent: bool = False
+    config: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its config.json
+
+
+def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
+    """The models that can be chosen, by name, in the order of the dropdown; the first is the default.
+
+    What the owner names comes first. A remote model takes the place of another one of its name.
+    Raises `ModelUnavailable` for what `MODEL_IDS` and the `REMOTE_` variables should not say.
+    """
+    elsewhere = remote_servers.models(environ)
+    if wanted := remote_servers.items(environ, "MODEL_IDS"):
+        return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
+    tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
+    return elsewhere | {row.name: row for row in CATALOGUE if row.tier in tiers and row.name not in elsewhere}
+
+
+def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
+    """The model of that name; the default for an empty one.
+
+    With ALLOW_ANY_MODEL=1, off a Space, any model of the Hub; never a path, for names come from visitors.
+    Raises `ModelUnavailable`.
+    """
+    rows = models(environ)
+    if not name:
+        return next(iter(rows.values()))
+    if name in rows:
+        return rows[name]
+    if allows_any(environ):
+        return _on_the_hub(name)
+    raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(rows)}.")
+
+
+def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether visitors may name any model of the Hub, which is theirs to fill the disk with: never on a Space."""
+    return environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID")
+
+
+def draft_of(row: ModelRow, environ: Mapping[str, str] = os.environ) -> ModelRow | None:
+    """The smaller model that guesses ahead for this one: that of `DRAFT_MODELS`, else the table's.
+
+    Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say.
+    """
+    pairs = [item.partition("=") for item in remote_servers.items(environ, "DRAFT_MODELS")]
+    for target, equals, draft in pairs:
+        if not (target.strip() and equals and draft.strip()):
+            raise ModelUnavailable(
+                f"DRAFT_MODELS has the item {target + equals + draft!r}. Write target=draft, a comma between pairs."
+            )
+    named = {target.strip(): draft.strip() for target, _, draft in pairs}
+    draft = named.get(row.name) or row.draft
+    return _named(draft) if draft else None
+
+
+def abilities(row: ModelRow, known: Traits | None = None) -> Abilities:
+    """What decides which strategies this model can run, as far as its small files tell."""
+    known, draft = known or traits(row), draft_of(row)
+    same = None
+    if draft:
+        same = True if draft.name == row.draft else _same_vocabulary(row, draft)
+    strategies = row.honours.strategies
+    label = draft.label if draft else ""
+    return Abilities(row.label, known.layers, known.stateful, known.recurrent, label, same, strategies)
+
+
+def traits(row: ModelRow) -> Traits:
+    """What its small files say, from its folder, the cache or the Hub; the row's own word where none can be read.
+
+    Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
+    """
+    if row.engine == "remote":
+        unknown = [o for o in OPTIONS.values() if o.off is not None and o.name not in row.honours.settings]
+        return Traits({o.name: o.off for o in unknown}, thinking="thinking" in row.honours.settings, context=None)
+    files = _small_files(row)
+    settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
+    text = config.get("text_config")
+    text = text if isinstance(text, dict) else config
+    layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
+    template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
+    return Traits(
+        recommended=recommended_settings(_json(files.get("generation_config.json"))),
+        thinking=reads_thinking(template) if template else bool(row.thinking),
+        context=context_length(config, settings.get("model_max_length")),
+        layers=layers if isinstance(layers, int) else None,
+        stateful=str(config.get("model_type")) in STATEFUL,
+        recurrent=not RECURRENT.isdisjoint(map(str, kinds) if isinstance(kinds, list) else ()),
+        config=config,
+    )
+
+
+def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a generation_config.json states, in the words and within the bounds of `Settings`."""
+    found: dict[str, Any] = {}
+    if isinstance(sample := generation.get("do_sample"), bool):
+        found["strategy"] = "sampling" if sample else "greedy"
+    for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
+        value, o = generation.get(name), OPTIONS[name]
+        if is_number(value):
+            found[name] = o.kind(min(max(value, o.low), o.high))
+    return found
+
+
+def outlook(
+    row: ModelRow, room: Callable[[load_plan.Fit], int], known: Traits | None = None, **given: Any
+) -> load_plan.Outlook | None:
+    """Whether and how this model would be run here, by the function that decides when it is loaded.
+
+    `room` and what else is `given` as there. None where it has no weights, or their size cannot be known now.
+    """
+    if row.engine != "local":
+        return None
+    known = known or traits(row)
+    try:
+        size = row.bytes or (_bytes(row) if known.config else None)
+    except ModelUnavailable:  # what the Hub says is not needed yet; loading will tell
+        size = None
+    return load_plan.consider(row, known.config, size, room, **given) if size else None
+
+
+def _named(item: str) -> ModelRow:
+    """The row for one item of `MODEL_IDS`."""
+    if item in _BY_NAME:
+        return _BY_NAME[item]
+    if not (item.startswith((".", "~")) or Path(item).is_absolute()):
+        return _on_the_hub(item)
+    folder = Path(item).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ModelUnavailable(
+            f"MODEL_IDS names the folder {item}, which has no config.json. Name a folder that a model was saved to."
+        )
+    return ModelRow(item, str(folder), folder.name, licence="your own")
+
+
+def _on_the_hub(name: str) -> ModelRow:
+    id, at, revision = name.partition("@")
+    well_formed = id.count("/") == 1 and (not at or (_REVISION.fullmatch(revision) and ".." not in revision))
+    try:
+        validate_repo_id(id)
+    except HFValidationError:
+        well_formed = False
+    if not well_formed:
+        raise ModelUnavailable(
+            f"{name[:100]!r} is not the name of a model. Write org/name or org/name@revision, as on the Hub."
+        )
+    if id in _BY_NAME:
+        known = _BY_NAME[id]
+        return replace(known, name=name, label=f"{known.label} @{revision}", revision=revision) if at else known
+    return ModelRow(name, id, name, revision or None)
+
+
+@functools.lru_cache(maxsize=256)
+def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
+    """The small files that it has; one that it lacks is left out. Not cached when it raises."""
+    headers = build_hf_headers()
+    texts = {}
+    for name in SMALL_FILES:
+        url = hf_hub_url(row.id, name, revision=row.revision)
+        response = get_session().get(url, headers=headers, timeout=SECONDS)
+        if response.status_code != 404:
+            texts[name] = response.raise_for_status().text
+    return texts
+
+
+@functools.lru_cache(maxsize=256)
+def _bytes(row: ModelRow) -> int:
+    """The size of its weights, in its folder or on the Hub. Not cached when it raises."""
+    return hub.find(row, SECONDS).weights_bytes
+
+
+def _folder(row: ModelRow) -> Path | None:
+    """Where the files of a model are, if they are on this disk: downloaded whole or not at all."""
+    if row.folder or not row.id:
+        return row.folder
+    cached = try_to_load_from_cache(row.id, "config.json", revision=row.revision)
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _same_vocabulary(row: ModelRow, other: ModelRow) -> bool | None:
+    """Whether both have the same tokens by the same ids; None where a file is not here to tell."""
+    files = [folder / "tokenizer.json" for each in (row, other) if (folder := _folder(each))]
+    if len(files) < 2 or not all(path.is_file() for path in files):
+        return None
+    return len({_vocabulary(path, path.stat().st_mtime_ns) for path in files}) == 1
+
+
+@functools.lru_cache(maxsize=64)
+def _vocabulary(path: Path, _: int) -> int:
+    """The hash of all tokens and their ids."""
+    tokenizer = _json(path.read_text("utf-8", "replace"))
+    model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
+    tokens = [model.get("vocab") if isinstance(model, dict) else None, added]
+    return hash(json.dumps(tokens, sort_keys=True))
+
+
+def _small_files(row: ModelRow) -> Mapping[str, str]:
+    folder = _folder(row)
+    if folder is not None:
+        return {
+            name: (folder / name).read_text("utf-8", "replace") for name in SMALL_FILES if (folder / name).is_file()
+        }
+    try:
+        return _read_from_hub(row) if row.id else {}
+    except (HTTPError, OSError):  # no network, no such model, no right to read it: loading will say so in full
+        return {}
+
+
+def _json(text: str | None) -> dict[str, Any]:
+    """What a stranger's JSON file holds; empty for anything that is not an object."""
+    try:
+        value = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

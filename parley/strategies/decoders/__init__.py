@@ -1,0 +1,1 @@
+"""Decode loops, each for `generate(custom_generate=…)`."""

@@ -1,0 +1,1 @@
+"""Logits processors that transformers does not have, and the detection of watermarks."""

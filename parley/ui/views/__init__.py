@@ -1,0 +1,1 @@
+"""Views of a conversation beside the chat."""

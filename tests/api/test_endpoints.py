@@ -1,0 +1,226 @@
+"""The API as a program sees it: a real gradio_client against the app, which runs in this process to be looked into."""
+
+import itertools
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from parley.serving import turn
+from parley.settings import OPTIONS
+from parley.ui import controls
+from tests.conftest import ROOT, Passes, until
+
+
+@pytest.fixture
+def client(inside):
+    return Client(inside.url, verbose=False)
+
+
+def test_a_message_is_answered(client):
+    assert client.predict("Polly wants a cracker", model="parrot", api_name="/chat") == "Polly wants a cracker"
+
+
+def test_the_default_model_answers_without_any_setting(client):
+    assert client.predict("hello", api_name="/chat").strip()
+
+
+def test_what_was_read_of_a_conversation_is_remembered_for_that_client_alone(client, inside):
+    client.predict("hello", max_new_tokens=5, model="budgie", api_name="/chat")
+    remembered = inside.engine("budgie")._prefixes
+    assert remembered.sequence(client.session_hash)
+    assert not remembered.sequence(Client(inside.url, verbose=False).session_hash)
+
+
+def test_the_answer_streams_and_only_grows(client):
+    pieces = list(client.submit("abc " * 60, model="parrot", api_name="/chat"))
+    assert len(pieces) > 5
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(pieces))
+    assert pieces[-1] == "abc " * 60
+
+
+def test_every_setting_can_be_given_by_its_name_and_none_other(client):
+    info = client.view_api(print_info=False, return_format="dict")["named_endpoints"]
+    names = [p["parameter_name"] for p in info["/chat"]["parameters"]]
+    assert names == ["message", *OPTIONS, "messages"]
+    assert all(p["parameter_has_default"] for p in info["/chat"]["parameters"][1:])
+    assert {p["parameter_default"] for p in info["/chat"]["parameters"][1:]} == {None}  # the model's own
+    given = {name: o.default for name, o in OPTIONS.items()}
+    given |= {"model": "budgie", "temperature": 1.5, "seed": 5, "system_prompt": "Answer like a pirate."}
+    first, second = (client.predict("hello", **given, messages=[], api_name="/chat") for _ in range(2))
+    assert first == second
+
+
+def test_view_api_shows_what_programs_need_and_nothing_else(client):
+    info = client.view_api(print_info=False, return_format="dict")
+    assert set(info["named_endpoints"]) == {"/chat", "/models", "/strategies", "/detect"}
+    assert not info["unnamed_endpoints"]
+
+
+def test_models_and_strategies_are_listed(client, inside):
+    models = client.predict(api_name="/models")
+    assert [m["name"] for m in models] == inside.models
+    assert models[0]["thinking"] is True and models[0]["context"] == 1024
+    assert [m["plan"] for m in models][1] == "" and models[1]["memory"] is None
+    strategies = {s["name"]: s for s in client.predict(api_name="/strategies")}
+    assert "temperature" in strategies["sampling"]["settings"]
+    assert "temperature" not in strategies["greedy"]["settings"]
+
+
+def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, inside, monkeypatch):
+    loaded = inside.engine("budgie").loaded
+    listed = client.predict(api_name="/models")[0]
+    assert listed["plan"].startswith(loaded.fit.sentence + "; ") and listed["plan"].endswith(" GB free.")
+    assert listed["memory"]["weights"] == loaded.fit.weights
+    assert listed["memory"]["fits"] and listed["memory"]["free"] > listed["memory"]["needed"] > loaded.fit.weights
+    assert loaded.fit.sentence in controls.for_model("budgie")[0]["info"]
+    monkeypatch.setenv("QUANTIZATION", "int3")
+    sentence = "QUANTIZATION is 'int3'. Set it to one of auto, none, int8, int4."
+    assert controls.for_model("budgie")[0]["info"].endswith(f"Apache-2.0\n{sentence}")
+    assert client.predict(api_name="/models")[0]["plan"] == sentence
+
+
+@pytest.mark.parametrize(
+    ("bad", "sentence"),
+    [
+        ({"temperature": 99}, r"Temperature must be a number from 0\.05 to 2\.0; 99 is not\."),
+        ({"top_k": 1.5}, "Top-k must be a whole number"),
+        ({"max_new_tokens": True}, "Max new tokens must be a whole number"),
+        ({"seed": -1}, "Seed must be"),
+        ({"model": "gpt-9"}, "no model called 'gpt-9' here. The models are: budgie, parrot"),
+        ({"strategy": "magic"}, "no strategy called 'magic'"),
+        ({"stop": "x" * 60}, "at most 8 stop strings"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "role of a message"),
+        ({"messages": "hello"}, "list of messages"),
+        ({"message": " "}, "Type a message"),
+        ({"message": "word " * 3000}, r"needs \d+ tokens"),
+        ({"model": "parrot", "message": "x" * 40_000}, "at most 32000 characters"),
+    ],
+    ids=str,
+)
+def test_a_bad_value_is_refused_with_one_clear_sentence_and_the_next_call_works(client, bad, sentence):
+    with pytest.raises(AppError, match=sentence):
+        client.predict(**({"message": "hi", "api_name": "/chat"} | bad))
+    assert client.predict("still here", model="parrot", api_name="/chat") == "still here"
+
+
+def test_nan_is_refused_on_the_server(inside):
+    url = f"{inside.url}/gradio_api/call/v2/chat"
+    body = json.dumps({"message": "hi", "strategy": "sampling", "temperature": float("nan")}).encode()
+    ask = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    event = json.load(urllib.request.urlopen(ask))["event_id"]
+    with urllib.request.urlopen(f"{url}/{event}") as stream:
+        assert "Temperature must be a number from 0.05 to 2.0" in stream.read().decode()
+
+
+def test_a_conversation_is_kept_per_client(inside):
+    one, other = Client(inside.url, verbose=False), Client(inside.url, verbose=False)
+    one.predict("my name is Odette", strategy="greedy", api_name="/chat")
+    assert "Odette" in one.predict("what is my name?", strategy="greedy", api_name="/chat")
+    assert "Odette" not in other.predict("what is my name?", strategy="greedy", api_name="/chat")
+
+
+def test_the_whole_conversation_can_be_passed_without_state(client):
+    whole = [{"role": "user", "content": "my name is Odette"}, {"role": "assistant", "content": "Hello, Odette!"}]
+    asked = {"strategy": "greedy", "messages": whole, "api_name": "/chat"}
+    assert "Odette" in client.predict("what is my name?", **asked)
+    whole_with_question = [*whole, {"role": "user", "content": "what is my name?"}]
+    assert "Odette" in client.predict("", strategy="greedy", messages=whole_with_question, api_name="/chat")
+
+
+def test_cancel_ends_the_model_within_one_forward_pass_and_the_next_call_is_served(inside, client):
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        job = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+        until(lambda: passes.count > 10)
+        job.cancel()
+        until(lambda: not turn._cancels)
+        ended = passes.count
+        assert client.predict("next", model="parrot", api_name="/chat") == "next"
+        assert passes.count <= ended + 1 < 900  # the pass that it was in when it was cancelled
+
+
+def test_a_call_that_is_cancelled_before_the_server_has_it_ends_too(inside, client):
+    cancelled, send = threading.Event(), client.send_data
+
+    def send_later(*given):
+        cancelled.wait(20)
+        return send(*given)
+
+    client.send_data = send_later
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        job = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+        job.cancel()
+        cancelled.set()
+        until(lambda: job.communicator.event_id)
+        until(lambda: not client.stream_open)
+        until(lambda: not turn._cancels)
+        assert passes.count < 900
+
+
+def test_a_killed_client_ends_the_model(inside):
+    program = f"""
+from gradio_client import Client
+client = Client({inside.url!r}, verbose=False)
+job = client.submit("hello", model={inside.endless!r}, max_new_tokens=4000, api_name="/chat")
+for text in job: print(len(text), flush=True)
+"""
+    with Passes(inside.engine("endless").loaded.model) as passes:
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        until(lambda: not turn._cancels)
+        assert passes.count < 900
+
+
+def test_others_are_served_while_one_turn_runs_and_while_it_is_stopped(inside, client):
+    job = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+    until(job.outputs)
+    worst = []
+
+    def look():
+        while turn._cancels:
+            began = time.monotonic()
+            urllib.request.urlopen(inside.url + "/config", timeout=10).read()
+            worst.append(time.monotonic() - began)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    assert Client(inside.url, verbose=False).predict("me too", model="parrot", api_name="/chat") == "me too"
+    job.cancel()
+    looking.join()
+    assert max(worst) < 3
+
+
+def test_a_second_visitor_waits_for_the_first_and_is_then_served(inside, client):
+    first = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+    until(first.outputs)
+    second = Client(inside.url, verbose=False).submit("hello", strategy="greedy", api_name="/chat")
+    until(lambda: inside.waiting() == 1)
+    first.cancel()
+    assert second.result(timeout=30).strip()
+
+
+def test_an_exception_in_the_model_reaches_the_caller_and_the_next_call_works(inside, client):
+    model = inside.engine("budgie").loaded.model
+
+    def explode(*_):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    hook = model.register_forward_hook(explode)
+    began = time.monotonic()
+    try:
+        with pytest.raises(AppError, match="Something went wrong inside Parley") as caught:
+            client.predict("hello", api_name="/chat")
+    finally:
+        hook.remove()
+    assert "CUDA" not in str(caught.value)
+    assert time.monotonic() - began < 3
+    assert client.predict("hello", api_name="/chat").strip()

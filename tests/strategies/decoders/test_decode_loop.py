@@ -1,0 +1,192 @@
+"""Greedy search and sampling by our loop: the tokens of transformers' own, with guesses and without, any cache."""
+
+import copy
+import dataclasses
+import threading
+
+import pytest
+import torch
+from transformers import GenerationConfig, LogitsProcessorList
+
+from parley.engines.base import Answer
+from parley.engines.local_engine import LocalEngine
+from parley.generation.prefix_cache import croppable, new_cache
+from parley.messages import Message
+from parley.settings import Settings
+from parley.strategies.decoders import prompt_lookup
+from parley.strategies.decoders.decode_loop import tokens
+from parley.strategies.decoders.prompt_lookup import Guesses
+from parley.strategies.processors.thinking_budget import ThinkingBudget
+from parley.strategies.processors.top_n_sigma import TopNSigma
+from tests import conftest
+from tests.conftest import Passes
+from tests.standins.tiny_models import MODELS
+
+QUESTIONS = [
+    "Repeat after me: red tea, green tea, red tea, green tea, red tea, green tea, red tea, green tea, red tea",
+    "Hello, who are you?",
+    "Say after me: the green owl reads the green book and the green owl sleeps.",
+]
+WAYS = {
+    "greedy": {"do_sample": False},
+    "sampling": {"do_sample": True, "temperature": 0.7, "top_k": 50, "top_p": 0.9},
+    "hot": {"do_sample": True, "temperature": 1.6, "top_k": 0, "top_p": 0.95},
+    "penalised": {"do_sample": True, "temperature": 1.0, "repetition_penalty": 1.2, "no_repeat_ngram_size": 4},
+    "truncated": {"do_sample": True, "temperature": 1.0, "min_p": 0.05, "typical_p": 0.9, "eta_cutoff": 0.001},
+}
+
+
+@pytest.fixture(scope="module", params=["budgie", "torch_budgie"], ids=["openvino", "transformers"])
+def model(request):
+    return request.getfixturevalue(request.param).loaded.model
+
+
+def prompt_of(budgie, question):
+    chat = [{"role": "user", "content": question}]
+    return budgie.loaded.tokenizer.apply_chat_template(
+        chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )["input_ids"]
+
+
+def made(model, ids, way, *, new=48, lookup=None, processors=()):
+    """The tokens of an answer, by the stock search or by ours, and what became of the guesses."""
+    guesses = []
+    config = GenerationConfig(
+        max_new_tokens=new, pad_token_id=0, eos_token_id=model.generation_config.eos_token_id, **way
+    )
+    loop = {} if lookup is None else {"custom_generate": tokens, "lookup": lookup, "on_token": lambda _: None}
+    if loop:
+        loop["on_guess"] = lambda *counts: guesses.append(counts)
+    torch.manual_seed(5)
+    with torch.inference_mode():
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            generation_config=config,
+            logits_processor=LogitsProcessorList(processors),
+            **loop,
+        )
+    return out[0, ids.shape[1] :].tolist(), guesses
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_guessing_changes_no_token(budgie, model, way, question):
+    ids = prompt_of(budgie, question)
+    stock, _ = made(model, ids, WAYS[way])
+    alone, none = made(model, ids, WAYS[way], lookup=False)
+    guessed, guesses = made(model, ids, WAYS[way], lookup=True)
+    assert stock == alone == guessed
+    assert not none and all(0 <= right <= count for count, right in guesses)
+
+
+@pytest.mark.parametrize("way", ["greedy", "sampling"])
+def test_what_is_said_again_is_guessed_and_takes_fewer_passes(endless, way):
+    ids = prompt_of(endless, "Repeat after me: lamp river window bread")  # and it does so for ever
+    with Passes(endless.loaded.model) as passes:
+        answer, guesses = made(endless.loaded.model, ids, WAYS[way], new=90, lookup=True)
+    right = sum(right for _, right in guesses)
+    assert right > 60
+    assert passes.count == len(answer) - right
+
+
+def test_what_our_own_processors_forbid_is_not_guessed_past(budgie, model):
+    ids = prompt_of(budgie, QUESTIONS[2])
+    processors = [TopNSigma(1.0), ThinkingBudget(3, ids.shape[1], [], [5, 6])]
+    both = [made(model, ids, WAYS["hot"], lookup=lookup, processors=processors) for lookup in (None, True)]
+    assert both[0][0] == both[1][0]
+    assert both[0][0][3:5] == [5, 6]  # the thought was closed
+
+
+@pytest.mark.parametrize("kind", ["full", "sliding", "sliding and full"])
+@pytest.mark.parametrize("way", ["greedy", "sampling"])
+def test_every_kind_of_cache_gives_the_same_tokens(kind, way):
+    torch.manual_seed(1)
+    model = MODELS[kind]().eval()
+    model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
+    ids = torch.randint(5, 2000, (1, 12)).repeat(1, 4)
+    lookup = croppable(new_cache(model), ids.shape[1] + 40)
+    assert made(model, ids, WAYS[way], new=40)[0] == made(model, ids, WAYS[way], new=40, lookup=lookup)[0]
+
+
+def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endless):
+    engine = type(endless)(endless.loaded)
+    question = Message("user", "Repeat after me: lamp river window bread")
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
+
+    def said(session, *messages):
+        return sum(engine.stream(messages, settings, threading.Event(), session=session), Answer())
+
+    first = said("a", question)
+    assert first.finish == "stop string" and first.usage.accepted
+    talk = [question, Message("assistant", first.text), Message("user", "Go on, please.")]
+    remembered, anew = said("a", *talk), said("", *talk)
+    assert remembered.text == anew.text and remembered.usage.cached_tokens > 20
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+@pytest.mark.parametrize("name", ["openvino", "transformers"])
+def test_guesses_stand_behind_answers_in_exact_numbers(name, quantization):
+    engine = conftest.engine(QUANTIZATION=quantization, ENGINE=name)
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
+    answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
+    assert answer.ran.config["lookup"] is True
+    assert answer.usage.drafted > 0
+
+
+def test_16_bit_numbers_are_not_guessed_ahead(torch_budgie):
+    half = copy.deepcopy(torch_budgie.loaded.model).bfloat16()
+    fit = dataclasses.replace(torch_budgie.loaded.fit, dtype=torch.bfloat16)
+    engine = LocalEngine(dataclasses.replace(torch_budgie.loaded, model=half, fit=fit))
+    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
+    answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
+    assert "lookup" not in answer.ran.config and not answer.usage.drafted
+
+
+def test_wrong_guesses_become_rare():
+    period = [*range(100, 110)]
+    guesses = Guesses(period * 3)
+    passes = 0
+    for step in range(400):
+        guessed = guesses.next(prompt_lookup.MOST)
+        guesses.take(step % 10 + 100 if step % 10 != 9 else 999 + step)  # never what followed before
+        if guessed:
+            passes += 1
+            guesses.learn(len(guessed), 0)
+    assert 3 <= passes <= 12
+
+
+def test_right_guesses_grow():
+    guesses, lengths = Guesses([*range(100, 140)] * 2), []
+    for _ in range(4):
+        guessed = guesses.next(40)
+        lengths.append(len(guessed))
+        for token in guessed:
+            guesses.take(token)
+        guesses.learn(len(guessed), len(guessed))
+    assert lengths == [4, 8, 16, 16]
+
+
+def test_a_free_guess_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_a_pass():
+    guesses, lengths = Guesses([*range(100, 140)] * 2, free=1), []
+    for _ in range(5):
+        guessed = guesses.next(40)
+        lengths.append(len(guessed))
+        for token in guessed:
+            guesses.take(token)
+        guesses.learn(len(guessed), len(guessed))
+    assert lengths == [1, 3, 7, 15, 15]
+    guesses.learn(15, 14)
+    assert len(guesses.next(40)) == 1
+    assert Guesses([5, 6, 7, 5], free=1).next(40) == [6]
+    assert Guesses([5, 6, 7, 5]).next(40) == []
+
+
+def test_guesses_go_round_with_the_text():
+    assert Guesses([7, 8, 9, 1, 2, 3, 1, 2, 3]).next(40) == [1, 2, 3, 1]
+
+
+def test_no_more_is_guessed_than_there_is_room_for():
+    guesses = Guesses([*range(100, 110)] * 2)
+    assert len(guesses.next(2)) == 2
+    assert guesses.next(0) == [] == guesses.next(-1)

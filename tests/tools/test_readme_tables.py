@@ -1,0 +1,102 @@
+"""The README says what is so: its front matter, its commands, its tables, its conversation, its programs."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from huggingface_hub import SpaceCard
+
+from parley.models import registry
+from tests.conftest import ROOT
+from tools import readme_tables
+
+TEXT = readme_tables.README.read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def front_matter():
+    return SpaceCard.load(readme_tables.README).data
+
+
+def pinned(package):
+    return re.search(rf"(?m)^{package}==(\S+)$", (ROOT / "requirements.txt").read_text())[1]
+
+
+def block(language, mark):
+    """The code block of the README that holds `mark`."""
+    return next(code for code in re.findall(rf"(?s)```{language}\n(.*?)```", TEXT) if mark in code)
+
+
+def test_the_front_matter_makes_a_space_of_this_version_of_gradio(front_matter):
+    assert front_matter.sdk == "gradio"
+    assert front_matter.sdk_version == pinned("gradio")
+    assert front_matter.python_version == "3.12"
+    assert (ROOT / front_matter.app_file).is_file()
+
+
+def test_the_front_matter_says_what_the_hub_shows(front_matter):
+    assert front_matter.title == "Parley"
+    assert 20 < len(front_matter.short_description) <= 60
+    assert front_matter.license == "apache-2.0" and "Apache License" in (ROOT / "LICENSE").read_text()
+    assert front_matter.suggested_hardware == "zero-a10g"
+    assert "chatbot" in front_matter.tags
+
+
+def test_the_models_of_the_front_matter_are_those_that_zerogpu_offers(front_matter):
+    offered = registry.models({"SPACES_ZERO_GPU": "true"})
+    hosted = [row.id for row in offered.values() if row.id and not row.folder]
+    assert front_matter.models == front_matter.preload_from_hub == hosted
+    assert readme_tables.front_matter(TEXT) == TEXT
+    assert readme_tables.front_matter(TEXT.replace(f"  - {hosted[0]}\n", "  - some/other\n")) == TEXT
+
+
+def test_the_two_commands_and_the_picture_stand_at_the_top():
+    top = TEXT.split("## ")[0]
+    assert "pip install -r requirements.txt && python app.py\n" in top
+    assert "pip install -r tests/requirements.txt && python -m pytest\n" in top
+    pictures = re.findall(r"!\[.+\]\((.+)\)", top)
+    assert pictures and all((ROOT / picture).stat().st_size > 10_000 for picture in pictures)
+
+
+def test_every_link_to_a_file_leads_to_one():
+    links = re.findall(r"\]\((?!http|#)([^)]+)\)", TEXT)
+    assert len(links) > 5
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_variable_that_the_code_reads_is_explained():
+    code = "".join(path.read_text() for path in (ROOT / "parley").rglob("*.py"))
+    names = set(re.findall(r"""environ(?:\.get\(|, |\[)"([A-Z_]+)""", code)) - {"SPACES_ZERO_GPU", "SPACE_ID"}
+    assert len(names) >= 7
+    assert [name for name in {*names, "HF_TOKEN", "REMOTE_API_KEY"} if f"`{name}" not in TEXT] == []
+
+
+@pytest.mark.parametrize("name", readme_tables.PARTS)
+def test_what_is_made_from_the_code_is_up_to_date(name):
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    assert TEXT.split(begin)[1].split(end)[0] == readme_tables.PARTS[name](), "run python -m tools.readme_tables"
+
+
+def test_a_missing_marker_is_not_passed_over():
+    with pytest.raises(ValueError):
+        readme_tables.written(TEXT.replace("<!-- end of models -->", ""))
+
+
+def test_the_python_program_streams_an_answer(space):
+    program = block("python", "Client(").replace("your-name/parley", space.url)
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "owl" in ran.stdout
+
+
+@pytest.mark.skipif(not os.environ.get("CI") and not shutil.which("curl"), reason="curl is not installed")
+def test_the_curl_commands_stream_an_answer(space):
+    commands = block("bash", "curl").replace("http://127.0.0.1:7860", space.url)
+    ran = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "event: complete" in ran.stdout

@@ -1,0 +1,148 @@
+"""A connection that breaks, as a laptop's does that sleeps or changes its network: the talk stays, and goes on."""
+
+import contextlib
+import re
+import socket
+import socketserver
+import threading
+
+import pytest
+from playwright.sync_api import expect
+
+from parley.serving import turn
+from tests.browser import Visitor
+from tests.conftest import until
+
+pytest_plugins = ["tests.browser"]
+
+STORY = "Once upon a time there was a bird that could count. " * 6
+
+
+class Line(socketserver.ThreadingTCPServer):
+    """The line between a browser and the app, which can be cut and mended."""
+
+    daemon_threads = True
+
+    def __init__(self, url):
+        self.goal, self.held, self.cut_off = int(url.rpartition(":")[2]), set(), False
+        self.secret = False
+        super().__init__(("127.0.0.1", 0), Call)
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def cut(self, secretly=False):
+        """Secretly: the server does not notice it, as it does not when a laptop changes its network."""
+        self.cut_off, self.secret = True, secretly
+        for end in [end for end in self.held if not secretly or end.getsockname() == self.server_address]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def mend(self):
+        self.cut_off = False
+
+
+class Call(socketserver.BaseRequestHandler):
+    def handle(self):
+        if self.server.cut_off:
+            return
+        with socket.create_connection(("127.0.0.1", self.server.goal)) as there:
+            ends = {self.request, there}
+            self.server.held |= ends
+            back = threading.Thread(target=self.carry, args=(there, self.request), daemon=True)
+            back.start()
+            self.carry(self.request, there)
+            back.join()
+            self.server.held -= ends
+
+    def carry(self, source, goal):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                with contextlib.suppress(OSError):
+                    goal.sendall(data)
+        if not self.server.secret:
+            with contextlib.suppress(OSError):
+                goal.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def far(chromium, inside):
+    """A visitor at the other end of a line, and the line."""
+    line = Line(inside.url)
+    visitor = Visitor(chromium, line.url)
+    visitor.choose("model", "Parrot")
+    yield visitor, line
+    visitor.close()
+    line.shutdown()
+    line.server_close()
+    until(lambda: not turn._cancels)
+
+
+def test_a_connection_that_has_not_broken_is_not_asked_after(far):
+    visitor, _ = far
+    asked = []
+    visitor.tab.on("request", lambda request: asked.append(request.url))
+    visitor.ask("one")
+    visitor.ask("two")
+    assert not [url for url in asked if url.endswith("/app_id")]
+
+
+@pytest.mark.parametrize("answer", [{"status": 502, "body": "<h1>Bad Gateway</h1>"}, {"body": "data: \n\n"}])
+def test_a_proxy_that_answers_for_a_server_which_is_away_does_not_end_the_talk(far, answer):
+    """It says so, or ends the stream as if all had been said."""
+    visitor, _ = far
+    visitor.ask("one")
+    visitor.tab.route("**/queue/data*", lambda route: route.fulfill(**answer), times=1)
+    visitor.send("two")
+    expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
+    visitor.until_free()
+    visitor.press("Retry")
+    expect(visitor.answer).to_have_text("two")
+    expect(visitor.questions).to_have_text(["one", "two"])
+
+
+def test_an_answer_whose_connection_breaks_stays_and_can_be_asked_for_again(far, inside):
+    visitor, line = far
+    visitor.ask("one")
+    visitor.send(STORY)
+    expect(visitor.answer).to_have_text(re.compile("Once"))
+    line.cut()
+    until(lambda: not turn._cancels)
+    line.mend()
+    expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
+    visitor.until_free()
+    expect(visitor.questions).to_have_text(["one", STORY.strip()])
+    expect(visitor.answer).to_have_text(re.compile("Once"))
+    visitor.press("Retry")
+    expect(visitor.answer).to_have_text(STORY.strip())
+    visitor.until_free()
+    expect(visitor.error).to_have_count(0)
+    visitor.ask("two")
+    expect(visitor.answer).to_have_text("two")
+
+
+def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
+    visitor, line = far
+    visitor.send(STORY * 3)
+    expect(visitor.answer).to_have_text(re.compile("Once"))
+    line.cut(secretly=True)
+    line.mend()
+    expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
+    until(lambda: not turn._cancels, 3)  # it would have spoken for 6 seconds more
+    visitor.ask(STORY)
+    expect(visitor.answer).to_have_text(STORY.strip())
+    line.cut()  # what the server still holds open
+
+
+def test_a_message_that_is_sent_without_a_connection_stays_in_the_box(far):
+    visitor, line = far
+    visitor.ask("one")
+    line.cut()
+    with visitor.tab.expect_event("requestfailed", lambda request: "/run/predict" in request.url):
+        visitor.send("two")
+    with visitor.tab.expect_response(lambda answer: "/app_id" in answer.url):
+        line.mend()
+    expect(visitor.box).to_have_value("two")
+    expect(visitor.page.locator("#chat > .wrap")).to_be_hidden()  # "Error", over the whole talk
+    expect(visitor.questions).to_have_text(["one"])
+    visitor.ask("two")
+    expect(visitor.answer).to_have_text("two")

@@ -1,0 +1,65 @@
+"""A watermarked answer is told from others, by programs and on the page."""
+
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+from playwright.sync_api import expect
+
+from tests.strategies.test_registry import answer, settings
+
+pytest_plugins = ["tests.browser"]
+
+LOUD = {"temperature": 1.5, "top_p": 1.0, "top_k": 0, "watermark_bias": 6.0, "max_new_tokens": 200}
+
+
+@pytest.fixture(scope="module")
+def marked(endless):
+    """Text of a model that bears each mark, by the name of its strategy."""
+    return {name: answer(endless, settings(name, **LOUD)).text for name in ("green_list", "synthid", "sampling")}
+
+
+@pytest.mark.parametrize("name", ["green_list", "synthid"])
+def test_a_program_learns_whether_a_text_bears_the_mark_of_a_key(inside, marked, name):
+    client = Client(inside.url, verbose=False)
+
+    def detect(text, **asked):
+        return client.predict(text, strategy=name, **asked, api_name="/detect")
+
+    found = detect(marked[name])
+    assert found["marked"] and found["z"] > 3 and found["p"] < 0.001 and found["scored"] > 60
+    assert not detect(marked[name], watermark_key=7)["marked"]
+    assert not detect(marked["sampling"])["marked"]
+    assert detect("Hi")["scored"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"strategy": "greedy"}, "Greedy leaves no mark. Choose a strategy with a watermark."),
+        ({"strategy": "magic"}, "no strategy called 'magic'"),
+        ({"model": "parrot"}, "Parrot .* has no tokens to look at"),
+        ({"model": "gpt-9"}, "no model called 'gpt-9'"),
+        ({"text": ""}, "Give a text of at most 10,000 characters"),
+        ({"text": "x" * 10_001}, "Give a text of at most 10,000 characters"),
+        ({"watermark_key": 0}, "Watermark key must be a whole number from 1"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_looked_for_is_refused_with_one_sentence(inside, asked, sentence):
+    client = Client(inside.url, verbose=False)
+    with pytest.raises(AppError, match=sentence):
+        client.predict(**{"text": "hello", "api_name": "/detect"} | asked)
+
+
+def test_the_page_has_a_place_to_look_for_the_mark_where_there_is_one(visitor, marked):
+    box, found = visitor.page.locator("#detector"), visitor.page.locator("#detected")
+    expect(box).to_be_hidden()
+    visitor.choose("strategy", "Watermark: green list")
+    box.locator("textarea").fill(marked["green_list"])
+    visitor.press("Look for the mark")
+    expect(found).to_contain_text("It bears this mark. z = ")
+    box.locator("textarea").fill(marked["sampling"])
+    visitor.press("Look for the mark")
+    expect(found).to_contain_text("No sign of this mark")
+    visitor.choose("model", "Parrot")
+    expect(box).to_be_hidden()

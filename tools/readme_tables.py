@@ -1,0 +1,140 @@
+"""The parts of the README that are made from the code: `python -m tools.readme_tables` writes them."""
+
+import argparse
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from parley.engines.base import Answer
+from parley.messages import Message, build_messages
+from parley.models import registry
+from parley.serving import preload
+from parley.serving.model_pool import ModelPool
+from parley.settings import OPTIONS, Option, Settings
+from parley.strategies.registry import STRATEGIES, TRUNCATION, Strategy
+from parley.strategies.requirements import DEMANDS
+
+README = Path(__file__).parent.parent / "README.md"
+ASKED = (
+    "Hello, who are you?",
+    "My name is Maya, and my favourite animal is the otter.",
+    "What is top-p sampling?",
+    "What is my favourite animal?",
+)
+HARDWARE = {
+    "any": "anywhere",
+    "cpu": "CPU",
+    "zerogpu": "GPU and ZeroGPU",
+    "gpu-16": "GPU, 16 GB",
+    "gpu-48": "GPU, 48 GB",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def settings_table() -> str:
+    """Every setting, by the name that the API knows it by."""
+    rows = ([f"`{o.name}`", o.label, _default(o), _bounds(o), o.help] for o in OPTIONS.values())
+    return table(["name", "label", "default", "bounds", "what it does"], rows)
+
+
+def strategies_table() -> str:
+    """Every decoding strategy."""
+    rows = ([f"[{s.label}]({s.source})", s.summary, s.when, _names(s), _needs(s)] for s in STRATEGIES.values())
+    return table(["strategy", "what it does", "when to use it", "its own settings", "needs"], rows)
+
+
+def _names(strategy: Strategy) -> str:
+    names, run = (", ".join(f"`{name}`" for name in each) for each in (strategy.settings, TRUNCATION))
+    return names.replace(run, f"`{TRUNCATION[0]}` to `{TRUNCATION[-1]}`") or "none"
+
+
+def _needs(strategy: Strategy) -> str:
+    return ", ".join(DEMANDS[name].needs for name in strategy.demands) or "nothing"
+
+
+def models_table() -> str:
+    """Every model of the catalogue."""
+    rows = (
+        [
+            f"[{row.label}](https://huggingface.co/{row.id})" if row.id and not row.folder else row.label,
+            _millions(row.parameters) if row.parameters else "none",
+            f"{row.bytes / 1e9:.2f} GB" if not row.folder and row.bytes else "none",
+            row.licence,
+            "yes" if row.thinking else "no",
+            HARDWARE[row.tier],
+        ]
+        for row in registry.CATALOGUE
+    )
+    return table(["model", "parameters", "download", "licence", "thinks", "offered on"], rows)
+
+
+def transcript() -> str:
+    """What Budgie answers to `ASKED`, one after the other, with greedy decoding."""
+    settings = Settings.check({"model": "budgie", "strategy": "greedy"})
+    history: list[Message] = []
+    with ModelPool().lease(registry.CATALOGUE[0], lambda _: None, threading.Event()) as engine:
+        for text in ASKED:
+            messages = build_messages([m._asdict() for m in history], text)
+            answer = sum(engine.stream(messages, settings, threading.Event()), Answer())
+            history += [messages[-1], Message("assistant", answer.text)]
+    return "\n>\n".join(f"> **{'You' if m.role == 'user' else 'Budgie'}:** {m.content}" for m in history)
+
+
+PARTS = {"settings": settings_table, "strategies": strategies_table, "models": models_table, "transcript": transcript}
+
+
+def front_matter(text: str) -> str:
+    """`text` with the models of its front matter, to be linked and to be there when a Space starts, made anew."""
+    placed = [row.id for row in preload.at_start({"SPACES_ZERO_GPU": "true"}) if row.id and not row.folder]
+    for name in ("models", "preload_from_hub"):
+        items = "".join(f"  - {id}\n" for id in placed)
+        text = re.sub(rf"(?m)^{name}:\n(  - .*\n)+", f"{name}:\n{items}", text, count=1)
+    return text
+
+
+def written(text: str) -> str:
+    """`text` with the parts between its markers made anew; raises `ValueError` where a marker is missing."""
+    text = front_matter(text)
+    for name, make in PARTS.items():
+        text = between(text, name, make())
+    return text
+
+
+def between(text: str, name: str, part: str) -> str:
+    """`text` with `part` between the markers of `name`; raises `ValueError` where one is missing."""
+    begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
+    return text[: text.index(begin) + len(begin)] + part + text[text.index(end) :]
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e9:.1f} B" if count > 999_500_000 else f"{count / 1e6:.3g} M"
+
+
+def _default(o: Option) -> str:
+    if o.default in ("", None):
+        return "the first" if o.name == "model" else "empty"
+    return str(o.default).lower() if o.kind is bool else str(o.default)
+
+
+def _bounds(o: Option) -> str:
+    if o.choices:
+        return " or ".join(o.choices)
+    if o.kind is str:
+        return f"up to {o.high:g} characters"
+    return "" if o.kind is bool else f"{o.low:.15g} to {o.high:.15g}"
+
+
+def main() -> None:
+    """The command line."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    README.write_text(written(README.read_text("utf-8")), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
