@@ -1,4 +1,10 @@
-"""Parley, the Space, on one screen: talk with any open language model, and see and choose how it decodes."""
+"""Parley, the Space, on one screen: talk with any open language model, and see and choose how it decodes.
+
+The way of a message: `ResilientChatInterface` (a `gr.ChatInterface`) gives it to `ChatFunction`, an async generator in
+parley/ui/chat_function.py, which calls `reply` below. The engine formats the history with the model's chat template
+(parley/generation/prompt.py), runs `generate` in a thread, and yields partial text from a `TextIteratorStreamer`
+(parley/generation/streaming.py).
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,58 +16,60 @@ import spaces  # isort: skip  (before anything touches CUDA)
 import gradio as gr
 
 from parley.api import endpoints
-from parley.engines.base import Delta
 from parley.errors import ChatError
+from parley.events import Delta
 from parley.messages import Message
 from parley.models import registry
 from parley.serving import preload, turn
 from parley.settings import Settings
 from parley.ui import controls, page
-from parley.ui.chat_interface import Chat
+from parley.ui.chat_interface import ResilientChatInterface
 from parley.ui.views import watermark_detector
 
 ZERO_GPU = spaces.config.Config.zero_gpu
 
-turn.POOL.place(preload.at_start())  # ZeroGPU keeps for its workers what is on cuda now
+turn.POOL.preload(preload.models_at_startup())  # ZeroGPU keeps for its workers what is on cuda now
 
 
-@spaces.GPU(duration=lambda *given: given[-1], size=preload.slice_size())
+def gpu_seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
+    """How many seconds of a GPU a turn asks for: what `turn.reply_on_zerogpu` has estimated from its settings."""
+    return seconds
+
+
+@spaces.GPU(duration=gpu_seconds, size=preload.gpu_size())
 def reply_on_gpu(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:
-    """One turn on ZeroGPU, for so many seconds. It runs in another process: plain data in, plain data out."""
+    """One turn in a process that has a GPU for so many seconds: plain data in, plain data out."""
     yield from turn.reply_in_worker(run_id, messages, settings, session, seconds)
 
 
 def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
-    """One turn, where its engine belongs: only a local model asks ZeroGPU for a GPU."""
+    """One turn, where its engine runs: only a local model needs a GPU of ZeroGPU."""
     if ZERO_GPU and registry.find(settings.model).engine == "local":
-        return turn.reply_by(reply_on_gpu, run_id, messages, settings, session)
+        return turn.reply_on_zerogpu(reply_on_gpu, run_id, messages, settings, session)
     return turn.reply(run_id, messages, settings, session)
 
 
 with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
-    gr.Markdown(page.HEADER, elem_id="title")
+    page.header()
     with gr.Row(equal_height=False, elem_id="desk"):
-        talk = gr.Column(elem_id="talk")
+        conversation = gr.Column(elem_id="talk")
         with gr.Column(elem_id="settings"):
-            inputs = controls.controls()
+            inputs = controls.controls()  # one for each setting, by its name
             watermark_detector.add(inputs)
-            whole = gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
-    with talk:
-        chat = Chat(
+    model, strategy, temperature, top_p, *others = inputs.values()
+    with conversation:
+        chat = ResilientChatInterface(
             reply,
-            additional_inputs=[*inputs.values(), whole],
-            slots=None if ZERO_GPU else 1,
-            chatbot=page.chatbot(),
-            textbox=page.textbox(),
-            editable=True,
-            examples=[[example] for example in page.EXAMPLES],
+            additional_inputs=[model, strategy, temperature, top_p, *others, controls.messages()],
+            max_running=None if ZERO_GPU else 1,
+            **page.chat_components(),
             api_name="chat",
         )
     controls.connect(inputs)
-    endpoints.add_endpoints()
-demo.queue(max_size=None, api_open=False)  # visitors wait in a line of our own, which tells them their place
+    endpoints.add()
+demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which tells them their place
 
 if __name__ == "__main__":
     demo.launch(**page.LAUNCH)

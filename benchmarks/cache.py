@@ -11,7 +11,7 @@ from filelock import FileLock
 WAIT = 1200  # seconds for whoever makes it now: longer than all that is made here may take
 
 
-def place(name: str) -> Path:
+def preload(name: str) -> Path:
     """Where `name` lies in this user's cache, there or not."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parley" / name
 

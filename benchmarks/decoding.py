@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from benchmarks import measures
 from benchmarks.measures import Row, ask, beside, endless, in_turn, question, row, stock, without_guesses
 from benchmarks.models import Model, Models
-from parley.engines.base import Answer, Usage
+from parley.events import Answer, Usage
 from parley.messages import Message
 
 NEW = 48  # tokens of an answer, where nothing else is said
@@ -80,7 +80,7 @@ def _beside_others(
 
     def figure(way: str) -> float:
         usage = ways[way]()
-        return usage.first_piece if name == "prefill" else usage.tokens_per_second
+        return usage.time_to_first_token if name == "prefill" else usage.tokens_per_second
 
     timed = {way: functools.partial(figure, way) for way in ways}
     with endless(model.engine.loaded, *([model.plain] if plain else [])), without_guesses():
@@ -162,7 +162,7 @@ def _guessing(
 def decoding_speed(answers: Sequence[Answer]) -> float:
     """Tokens a second after the first token, over all these answers."""
     usages = [answer.usage for answer in answers]
-    return sum(u.new_tokens - 1 for u in usages) / sum(u.seconds - u.first_piece for u in usages)
+    return sum(u.new_tokens - 1 for u in usages) / sum(u.seconds - u.time_to_first_token for u in usages)
 
 
 def drafts(models: Models, rounds: int, names: Collection[str] = DRAFTING) -> Iterator[Row]:
@@ -217,7 +217,7 @@ def next_turn(models: Models, rounds: int, lengths: Sequence[int] = (LONG, 4 * L
             return first_token([*before, Message("assistant", answer.text)], session)
 
         def first_token(talk: Sequence[Message], session: str) -> float:
-            return ask(model.engine, [*talk, Message("user", "What came then?")], 1, session).usage.first_piece
+            return ask(model.engine, [*talk, Message("user", "What came then?")], 1, session).usage.time_to_first_token
 
         said = ask(model.engine, before, ANSWER, "reader").text
         cold = functools.partial(first_token, [*before, Message("assistant", said)], "")
@@ -235,6 +235,6 @@ def by_turn(model: Model, turns: int) -> list[tuple[int, float, float]]:
     for number in range(turns):
         talk.append(Message("user", f"Part {number}. {measures.STORY * 20}"))
         cached, whole = (ask(model.engine, talk, 1, session).usage for session in ("chart", ""))
-        points.append((cached.prompt_tokens, cached.first_piece, whole.first_piece))
+        points.append((cached.prompt_tokens, cached.time_to_first_token, whole.time_to_first_token))
         talk.append(Message("assistant", f"{number}: {measures.STORY}"))
     return points

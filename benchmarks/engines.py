@@ -9,7 +9,7 @@ from benchmarks.measures import Row, alone, ask, beside, endless, in_turn, quest
 from benchmarks.models import Model, Models, engine
 from parley.engines.local_engine import LocalEngine
 from parley.models import hardware
-from parley.models.load_plan import Fit
+from parley.models.load_plan import LoadPlan
 
 NEW = 32  # tokens of an answer
 PROMPT = 128  # tokens that are read
@@ -20,14 +20,14 @@ def ways(model: Model) -> dict[str, LocalEngine]:
     made: dict[str, LocalEngine] = {}
     for quantization, threads in itertools.product(("int8", "none"), range(1, hardware.cpu_threads() + 1)):
         each = engine(model.row, threads, ENGINE="openvino", QUANTIZATION=quantization)
-        made[name_of(each.loaded.fit)] = each
+        made[name_of(each.loaded.plan)] = each
     for quantization in ("none", "int8"):
         each = engine(model.row, ENGINE="transformers", QUANTIZATION=quantization)
-        made[name_of(each.loaded.fit)] = each
+        made[name_of(each.loaded.plan)] = each
     return made
 
 
-def name_of(fit: Fit) -> str:
+def name_of(fit: LoadPlan) -> str:
     """For people: the engine, the numbers and the threads."""
     threads = fit.threads if fit.engine == "openvino" else hardware.cpu_threads()
     return f"{fit.engine} {fit.numbers}, {threads} {'thread' if threads == 1 else 'threads'}"
@@ -41,13 +41,13 @@ def compare(models: Models, rounds: int) -> Iterator[Row]:
     timed: dict[str, Callable[[], float]] = {}
     for name, each in made.items():
         timed[name] = functools.partial(lambda e: ask(e, question(), NEW).usage.tokens_per_second, each)
-        timed[f"{name} "] = functools.partial(lambda e: ask(e, long, 1).usage.first_piece, each)
+        timed[f"{name} "] = functools.partial(lambda e: ask(e, long, 1).usage.time_to_first_token, each)
     with endless(*(each.loaded for each in made.values())), without_guesses():
         taken = in_turn(rounds, timed)
     for name in made:
         yield alone("engine_decode", f"{model.name}, {name}", "tokens/s", [each[name] for each in taken])
         yield alone("engine_prefill", f"{model.name}, {name}", "s", [each[f"{name} "] for each in taken])
-    chosen = name_of(model.engine.loaded.fit)
+    chosen = name_of(model.engine.loaded.plan)
     speeds = {name: measures.alone("", "", "", [each[name] for each in taken]).ours for name in made}
     other = max((name for name in made if name != chosen), key=lambda name: speeds[name])
     yield row("plan", f"{model.name}: {chosen}, beside {other}", "tokens/s", beside(taken, chosen, other))

@@ -14,15 +14,17 @@ from unittest import mock
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase, TextIteratorStreamer
 
-from parley.engines.base import Answer, Engine, Usage
-from parley.engines.loader import Loaded
+from parley import strategies
+from parley.engines.base import Engine, TurnRequest
 from parley.engines.local_engine import LocalEngine
+from parley.events import Answer, Usage
 from parley.generation import generation_config
-from parley.generation.prompt import Prompt, fit
+from parley.generation.loaded_model import LoadedModel
+from parley.generation.prompt import Prompt, render_prompt
 from parley.messages import Message
 from parley.models import hardware
 from parley.settings import Settings
-from parley.strategies.decoders.prompt_lookup import Guesses
+from parley.strategies.decoders.prompt_lookup import PromptLookup
 
 STORY = "Tell me of the owl, the river and the lamp in the window. "
 ROUNDS = 3
@@ -102,9 +104,9 @@ def settings(new: int, **values: object) -> Settings:
     return Settings.check({"strategy": "greedy", "max_new_tokens": new} | values)
 
 
-def prompt(loaded: Loaded, messages: Sequence[Message], new: int) -> Prompt:
+def prompt(loaded: LoadedModel, messages: Sequence[Message], new: int) -> Prompt:
     """What the model reads."""
-    return fit(loaded, messages, settings(new))
+    return render_prompt(loaded, messages, settings(new))
 
 
 def ask(
@@ -116,11 +118,13 @@ def ask(
     **values: object,
 ) -> Answer:
     """An answer of ours, with what it cost."""
-    return sum(engine.stream(messages, settings(new, **values), threading.Event(), draft, session), Answer())
+    return sum(
+        engine.stream(TurnRequest.of(messages, settings(new, **values), threading.Event(), draft, session)), Answer()
+    )
 
 
 def stock(
-    loaded: Loaded, messages: Sequence[Message], new: int, draft: Loaded | None = None, **values: object
+    loaded: LoadedModel, messages: Sequence[Message], new: int, draft: LoadedModel | None = None, **values: object
 ) -> Usage:
     """What a usual Space does: `generate` in a thread with the stock streamer, the whole history read each time.
 
@@ -128,12 +132,15 @@ def stock(
     `RuntimeError` where torch does not have all threads, for then the comparison would be unfair.
     """
     asked = settings(new, **values)
-    rendered = fit(loaded, messages, asked)
-    ids, planned = rendered.ids, generation_config.plan(loaded, asked, rendered, draft)
+    rendered = render_prompt(loaded, messages, asked)
+    ids, planned = (
+        rendered.ids,
+        generation_config.plan_generation(loaded, strategies.find(asked.strategy), asked, rendered, draft),
+    )
     streamer = Timed(loaded.tokenizer)
     given: dict[str, Any] = {"generation_config": GenerationConfig(**planned.config), "streamer": streamer}
     given |= {"assistant_model": draft.model} if draft else {}
-    if planned.through_text:
+    if planned.cross_tokenizer:
         given |= {"tokenizer": loaded.tokenizer, "assistant_tokenizer": draft.tokenizer}
 
     def generate() -> int:
@@ -156,12 +163,12 @@ def stock(
 @contextlib.contextmanager
 def without_guesses() -> Iterator[None]:
     """Nothing is guessed ahead in greedy search and sampling, which only a benchmark can ask for."""
-    with mock.patch.object(Guesses, "next", lambda self, most: []):
+    with mock.patch.object(PromptLookup, "next", lambda self, most: []):
         yield
 
 
 @contextlib.contextmanager
-def endless(*models: Loaded) -> Iterator[None]:
+def endless(*models: LoadedModel) -> Iterator[None]:
     """Answers of these models are as long as they may be, so that all that are compared have the same length."""
     with contextlib.ExitStack() as stack:
         for each in models:
@@ -169,7 +176,7 @@ def endless(*models: Loaded) -> Iterator[None]:
         yield
 
 
-def history(loaded: Loaded, tokens: int) -> list[Message]:
+def history(loaded: LoadedModel, tokens: int) -> list[Message]:
     """A conversation that takes at least so many tokens with one more question, in turns of about fifty."""
     turns: list[Message] = []
     while prompt(loaded, [*turns, Message("user", STORY)], 1).length < tokens:

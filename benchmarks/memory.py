@@ -21,6 +21,7 @@ from safetensors import safe_open
 
 from benchmarks.measures import Row, alone, rounded
 from benchmarks.models import Model, Models
+from parley.models.spec import ModelSpec
 
 LOOK = 0.005  # seconds between two looks
 ROOT = Path(__file__).parent.parent
@@ -131,20 +132,24 @@ def main() -> None:
     """The process that is measured. It says what it has found, and waits where its memory is looked at."""
     from benchmarks import measures
     from parley.engines import loader
-    from parley.models import hub
     from parley.serving import model_pool
 
     _load_libraries()
     _wait({})
     began = time.perf_counter()
-    row = hub.ModelRow("measured", sys.argv[1], "measured")
+    row = ModelSpec("measured", sys.argv[1], "measured")
     engine = model_pool.local_engine(loader.load(row, lambda _: None, threading.Event()))
     measures.ask(engine, measures.question(), 1)
     print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
     long = measures.question(measures.STORY * 20)
     for asked in ({}, {"strategy": "sampling"}, {"strategy": "beams", "num_beams": 8}):
         measures.ask(engine, long, 16, **asked)
-    _wait({"pool": engine.bytes - engine.loaded.fit.weights - engine.untouched, "parameters": _parameters(row.id)})
+    _wait(
+        {
+            "pool": engine.memory_bytes - engine.loaded.plan.weights - engine.unwritten_bytes,
+            "parameters": _parameters(row.id),
+        }
+    )
     del engine
     _wait({})
 

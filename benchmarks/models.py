@@ -13,10 +13,11 @@ from typing import Any
 from unittest import mock
 
 from benchmarks import peers, real_model, shapes
-from parley.engines.loader import Loaded, load
+from parley.engines.loader import load
 from parley.engines.local_engine import LocalEngine
+from parley.generation.loaded_model import LoadedModel
 from parley.models import load_plan, registry
-from parley.models.hub import ModelRow
+from parley.models.spec import ModelSpec
 from parley.serving.model_pool import local_engine
 
 SMOLLM2, BUDGIE = "SmolLM2-135M-Instruct", "Budgie"
@@ -30,7 +31,7 @@ def apart(work: Callable[..., Any], *given: object) -> Any:
         return worker.submit(work, *given).result()
 
 
-def loaded(row: ModelRow, threads: int = 0, **environ: str) -> Loaded:
+def loaded(row: ModelSpec, threads: int = 0, **environ: str) -> LoadedModel:
     """A model as these variables of the environment have it loaded, the plan's own choice where there are none;
     `threads` of OpenVINO, where it is not for the plan to say.
     """
@@ -40,7 +41,7 @@ def loaded(row: ModelRow, threads: int = 0, **environ: str) -> Loaded:
         return apart(load, row, lambda _: None, threading.Event())
 
 
-def engine(row: ModelRow, threads: int = 0, **environ: str) -> LocalEngine:
+def engine(row: ModelSpec, threads: int = 0, **environ: str) -> LocalEngine:
     """Its engine."""
     return local_engine(loaded(row, threads, **environ))
 
@@ -48,7 +49,7 @@ def engine(row: ModelRow, threads: int = 0, **environ: str) -> LocalEngine:
 class Model:
     """One model. What it is compared with is loaded when it is first asked for."""
 
-    def __init__(self, name: str, row: ModelRow, others: tuple[str, ...] = ()) -> None:
+    def __init__(self, name: str, row: ModelSpec, others: tuple[str, ...] = ()) -> None:
         """`others`: the formats of llama.cpp in which it is measured as well."""
         self.name, self.row, self._others = name, row, others
 
@@ -58,7 +59,7 @@ class Model:
         return engine(self.row)
 
     @functools.cached_property
-    def plain(self) -> Loaded:
+    def plain(self) -> LoadedModel:
         """A model of transformers in 32-bit floats."""
         return loaded(self.row, ENGINE="transformers", QUANTIZATION="none")
 
@@ -107,13 +108,13 @@ class Models:
     @functools.cached_property
     def smollm2(self) -> Model:
         """The real one."""
-        return Model(SMOLLM2, ModelRow(SMOLLM2, str(real_model.folder()), SMOLLM2), self._formats)
+        return Model(SMOLLM2, ModelSpec(SMOLLM2, str(real_model.folder()), SMOLLM2), self._formats)
 
     @functools.cached_property
     def qwen3(self) -> Model:
         """A shape; see `shapes`."""
         folder = apart(shapes.save, self._folder / "qwen3")
-        return Model(shapes.QWEN3_600M, ModelRow("qwen3", str(folder), shapes.QWEN3_600M), self._formats[:1])
+        return Model(shapes.QWEN3_600M, ModelSpec("qwen3", str(folder), shapes.QWEN3_600M), self._formats[:1])
 
     def large(self, shapes: bool) -> Iterator[Model]:
         """The real one, and with `shapes` that in the shape of a larger one."""

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks import cache
-from parley.engines.base import Usage
+from parley.events import Usage
 
 PACKAGE, VERSION = "node-llama-cpp", "3.21.1"
 VARIABLE = "PARLEY_LLAMACPP"
@@ -28,7 +28,7 @@ ARCHITECTURES = ("llama", "qwen3")  # those that `write` knows
 def home() -> Path:
     """The folder whose node_modules holds llama.cpp, there or not."""
     named = os.environ.get(VARIABLE)
-    return Path(named) if named else cache.place(f"{PACKAGE}-{VERSION}")
+    return Path(named) if named else cache.preload(f"{PACKAGE}-{VERSION}")
 
 
 def installed() -> bool:

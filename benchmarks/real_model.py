@@ -33,7 +33,7 @@ def folder() -> Path:
     """
     named = os.environ.get(VARIABLE)
     if not named:
-        return cache.once(cache.place(NAME), lambda made: _convert_apart(gguf_file(), made))
+        return cache.once(cache.preload(NAME), lambda made: _convert_apart(gguf_file(), made))
     if not (Path(named) / "config.json").is_file():
         raise FileNotFoundError(f"{VARIABLE} names {named}, where there is no config.json of a model.")
     return Path(named)
@@ -41,7 +41,7 @@ def folder() -> Path:
 
 def gguf_file() -> Path:
     """The same weights as they came, in llama.cpp's format Q4_1. Raises `NotReachable`."""
-    return cache.once(cache.place(f"{NAME}.gguf"), _fetch)
+    return cache.once(cache.preload(f"{NAME}.gguf"), _fetch)
 
 
 def _fetch(file: Path) -> None:

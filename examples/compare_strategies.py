@@ -28,10 +28,10 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # a program finds what lies beside it, and `parley` lies one folder up
 
-from parley.engines.base import Answer
-from parley.engines.loader import Loaded
 from parley.errors import ChatError
-from parley.generation.prompt import fit
+from parley.events import Answer
+from parley.generation.loaded_model import LoadedModel
+from parley.generation.prompt import render_prompt
 from parley.messages import build_messages
 from parley.models import registry
 from parley.serving import turn
@@ -79,7 +79,7 @@ def diversity(texts: Sequence[str]) -> float:
     return 1 - statistics.fmean(scores)
 
 
-def likelihood(loaded: Loaded, prompt: torch.Tensor, text: str) -> float:
+def likelihood(loaded: LoadedModel, prompt: torch.Tensor, text: str) -> float:
     """The mean log probability, in nats, that the model gives the answer's tokens after the prompt, shape (1, tokens).
 
     The tokens are those that the tokenizer makes of the text, without the closing one. A space before the answer is
@@ -89,7 +89,7 @@ def likelihood(loaded: Loaded, prompt: torch.Tensor, text: str) -> float:
 
 
 @torch.inference_mode()
-def _mean_log_probability(loaded: Loaded, prompt: torch.Tensor, text: str) -> float:
+def _mean_log_probability(loaded: LoadedModel, prompt: torch.Tensor, text: str) -> float:
     answer = loaded.tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
     ids = torch.cat([prompt, answer], dim=1).to(loaded.model.device)
     before = loaded.model(ids).logits[0, prompt.shape[1] - 1 : -1].float().cpu()  # (answer's tokens, vocabulary)
@@ -197,7 +197,9 @@ def measure(ready: Sequence[Runs], prompts: Sequence[str], options: argparse.Nam
         @functools.cache
         def likely(prompt: str, text: str) -> float:
             settings = _settings(ready[0].strategy, 0, options)
-            return likelihood(engine.loaded, fit(engine.loaded, build_messages([], prompt), settings).ids, text)
+            return likelihood(
+                engine.loaded, render_prompt(engine.loaded, build_messages([], prompt), settings).ids, text
+            )
 
         rows = []
         for runs in ready:

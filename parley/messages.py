@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from parley.errors import BadConversation
-from parley.settings import whole
+from parley.settings import replace_lone_surrogates
 
 MOST_CHARACTERS = 32_000  # of one message; the context window is checked, in tokens, by the engine
 MOST_OF_AN_ANSWER = 320_000  # which may have been continued many times
@@ -50,7 +50,7 @@ def build_messages(history: Sequence[Any], message: str, system_prompt: str = ""
     return [Message("system", system), *turns] if system else turns
 
 
-def fold_system(messages: Sequence[Message]) -> list[Message]:
+def merge_system_into_user(messages: Sequence[Message]) -> list[Message]:
     """The same conversation for a template that refuses a system role: its text opens the first user turn."""
     if not messages or messages[0].role != "system":
         return list(messages)
@@ -104,7 +104,7 @@ def _text(content: Any, most: int = MOST_CHARACTERS) -> str:
         raise BadConversation(
             f"A message may have at most {most} characters; this one has {len(content)}. Shorten it."
         )
-    return whole(content)
+    return replace_lone_surrogates(content)
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:

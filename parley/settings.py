@@ -274,7 +274,7 @@ class Settings:
         return found
 
 
-def whole(text: str) -> str:
+def replace_lone_surrogates(text: str) -> str:
     """The text with "?" for each half of a character: what is left where a program cuts an emoji in two, and what can
     neither be tokenised nor sent to a page.
     """
@@ -295,7 +295,7 @@ def _checked(o: Option, value: Any) -> Any:
             raise BadSetting(f"{o.label} may have at most {o.high:g} characters; this one has {len(value)}.")
         if o.choices and value not in o.choices:
             raise BadSetting(f"{o.label} must be one of {', '.join(o.choices)}; {value[:40]!r} is not.")
-        return whole(value)
+        return replace_lone_surrogates(value)
     if o.kind is bool:
         if not isinstance(value, bool):
             raise BadSetting(f"{o.label} must be true or false.")

@@ -218,7 +218,7 @@ class Inside:
 
     def waiting(self):
         """How many visitors stand in line."""
-        return len(self.chat.conversations._admission._line)
+        return self.chat.chat_function.waiting_line.num_waiting
 
 
 @pytest.fixture(scope="session")

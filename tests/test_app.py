@@ -1,10 +1,13 @@
 """`python app.py`, as a user starts it."""
 
 import json
+import re
 import urllib.request
 
+import gradio as gr
 from gradio_client import Client
 
+from parley.ui.chat_interface import ResilientChatInterface
 from tests.conftest import ROOT
 
 APP = (ROOT / "app.py").read_text()
@@ -30,9 +33,11 @@ def test_the_page_may_be_framed_and_calls_no_other_origin(space):
 
 
 def test_app_shows_the_space_on_one_screen():
-    assert len(APP.splitlines()) <= 80
-    for shown in ("import spaces", "@spaces.GPU(duration=", "additional_inputs=", ".launch(", "POOL.place("):
+    assert len(APP.splitlines()) <= 75
+    for shown in (
+        *("import spaces", "@spaces.GPU(duration=gpu_seconds", ".launch(", ".preload(", "additional_inputs=[model, "),
+        *("model, strategy, temperature, top_p", "ResilientChatInterface(", "chat template", "TextIteratorStreamer"),
+    ):
         assert shown in APP
-    from parley.ui.chat_interface import Chat  # the chat that it makes
-
-    assert "Chat(" in APP and Chat.__mro__[1].__name__ == "ChatInterface"
+    assert issubclass(ResilientChatInterface, gr.ChatInterface)
+    assert all((ROOT / path).is_file() for path in re.findall(r"parley/[\w/]+\.py", APP))

@@ -2,8 +2,9 @@ import threading
 
 import pytest
 
+from parley.engines.base import TurnRequest
 from parley.errors import BadConversation
-from parley.messages import Message, build_messages, drop_oldest_turn, fold_system
+from parley.messages import Message, build_messages, drop_oldest_turn, merge_system_into_user
 from parley.settings import Settings
 
 USER, BOT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello!"}
@@ -55,7 +56,9 @@ def test_system_messages_join_the_system_prompt_at_the_top():
 def test_half_a_character_as_programs_leave_it_where_they_cut_an_emoji_is_a_question_mark(budgie):
     said = build_messages([], "Hello \ud83d there 👋", Settings.check({"system_prompt": "\ud83d"}).system_prompt)
     assert said == [("system", "?"), ("user", "Hello ? there 👋")]
-    assert list(budgie.stream(said, Settings.check({"max_new_tokens": 3}), threading.Event()))[-1].finish
+    assert list(budgie.stream(TurnRequest.of(said, Settings.check({"max_new_tokens": 3}), threading.Event())))[
+        -1
+    ].finish
 
 
 def test_a_history_that_ends_with_a_question_needs_no_message():
@@ -105,8 +108,8 @@ def test_folding_puts_the_system_prompt_into_the_first_user_turn():
         Message("assistant", "Ho"),
         Message("user", "x"),
     ]
-    assert fold_system(messages) == [("user", "Be brief.\n\nHi"), ("assistant", "Ho"), ("user", "x")]
-    assert fold_system(messages[1:]) == messages[1:]
+    assert merge_system_into_user(messages) == [("user", "Be brief.\n\nHi"), ("assistant", "Ho"), ("user", "x")]
+    assert merge_system_into_user(messages[1:]) == messages[1:]
 
 
 def test_the_oldest_turn_is_dropped_whole_and_the_system_message_stays():

@@ -6,14 +6,15 @@ import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
+from parley.events import Answer
 from parley.messages import Message, build_messages
 from parley.models import registry
 from parley.serving import preload
 from parley.serving.model_pool import ModelPool
 from parley.settings import OPTIONS, Option, Settings
 from parley.strategies.registry import STRATEGIES, TRUNCATION, Strategy
-from parley.strategies.requirements import DEMANDS
+from parley.strategies.requirements import REQUIREMENTS
 
 README = Path(__file__).parent.parent / "README.md"
 ASKED = (
@@ -55,7 +56,7 @@ def _names(strategy: Strategy) -> str:
 
 
 def _needs(strategy: Strategy) -> str:
-    return ", ".join(DEMANDS[name].needs for name in strategy.demands) or "nothing"
+    return ", ".join(REQUIREMENTS[name].needs for name in strategy.requirements) or "nothing"
 
 
 def models_table() -> str:
@@ -69,7 +70,7 @@ def models_table() -> str:
             "yes" if row.thinking else "no",
             HARDWARE[row.tier],
         ]
-        for row in registry.CATALOGUE
+        for row in registry.MODELS
     )
     return table(["model", "parameters", "download", "licence", "thinks", "offered on"], rows)
 
@@ -78,10 +79,10 @@ def transcript() -> str:
     """What Budgie answers to `ASKED`, one after the other, with greedy decoding."""
     settings = Settings.check({"model": "budgie", "strategy": "greedy"})
     history: list[Message] = []
-    with ModelPool().lease(registry.CATALOGUE[0], lambda _: None, threading.Event()) as engine:
+    with ModelPool().lease(registry.MODELS[0], lambda _: None, threading.Event()) as engine:
         for text in ASKED:
             messages = build_messages([m._asdict() for m in history], text)
-            answer = sum(engine.stream(messages, settings, threading.Event()), Answer())
+            answer = sum(engine.stream(TurnRequest.of(messages, settings, threading.Event())), Answer())
             history += [messages[-1], Message("assistant", answer.text)]
     return "\n>\n".join(f"> **{'You' if m.role == 'user' else 'Budgie'}:** {m.content}" for m in history)
 
@@ -91,7 +92,7 @@ PARTS = {"settings": settings_table, "strategies": strategies_table, "models": m
 
 def front_matter(text: str) -> str:
     """`text` with the models of its front matter, to be linked and to be there when a Space starts, made anew."""
-    placed = [row.id for row in preload.at_start({"SPACES_ZERO_GPU": "true"}) if row.id and not row.folder]
+    placed = [row.id for row in preload.models_at_startup({"SPACES_ZERO_GPU": "true"}) if row.id and not row.folder]
     for name in ("models", "preload_from_hub"):
         items = "".join(f"  - {id}\n" for id in placed)
         text = re.sub(rf"(?m)^{name}:\n(  - .*\n)+", f"{name}:\n{items}", text, count=1)

@@ -16,14 +16,16 @@ from pathlib import Path
 import torch
 
 from parley.budgie import WEIGHTS
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
 from parley.engines.loader import load
 from parley.engines.local_engine import LocalEngine
-from parley.generation.prompt import fit
+from parley.events import Answer
+from parley.generation.prompt import render_prompt
 from parley.generation.reasoning_parser import rejoined
 from parley.messages import Message
 from parley.models import registry
-from parley.models.hub import ModelRow
+from parley.models.spec import ModelSpec
+from parley.serving.model_pool import local_engine
 from parley.settings import Settings
 from tools.readme_tables import between
 from training.corpus import normalise
@@ -171,13 +173,13 @@ def passes(question: Question, reply: str) -> bool:
 
 def candidate(folder: Path) -> LocalEngine:
     """The model of that folder, as visitors would meet it on this machine."""
-    row = ModelRow(folder.name, str(folder.resolve()), folder.name)
-    return LocalEngine(load(row, lambda _: None, threading.Event()))
+    row = ModelSpec(folder.name, str(folder.resolve()), folder.name)
+    return local_engine(load(row, lambda _: None, threading.Event()))
 
 
 def reply(engine: LocalEngine, messages: Sequence[Message], settings: Settings) -> str:
     """What answers `messages`, a thought between its marks."""
-    answer = sum(engine.stream(messages, settings, threading.Event()), Answer())
+    answer = sum(engine.stream(TurnRequest.of(messages, settings, threading.Event())), Answer())
     said = rejoined(answer.text, answer.thought).strip()
     return said if answer.finish == "end" else said + UNFINISHED
 
@@ -207,7 +209,7 @@ def agreement(budgie: LocalEngine, draft: LocalEngine, asked: Iterable[Question]
     right = total = 0
     for question in asked:
         messages = [*opened(question), Message("user", question.turns[0])]
-        prompt = fit(budgie.loaded, messages, replace(GREEDY, thinking=question.think))
+        prompt = render_prompt(budgie.loaded, messages, replace(GREEDY, thinking=question.think))
         given = prompt.ids.to(budgie.loaded.model.device)
         ids = budgie.loaded.model.generate(given, max_new_tokens=LONGEST_ANSWER, do_sample=False)
         answer = ids[0, prompt.length :]
@@ -241,7 +243,7 @@ def main() -> None:
     budgie, settings = candidate(arguments.folder), GREEDY
     if arguments.sample is not None:
         given = {"max_new_tokens": LONGEST_ANSWER, "seed": arguments.sample}
-        settings = Settings.check(given, registry.traits(budgie.loaded.row).recommended)
+        settings = Settings.check(given, registry.traits(budgie.loaded.spec).recommended)
     results = sit(budgie, questions(), settings)
     for result in results:
         if arguments.failures and not result.passed:

@@ -14,7 +14,7 @@ from parley.models import registry
 from parley.models.remote_servers import PLACE
 from parley.serving import turn
 from parley.settings import OPTIONS
-from parley.strategies.requirements import DEMANDS
+from parley.strategies.requirements import REQUIREMENTS
 
 
 def models() -> list[dict[str, Any]]:
@@ -31,8 +31,8 @@ def models() -> list[dict[str, Any]]:
             "thinking": (traits := registry.traits(row)).thinking,
             "context": traits.context,
             "recommended": dict(traits.recommended),
-            "plan": outlook.sentence if (outlook := turn.outlook(row, traits)) else elsewhere.get(row.engine, ""),
-            "memory": outlook and outlook.figures,
+            "plan": estimate.sentence if (estimate := turn.estimate(row, traits)) else elsewhere.get(row.engine, ""),
+            "memory": estimate and estimate.figures,
         }
         for name, row in registry.models().items()
     ]
@@ -44,7 +44,7 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
     """
     try:
         asked = registry.find(model)
-        abilities = registry.abilities(asked)
+        abilities = registry.strategy_traits(asked)
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
     return [
@@ -54,8 +54,8 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
             "summary": row.summary,
             "when": row.when,
             "source": row.source,
-            "settings": {name: OPTIONS[name].default for name in row.uses if name in asked.honours.settings},
-            "demands": [DEMANDS[name].needs for name in row.demands],
+            "settings": {name: OPTIONS[name].default for name in row.uses if name in asked.capabilities.settings},
+            "demands": [REQUIREMENTS[name].needs for name in row.requirements],
             "unavailable": row.refusal(abilities),
         }
         for row in strategies.STRATEGIES.values()
@@ -92,7 +92,7 @@ async def reset(request: Request, body: ResetBody) -> dict[str, bool]:
 ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # before Gradio's own
 
 
-def add_endpoints() -> None:
+def add() -> None:
     """Adds /models and /strategies to the page that is being built."""
     gr.api(models, api_name="models", queue=False)
     gr.api(list_strategies, api_name="strategies", queue=False)

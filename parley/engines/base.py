@@ -1,152 +1,79 @@
 """What every engine promises: one method that yields deltas; an answer is a fold over them."""
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from parley import strategies
+from parley.errors import BadSetting
+from parley.events import Delta
 from parley.messages import Message
-from parley.settings import OPTIONS, Option, Settings
-
-FLUSH = 0.05  # seconds: pieces reach the reader at most this often
-MEASURABLE = 0.01  # seconds: what comes within them was lying somewhere, and says nothing of how fast it is made
-HEARTBEAT = 0.25  # seconds: at least this often the reader gets something, so that it can be closed
-
-# Its own end, a stop string, max_new_tokens, the context window, the wall clock, or the reader.
-FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
-
-Report = Callable[[str], None]  # takes a short sentence about progress ("Downloading … 34 %")
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What an answer cost. Times are in seconds since the engine took the turn up."""
-
-    prompt_tokens: int
-    new_tokens: int
-    first_piece: float | None  # None: nothing was generated
-    seconds: float
-    drafted: int = 0  # tokens that were guessed ahead, and how many of them the model accepted
-    accepted: int = 0
-    cached_tokens: int = 0  # of the prompt: they were known from an earlier turn and not read again
-    unit: str = "token"  # "piece" where a server tells no tokens: `new_tokens` counts what came in, the prompt is 0
-    started: float = 0.0  # seconds that the process took until it could begin, where this was its first turn
-    gpu_seconds: int | None = None  # what ZeroGPU was asked for; None elsewhere
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """The speed of decoding after the first token; None where there is too little to measure."""
-        if self.first_piece is None or self.new_tokens < 2 or self.seconds < self.first_piece + MEASURABLE:
-            return None
-        return (self.new_tokens - 1) / (self.seconds - self.first_piece)
-
-
-@dataclass(frozen=True, slots=True)
-class Beam:
-    """One hypothesis of a beam search."""
-
-    text: str
-    score: float  # log probability in nats, divided by the length to the power of the length penalty
-    finished: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """What exactly was run, for whoever wants to see it or to run it again."""
-
-    prompt: str  # as the chat template rendered it, control tokens and all; empty where a server does that
-    config: Mapping[str, Any]  # what decided how each token was chosen
-    program: str  # Python that gives the same text with `library`; empty where there is none
-    messages: Sequence[Message]  # what was asked, and by which settings: together they ask for the same text again
-    values: Mapping[str, Any]
-    library: str = "transformers"
-    request: str = ""  # the JSON that a server was sent
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """What is new since the last one. A delta with nothing in it is a heartbeat. The last one has a finish reason.
-
-    Its text and thought are to be added to those before; with `replaces` they are the whole answer so far, for the
-    best hypothesis of a beam search may change its mind.
-    """
-
-    text: str = ""
-    thought: str = ""
-    replaces: bool = False
-    beams: tuple[Beam, ...] = ()  # what a beam search considers now, the best first
-    status: str = ""  # what is happening now, shown until something else is
-    notices: tuple[str, ...] = ()  # what the reader should know of this answer
-    finish: FinishReason | None = None
-    usage: Usage | None = None
-    seed: int | None = None  # the one that was used
-    ran: Ran | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Answer(Delta):
-    """Everything so far: `answer + delta` is the answer after that delta."""
-
-    def __add__(self, delta: Delta) -> "Answer":
-        said = delta.text or delta.thought
-        return replace(
-            self,
-            text=delta.text if delta.replaces else self.text + delta.text,
-            thought=delta.thought if delta.replaces else self.thought + delta.thought,
-            beams=delta.beams or self.beams,
-            status=delta.status or ("" if said else self.status),
-            notices=self.notices + delta.notices,
-            finish=delta.finish or self.finish,
-            usage=delta.usage or self.usage,
-            seed=self.seed if delta.seed is None else delta.seed,
-            ran=delta.ran or self.ran,
-        )
+from parley.settings import Settings
+from parley.strategies import Strategy
+from parley.strategies.processors.watermark_detection import Detection
 
 
 @dataclass(frozen=True)
-class Honours:
-    """What an engine can be asked for: names of settings and of strategies. Every kind of engine declares its own."""
+class TurnRequest:
+    """All that an engine needs for one turn. The strategy is looked up once, here."""
 
-    settings: frozenset[str] = frozenset(OPTIONS)
-    strategies: frozenset[str] = frozenset(strategies.STRATEGIES)
+    messages: Sequence[Message]
+    settings: Settings
+    strategy: Strategy
+    cancel: threading.Event  # set to end the work within one forward pass
+    session: str = (
+        ""  # turns of one session may profit from what the earlier ones have read; an empty one shares nothing
+    )
+    draft: "Engine | None" = None  # the engine of the draft model, where the strategy wants one
 
-    def refusal(self, label: str, settings: Settings) -> str:
-        """Why an engine of this kind, called `label`, cannot do what was set, as a sentence that says what to do;
-        empty where it can. One that takes no strategy decides nothing, so it cannot disobey.
-        """
-        if "strategy" not in self.settings:
-            return ""
-        for option in self.lacks(settings.strategy):
-            if getattr(settings, option.name) != option.neutral:
-                return (
-                    f"The server of {label} takes no {option.label}. "
-                    f"Set {option.name} to {option.neutral!r}, or choose another model."
-                )
-        return ""
-
-    def lacks(self, strategy: str) -> list[Option]:
-        """The settings that this strategy uses elsewhere, and that an engine of this kind does not honour."""
-        return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]
-
-
-class Engine(Protocol):
-    """Turns messages into text."""
-
-    def stream(
-        self,
+    @classmethod
+    def of(
+        cls,
         messages: Sequence[Message],
         settings: Settings,
         cancel: threading.Event,
         draft: "Engine | None" = None,
         session: str = "",
-    ) -> Iterator[Delta]:
-        """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
-        finish reason and the usage. Where the last of the `messages` is the assistant's, that is the beginning of the
-        answer, and only what follows it is yielded. `draft` guesses ahead, where the strategy wants that.
-        Turns of one `session` may profit from what the earlier ones have read; an empty one shares nothing.
+    ) -> "TurnRequest":
+        """The request for these settings. Raises `BadSetting` for a strategy that does not exist."""
+        strategy = strategies.find(settings.strategy)
+        return cls(messages, settings, strategy, cancel, draft=draft, session=session)
 
-        Setting `cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until it has.
-        Raises `ChatError` for what the reader can mend. Does not keep or change `messages`.
-        """
+
+class ClearableCache(Protocol):
+    """What an engine keeps of conversations, as the pool of models sees it."""
+
+    @property
+    def bytes(self) -> int:
+        """The memory that it holds, beyond that of the model."""
         ...
+
+    def clear(self) -> None:
+        """Gives up all that no turn is using."""
+
+
+class Engine(ABC):
+    """Turns messages into text. An engine without a model in this process holds no memory."""
+
+    memory_bytes: int = 0  # that are its own, what is only reserved included
+    unwritten_bytes: int = 0  # of these: reserved and never written, which the machine still counts as free
+    prefix_caches: Sequence[ClearableCache] = ()
+
+    @abstractmethod
+    def stream(self, request: TurnRequest) -> Iterator[Delta]:
+        """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
+        finish reason and the usage. Where the last of the messages is the assistant's, that is the beginning of the
+        answer, and only what follows it is yielded.
+
+        Setting `request.cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until
+        it has. Raises `ChatError` for what the reader can mend. Does not keep or change the messages.
+        """
+
+    def detect(self, text: str, settings: Settings) -> Detection:
+        """How surely a text, as this engine's model writes it, bears the watermark of these settings.
+
+        Raises `BadSetting` where there is no tokenizer here.
+        """
+        raise BadSetting("This model has no tokens to look at. Choose the model that wrote the text.")

@@ -1,287 +1,194 @@
-"""From a row of the catalogue to a model that answers: checked before and after its download, code never run."""
+"""From a spec of the catalogue to a model that answers: checked before and after its download, code never run."""
 
 import json
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from parley.engines.base import Report
+from parley.engines import load_errors
+from parley.engines.load_errors import EngineRefused, Unloadable
 from parley.errors import ModelUnavailable
-from parley.models import attention, hardware, hub, load_plan, traits
-from parley.models.hub import ModelRow
-from parley.models.load_plan import Fit
+from parley.events import Report
+from parley.models import hardware, hub, load_plan, traits
+from parley.models.load_plan import LoadEstimate, LoadPlan
 from parley.models.precision import OPENVINO
+from parley.models.spec import ModelSpec
 
 if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from parley.generation.loaded_model import LoadedModel
 
 SENTINEL = "sentinel-7193"
 _log = logging.getLogger(__name__)
 
 
-class Unloadable(ModelUnavailable):
-    """A failure that a damaged file may explain."""
-
-
-class EngineRefused(Exception):
-    """OpenVINO cannot run a model that it was planned for: another engine has to answer."""
-
-
-@dataclass
-class Loaded:
-    """A model that is ready to answer, and what is known of it.
-
-    Its `generation_config` holds only the ids of special tokens: nothing of the model's own sampling is left in it.
-    """
-
-    row: ModelRow
-    fit: Fit
-    folder: Path
-    model: "PreTrainedModel"  # with OpenVINO an adapter, which has no weights
-    tokenizer: "PreTrainedTokenizerBase"
-    context: int  # tokens
-    layers: int
-    thinking: bool  # whether the template reads `enable_thinking`
-    system_role: bool  # whether the template takes a system message, and shows it to the model
-
-
 def load(
-    row: ModelRow,
+    spec: ModelSpec,
     report: Report,
     cancel: threading.Event,
     *,
-    room: Callable[[Fit], int] | None = None,
+    available_bytes: Callable[[LoadPlan], int] | None = None,
     disk: Callable[[], int] = hardware.free_disk,
-) -> Loaded:
+) -> "LoadedModel":
     """Loads a model, downloading it first where needed; a file that arrived damaged is fetched a second time.
 
-    `room` is asked for the memory of a plan, may free some, and returns how many bytes are free; `disk` says how many
-    are free on the disk. Raises `ModelUnavailable`, `hub.LoadingStopped` included.
+    `available_bytes` takes a plan, may free memory for it, and returns how many bytes are free; `disk` returns how
+    many are free on the disk. Raises `ModelUnavailable`, `hub.LoadingStopped` included.
     """
-    report(f"Looking for {row.label}")
-    source = hub.find(row)
-    room = room or (lambda fit: hardware.free_memory(fit.cards))
+    report(f"Looking for {spec.label}")
+    source = hub.find(spec)
+    available_bytes = available_bytes or (lambda plan: hardware.free_memory(plan.cards))
     try:
-        return _load(source, report, cancel, room, disk)
+        return _load(source, report, cancel, available_bytes, disk)
     except Unloadable as error:
         if not source.purge_damaged():
             raise
-        _log.warning("A file of %s was damaged and is fetched again", row.name, exc_info=error)
+        _log.warning("A file of %s was damaged and is fetched again", spec.name, exc_info=error)
     try:
-        return _load(source, report, cancel, room, disk)
+        return _load(source, report, cancel, available_bytes, disk)
     except Unloadable as error:
         if damaged := source.purge_damaged():
             raise ModelUnavailable(
-                f"{damaged[0]} of {row.label} arrives damaged, twice now. Try again later, or choose another model."
+                f"{damaged[0]} of {spec.label} arrives damaged, twice now. Try again later, or choose another model."
             ) from error
         raise
 
 
 def _load(
-    source: hub.Source, report: Report, cancel: threading.Event, room: Callable[[Fit], int], disk: Callable[[], int]
-) -> Loaded:
+    source: hub.Source,
+    report: Report,
+    cancel: threading.Event,
+    available_bytes: Callable[[LoadPlan], int],
+    disk: Callable[[], int],
+) -> "LoadedModel":
+    from parley.generation.loaded_model import LoadedModel
+
     # 1. Everything that can rule the model out is small and comes first.
-    row = source.row
+    spec = source.spec
     folder = source.fetch(hub.SMALL, report, cancel, disk)
-    config = _read(row, folder / "config.json")
-    _read(row, folder / "generation_config.json", needed=False)  # transformers would do without a damaged one
-    _check_architecture(row, config)
+    config = _read(spec, folder / "config.json")
+    _read(spec, folder / "generation_config.json", needed=False)  # transformers would do without a damaged one
+    _check_architecture(spec, config)
     if not source.weights_bytes:
         raise ModelUnavailable(
-            f"{row.label} has no weights in the safetensors format, the only one that is loaded here. "
+            f"{spec.label} has no weights in the safetensors format, the only one that is loaded here. "
             "Choose another model, or convert it on the Hub."
         )
-    tokenizer = _tokenizer(row, folder)
-    outlook = load_plan.consider(row, config, source.weights_bytes, room)
-    if not outlook.fits:
-        raise ModelUnavailable(outlook.sentence)
+    tokenizer = _tokenizer(spec, folder)
+    plan = _fitting(load_plan.choose_load_plan(spec, config, source.weights_bytes, available_bytes))
 
     # 2. The weights.
     folder = source.fetch(hub.SMALL + hub.WEIGHTS, report, cancel, disk)
     if cancel.is_set():
-        raise hub.stopped(row)
-    report(f"Loading {row.label}")
-    fit, model = outlook.fit, None
-    if fit.engine == OPENVINO:
-        try:
-            model = _written(row, folder, fit, report, cancel)
-        except EngineRefused as refusal:
-            _log.warning("Transformers answers as %s: OpenVINO does not run it, for %s", row.name, refusal)
-            outlook = load_plan.consider(row, config, source.weights_bytes, room, refused=str(refusal))
-            if not outlook.fits:
-                raise ModelUnavailable(outlook.sentence) from refusal
-            fit = outlook.fit
-    elif fit.device == "cpu":
-        _log.info("Transformers answers as %s: %s", row.name, load_plan.engine_obstacle(config, hardware.machine()))
-    if model is None:
-        model, fit = _model(row, folder, fit)
+        raise hub.stopped(spec)
+    report(f"Loading {spec.label}")
+
+    def plan_again(refused: str) -> LoadPlan:
+        again = load_plan.choose_load_plan(spec, config, source.weights_bytes, available_bytes, refused=refused)
+        return _fitting(again)
+
+    if plan.engine != OPENVINO and plan.device == "cpu":
+        _log.info("Transformers answers as %s: %s", spec.name, load_plan.engine_obstacle(config, hardware.machine()))
+    model, plan = _model(spec, folder, plan, plan_again, report=report, cancel=cancel)
     _neutralise(model, tokenizer)
 
     # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
-    if not fit.placed and not os.environ.get("SPACES_ZERO_GPU"):
-        model.to(fit.device)
-    _try_out(row, model, tokenizer)
-    if not fit.placed:
-        model.to(fit.device)
+    if not plan.placed and not os.environ.get("SPACES_ZERO_GPU"):
+        model.to(plan.device)
+    _try_out(spec, model, tokenizer)
+    if not plan.placed:
+        model.to(plan.device)
     hardware.return_memory()
     text = model.config.get_text_config()
     stated = traits.context_length(text.to_dict(), tokenizer.model_max_length)
-    return Loaded(
-        row=row,
-        fit=fit,
+    return LoadedModel(
+        spec=spec,
+        plan=plan,
         folder=folder,
         model=model,
         tokenizer=tokenizer,
-        context=min(fit.kv_tokens or traits.MOST_CONTEXT, stated or load_plan.USUAL_CONTEXT),
+        context=min(plan.kv_tokens or traits.MOST_CONTEXT, stated or load_plan.USUAL_CONTEXT),
         layers=text.num_hidden_layers,
         thinking=traits.reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),
     )
 
 
-def _read(row: ModelRow, path: Path, needed: bool = True) -> dict[str, Any]:
+def _fitting(estimate: LoadEstimate) -> LoadPlan:
+    if estimate.plan is None or not estimate.fits:
+        raise ModelUnavailable(estimate.sentence)
+    return estimate.plan
+
+
+def _model(
+    spec: ModelSpec,
+    folder: Path,
+    plan: LoadPlan,
+    plan_again: Callable[[str], LoadPlan],
+    *,
+    report: Report,
+    cancel: threading.Event,
+) -> tuple["PreTrainedModel", LoadPlan]:
+    """The model by the engine of the plan, and the plan as it could be kept.
+
+    `plan_again` takes why OpenVINO refuses the model, and returns the plan without it.
+    """
+    from parley.engines.openvino import loader as openvino_loader
+    from parley.engines.transformers import loader as transformers_loader
+
+    if plan.engine == OPENVINO:
+        try:
+            return openvino_loader.load(spec, folder, plan, report, cancel), plan
+        except EngineRefused as refusal:
+            _log.warning("Transformers answers as %s: OpenVINO does not run it, for %s", spec.name, refusal)
+            plan = plan_again(str(refusal))
+    return transformers_loader.load(spec, folder, plan)
+
+
+def _read(spec: ModelSpec, path: Path, needed: bool = True) -> dict[str, Any]:
     if not path.is_file() and not needed:
         return {}
     with suppress(OSError, ValueError):
         if isinstance(value := json.loads(path.read_bytes()), dict):
             return value
-    raise Unloadable(f"{row.label} has no readable {path.name}. Choose another model.")
+    raise Unloadable(f"{spec.label} has no readable {path.name}. Choose another model.")
 
 
-def _check_architecture(row: ModelRow, config: Mapping[str, Any]) -> None:
+def _check_architecture(spec: ModelSpec, config: Mapping[str, Any]) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     kind = str(config.get("model_type"))
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return  # with code of its own or not: the code of transformers is used
     if "auto_map" in config:
-        raise _needs_code(row)
+        raise load_errors.needs_code(spec)
     raise ModelUnavailable(
-        f"{row.label} has the architecture {kind[:40]!r}, which the installed transformers cannot chat with. "
+        f"{spec.label} has the architecture {kind[:40]!r}, which the installed transformers cannot chat with. "
         "Choose another model, or update transformers."
     )
 
 
-def _needs_code(row: ModelRow) -> ModelUnavailable:
-    return ModelUnavailable(
-        f"{row.label} needs Python code from its own repository, which is never run here. Choose another model."
-    )
-
-
-def _tokenizer(row: ModelRow, folder: Path) -> "PreTrainedTokenizerBase":
+def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # whatever strangers' files can cause; none of it is a fault of the caller
-        if "AutoTokenizer" in _read(row, folder / "tokenizer_config.json", needed=False).get("auto_map", ()):
-            raise _needs_code(row) from error
-        raise _unsuitable(row, "a tokenizer", error) from error
+        if "AutoTokenizer" in _read(spec, folder / "tokenizer_config.json", needed=False).get("auto_map", ()):
+            raise load_errors.needs_code(spec) from error
+        raise load_errors.unsuitable(spec, "a tokenizer", error) from error
     tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
     if not tokenizer.chat_template:
         raise ModelUnavailable(
-            f"{row.label} has no chat template: it continues text, but was not taught to talk. Choose a chat model."
+            f"{spec.label} has no chat template: it continues text, but was not taught to talk. Choose a chat model."
         )
     tokenizer.chat_control_tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
     return tokenizer
-
-
-def _unsuitable(row: ModelRow, part: str, error: Exception) -> ModelUnavailable:
-    _log.warning("%s has %s that cannot be loaded", row.name, part, exc_info=error)
-    return Unloadable(f"{row.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
-
-
-def _written(row: ModelRow, folder: Path, fit: Fit, report: Report, cancel: threading.Event) -> "PreTrainedModel":
-    """The model as a graph; raises `EngineRefused` where the library cannot run it, and what `_read_model` raises."""
-    from transformers import AutoConfig
-
-    from parley.engines.openvino import graph, loader
-    from parley.engines.openvino.weights import NotFinite, Weights
-
-    def progress(share: float) -> None:
-        if cancel.is_set():
-            raise hub.stopped(row)
-        report(f"Loading {row.label}: {share:.0%}")
-
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        weights = Weights(folder)
-        return loader.load(folder, weights, config, fit, progress)
-    except hub.LoadingStopped:
-        raise
-    except graph.Misfit as error:
-        if missing := [name for name in error.names if weights.stored_name(name) is None]:
-            raise _incomplete(row, missing) from error
-        raise _unsuitable(row, "weights", error) from error  # of another shape
-    except NotFinite as error:
-        raise _spoilt(row) from error
-    except MemoryError as error:
-        raise _too_large(row) from error
-    except (graph.NotDescribed, RuntimeError) as error:  # the latter is the library's, and the probe's
-        raise EngineRefused(str(error).splitlines()[0][:200]) from error
-    except Exception as error:  # SafetensorError, OSError, …
-        raise _unsuitable(row, "weights", error) from error
-
-
-def _incomplete(row: ModelRow, names: Sequence[str]) -> Unloadable:
-    return Unloadable(
-        f"{row.label} is incomplete: {len(names)} of its tensors are missing, {names[0][:80]} for one. "
-        "Choose another model."
-    )
-
-
-def _spoilt(row: ModelRow) -> Unloadable:
-    return Unloadable(
-        f"{row.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
-    )
-
-
-def _too_large(row: ModelRow) -> ModelUnavailable:
-    return ModelUnavailable(f"{row.label} does not fit the memory. Choose a smaller model.")
-
-
-def _model(row: ModelRow, folder: Path, fit: Fit) -> tuple["PreTrainedModel", Fit]:
-    """The model, and the plan as it could be kept: an attention that cannot be had is done without."""
-    try:
-        return _read_model(row, folder, fit), fit
-    except Unloadable:
-        if fit.attention not in attention.FLASH:
-            raise
-    _log.warning("%s is loaded without %s", row.name, attention.LABELS[fit.attention])
-    model = _read_model(row, folder, replace(fit, attention=attention.PLAIN))
-    return model, replace(fit, attention=model.config._attn_implementation)
-
-
-def _read_model(row: ModelRow, folder: Path, fit: Fit) -> "PreTrainedModel":
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from parley.engines.transformers import quantization
-
-    try:
-        model, told = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **quantization.arguments(fit),
-        )
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        raise _too_large(row) from error
-    except Exception as error:  # as above: SafetensorError, RuntimeError for shapes, ImportError for kernels, …
-        raise _unsuitable(row, "weights", error) from error
-    if missing := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
-        raise _incomplete(row, missing)
-    if not {"cpu", "disk"}.isdisjoint(map(str, getattr(model, "hf_device_map", {}).values())):
-        raise _too_large(row)  # what is left outside of the cards would take seconds a token
-    quantization.finish(model, fit)
-    return model
 
 
 def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
@@ -297,7 +204,7 @@ def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") 
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=pad, bos_token_id=bos)
 
 
-def _try_out(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+def _try_out(spec: ModelSpec, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Generates four tokens: damaged weights load without a word, but do not answer in finite numbers."""
     import torch
 
@@ -319,9 +226,9 @@ def _try_out(row: ModelRow, model: "PreTrainedModel", tokenizer: "PreTrainedToke
                 return_dict_in_generate=True,
             )
     except Exception as error:  # as above, the chat template included
-        raise _unsuitable(row, "a chat template or code", error) from error
+        raise load_errors.unsuitable(spec, "a chat template or code", error) from error
     if not all(bool(logits.isfinite().all()) for logits in answer.logits):
-        raise _spoilt(row)
+        raise load_errors.not_finite(spec)
 
 
 def _takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:

@@ -1,9 +1,10 @@
-"""The engine for a transformers model in this process: chat template, context window, `generate`, streamer."""
+"""What both local engines share: chat template, context window, a decode loop in a thread, the streamer."""
 
 import functools
 import random
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,133 +12,130 @@ import torch
 from transformers import StoppingCriteriaList
 
 from parley import strategies
-from parley.engines.base import Delta, FinishReason, Ran, Usage
-from parley.engines.loader import Loaded
-from parley.generation import generation_config, streaming
-from parley.generation.prefix_cache import NoPrefixCache, PrefixCache
-from parley.generation.prompt import Prompt, fit
-from parley.generation.reasoning_parser import AnswerText
+from parley.engines.base import Engine, TurnRequest
+from parley.errors import BadSetting
+from parley.events import FLUSH, Delta, FinishReason, RunRecord, Usage
+from parley.generation import streaming
+from parley.generation.generation_config import GenerationPlan, plan_generation
+from parley.generation.loaded_model import LoadedModel
+from parley.generation.prefix_cache import NoPrefixCache
+from parley.generation.prompt import Prompt, render_prompt
+from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
-from parley.messages import Message
-from parley.models import hardware
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
-# `generate` draws from torch's global generator: two that run at once would spoil each other's seeds.
+# `generate` draws from torch's global generator: two turns at once would spoil each other's seeds.
 _generating = threading.Lock()
 
 
-class LocalEngine:
-    """Answers with one loaded model; one turn generates at a time, others wait."""
+class LocalEngine(Engine):
+    """Answers with one loaded model. One turn generates at a time, and the others wait."""
 
-    def __init__(self, loaded: Loaded, turn_seconds: float = 300.0) -> None:
+    def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float = 300.0) -> None:
         self.loaded = loaded
-        self._seconds = turn_seconds
+        self.prefix_caches = (prefix_cache,)
+        self.prefix_cache = prefix_cache
+        self.turn_seconds = turn_seconds
         eos = loaded.model.generation_config.eos_token_id
         self._eos = set(eos) if isinstance(eos, list) else {eos}
-        self._prefixes = PrefixCache(loaded.model, self._most_remembered)
-        streaming.install_brakes(loaded.model)
 
-    @property
-    def prefixes(self) -> tuple[PrefixCache, ...]:
-        """What it remembers of conversations."""
-        return (self._prefixes,)
-
-    def stream(
-        self,
-        messages: Sequence[Message],
-        settings: Settings,
-        cancel: threading.Event,
-        draft: "LocalEngine | None" = None,
-        session: str = "",
-    ) -> Iterator[Delta]:
+    def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
-        reads_all = strategies.find(settings.strategy).reads_all
-        prefixes = self._prefixes if session and not reads_all else NoPrefixCache()
-        prompt = fit(self.loaded, messages, settings, prefixes.sequence(session))
-        plan = generation_config.plan(self.loaded, settings, prompt, draft.loaded if draft else None)
+        settings, strategy = request.settings, request.strategy
+        keeps = request.session and not strategy.needs_full_prefill
+        prefix_cache = self.prefix_cache if keeps else NoPrefixCache()
+        prompt = render_prompt(self.loaded, request.messages, settings, prefix_cache.sequence(request.session))
+        plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
-        brake = streaming.Brake(cancel, self._seconds)
-        new_text = functools.partial(AnswerText, settings.stop_strings, prompt.pre_opened, prompt.continues)
-        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt.ids[0].tolist(), new_text, brake)
+        signal = streaming.StopSignal(request.cancel, self.turn_seconds)
+        new_text = functools.partial(ReasoningParser, settings.stop_strings, prompt.in_reasoning, prompt.continues)
+        prompt_ids = prompt.ids[0].tolist()
+        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal)
         cached_tokens = 0
 
         def work() -> None:
             nonlocal cached_tokens
-            while not _generating.acquire(timeout=streaming.FLUSH):
-                if brake.reason:
+            while not _generating.acquire(timeout=FLUSH):
+                if signal.reason:
                     return
             try:
                 torch.manual_seed(seed)
-                with (
-                    torch.inference_mode(),
-                    prefixes.lend(
-                        session, prompt.ids[0].tolist(), plan.config["num_beams"], plan.longest, lambda: streamer.ids
-                    ) as loan,
-                ):
-                    cached_tokens = loan.cached_tokens
-                    self._generate(prompt, plan.arguments(streamer) | loan.arguments, brake, streamer)
+                lease = prefix_cache.acquire(
+                    request.session, prompt_ids, plan.config["num_beams"], plan.max_length, lambda: streamer.ids
+                )
+                with torch.inference_mode(), lease as leased:
+                    cached_tokens = leased.cached_tokens
+                    self._generate(prompt, plan.arguments(streamer) | leased.arguments, signal, streamer)
             finally:
                 _generating.release()
 
         if prompt.dropped:
             turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
             yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
-        yield from streaming.run(work, streamer, brake, cancel)
-        finish = brake.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
-        first = None if streamer.first_piece is None else streamer.first_piece - began
-        guesses = streamer.drafted, streamer.accepted
-        taken = time.monotonic() - began
-        usage = Usage(prompt.length, len(streamer.ids), first, taken, *guesses, cached_tokens)
+        yield from streaming.run(work, streamer, signal, request.cancel)
+        finish = signal.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
+        first = None if streamer.first_token_at is None else streamer.first_token_at - began
         yield Delta(
             finish=finish,
-            usage=usage,
-            seed=seed if strategies.find(settings.strategy).samples else None,
-            notices=self._left_out(streamer.ids, settings) if finish in ("end", "length", "context") else (),
-            ran=self._ran(prompt, settings, plan, seed, messages),
+            usage=Usage(
+                prompt_tokens=prompt.length,
+                new_tokens=len(streamer.ids),
+                time_to_first_token=first,
+                seconds=time.monotonic() - began,
+                drafted=streamer.drafted,
+                accepted=streamer.accepted,
+                cached_tokens=cached_tokens,
+            ),
+            seed=seed if strategy.samples else None,
+            notices=self._missing_words(streamer.ids, request) if finish in ("end", "length", "context") else (),
+            run_record=self._run_record(prompt, request, plan, seed),
         )
 
     @property
-    def bytes(self) -> int:
-        """The memory that its model takes."""
+    def memory_bytes(self) -> int:
+        """The memory of its model."""
         return self.loaded.model.get_memory_footprint()
 
     @property
-    def _computes(self) -> str:
-        """What computes, and in which numbers."""
-        return f"PyTorch {self.loaded.fit.numbers}"
+    @abstractmethod
+    def _library(self) -> str:
+        """The library that computes, for people."""
 
     @property
-    def _rounds(self) -> bool:
-        """Whether it computes with fewer bits than the weights are stored with."""
-        return self.loaded.fit.quantization != "none"
+    def _runs_on(self) -> str:
+        """The library that computes, and in which numbers."""
+        return f"{self._library} {self.loaded.plan.numbers}"
 
     def detect(self, text: str, settings: Settings) -> Detection:
-        """How surely a text, as this model writes it, bears the watermark of these settings."""
+        """See `Engine.detect`."""
+        strategy = strategies.find(settings.strategy)
+        if not strategy.watermark:
+            marks = " or ".join(row.name for row in strategies.STRATEGIES.values() if row.watermark)
+            raise BadSetting(f"{strategy.label} makes no watermark. Choose {marks}.")
         ids = self.loaded.tokenizer.encode(text, add_special_tokens=False)
-        return detect(generation_config.mark(settings), ids, self.loaded.model.config.get_text_config().vocab_size)
+        return detect(strategy.mark(settings), ids, self.loaded.model.config.get_text_config().vocab_size)
 
-    def _ran(
-        self, prompt: Prompt, settings: Settings, plan: generation_config.Plan, seed: int, messages: Sequence[Message]
-    ) -> Ran:
-        config = {"engine": self._computes}
+    def _run_record(self, prompt: Prompt, request: TurnRequest, plan: GenerationPlan, seed: int) -> RunRecord:
+        settings = request.settings
+        config = {"engine": self._runs_on}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
-        if self._rounds:
+        if self.loaded.plan.rounds:
             program = (
-                f"# {self._computes} answered. This takes the weights as they are stored: words may differ.\n{program}"
+                f"# {self._runs_on} answered. This takes the weights as they are stored: words may differ.\n{program}"
             )
-        names = ["model", "strategy", *strategies.find(settings.strategy).uses]
-        values = {name: getattr(settings, name) for name in [*names, *(["thinking"] if self.loaded.thinking else [])]}
+        names = ["model", "strategy", *request.strategy.uses, *(["thinking"] if self.loaded.thinking else [])]
+        values = {name: getattr(settings, name) for name in names}
         values |= {"seed": seed} if "seed" in values else {}
-        return Ran(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, messages, values)
+        return RunRecord(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, request.messages, values)
 
-    def _left_out(self, ids: Sequence[int], settings: Settings) -> tuple[str, ...]:
-        """A sentence about the words that had to occur and do not, for want of room."""
-        wanted = settings.forced_words if "force_words" in strategies.find(settings.strategy).uses else ()
+    def _missing_words(self, ids: Sequence[int], request: TurnRequest) -> tuple[str, ...]:
+        """A sentence about the words that had to occur and do not, because there was no room."""
+        wanted = request.settings.forced_words if "force_words" in request.strategy.uses else ()
         text = self.loaded.tokenizer.decode(ids)
         missing = ", ".join(word for word in wanted if word not in text)
         return (f"There was no room for: {missing}. Raise max new tokens.",) if missing else ()
@@ -148,20 +146,24 @@ class LocalEngine:
         return "length" if limit == settings.max_new_tokens else "context"
 
     def _generate(
-        self, prompt: Prompt, arguments: dict[str, Any], brake: streaming.Brake, streamer: streaming.AnswerStreamer
+        self,
+        prompt: Prompt,
+        arguments: dict[str, Any],
+        signal: streaming.StopSignal,
+        streamer: streaming.AnswerStreamer,
     ) -> None:
         device = self.loaded.model.device
         away = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}
         self.loaded.model.generate(
             prompt.ids.to(device),
             attention_mask=torch.ones_like(prompt.ids, device=device),
-            stopping_criteria=StoppingCriteriaList([streaming.Braked(brake)]),
+            stopping_criteria=StoppingCriteriaList([streaming.StopOnSignal(signal)]),
             **arguments,
             **away,
         )
 
-    def _most_remembered(self) -> int:
-        """Bytes for all prefixes: a quarter of the memory that would be free without them."""
-        gpu = self.loaded.model.device.type == "cuda"
-        free = torch.cuda.mem_get_info()[0] if gpu else hardware.free_memory()
-        return (free + self._prefixes.bytes) // 4
+
+def _draft_model(request: TurnRequest) -> LoadedModel | None:
+    """The draft engine's model. A draft model is always a local one: the registry sees to it."""
+    assert request.draft is None or isinstance(request.draft, LocalEngine)
+    return request.draft.loaded if request.draft else None

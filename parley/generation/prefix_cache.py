@@ -38,34 +38,34 @@ KNOWN = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, *STATEFUL)
 
 
 @dataclass(frozen=True)
-class State:
+class CacheSnapshot:
     """What a model keeps of a sequence. The cache has one row, and has seen exactly `ids`."""
 
     ids: Sequence[int]
     cache: DynamicCache
 
-    def reach(self, prompt: Sequence[int]) -> int:
+    def match_length(self, prompt: Sequence[int]) -> int:
         """How many tokens of this prompt need not be read again; the last one always is."""
         common = common_prefix(self.ids, prompt[:-1])
         return common if common == len(self.ids) or croppable(self.cache, len(self.ids)) else 0
 
 
 @dataclass(frozen=True)
-class Remembered:
+class SessionCache:
     """What one turn left behind: all its tokens, and the states of some of their beginnings."""
 
     sequence: Sequence[int]  # the prompt and the answer as it was generated
-    states: tuple[State, ...]
+    snapshots: tuple[CacheSnapshot, ...]
 
     @property
     def bytes(self) -> int:
         """The memory of its tensors; a part of a larger tensor counts as the whole, which it keeps alive."""
-        storages = [t.untyped_storage() for state in self.states for t in _tensors(state.cache)]
+        storages = [t.untyped_storage() for state in self.snapshots for t in _tensors(state.cache)]
         return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 @dataclass
-class Loan:
+class CacheLease:
     """What a turn gets for its prompt."""
 
     cached_tokens: int = 0  # of the prompt; they are not read again
@@ -80,11 +80,16 @@ class NoPrefixCache:
         return ()
 
     @contextmanager
-    def lend(
-        self, session: str, prompt: Sequence[int], rows: int, longest: int, answer: Callable[[], Sequence[int]]
-    ) -> Iterator[Loan]:
-        """An empty loan."""
-        yield Loan()
+    def acquire(
+        self,
+        session: str,
+        prompt: Sequence[int],
+        num_sequences: int,
+        max_length: int,
+        answer: Callable[[], Sequence[int]],
+    ) -> Iterator[CacheLease]:
+        """An empty lease."""
+        yield CacheLease()
 
 
 class PrefixCache(NoPrefixCache):
@@ -96,56 +101,66 @@ class PrefixCache(NoPrefixCache):
 
     def __init__(self, model: PreTrainedModel, most: Callable[[], int]) -> None:
         self._model, self._most = model, most
-        self._sessions: dict[str, Remembered] = {}  # the longest unused first
+        self._sessions: dict[str, SessionCache] = {}  # the longest unused first
         self._lock = threading.Lock()
         self._sound: bool | None = None  # not tried yet
 
     @property
     def bytes(self) -> int:
         """What all that is remembered takes; what is lent does not count."""
-        return sum(remembered.bytes for remembered in tuple(self._sessions.values()))
+        return sum(kept.bytes for kept in tuple(self._sessions.values()))
 
     def clear(self) -> None:
         """Gives up all but what is lent."""
         with self._lock:
             self._sessions.clear()
 
+    def session(self, session: str) -> SessionCache | None:
+        """What the session's last turn left; None while a turn has it."""
+        return self._sessions.get(session)
+
     def sequence(self, session: str) -> Sequence[int]:
         """The tokens of the session's last turn, the prompt and what was generated; empty while it is lent."""
-        remembered = self._sessions.get(session)
-        return remembered.sequence if remembered else ()
+        kept = self.session(session)
+        return kept.sequence if kept else ()
 
     @contextmanager
-    def lend(
-        self, session: str, prompt: Sequence[int], rows: int, longest: int, answer: Callable[[], Sequence[int]]
-    ) -> Iterator[Loan]:
-        """A cache for `generate` with so many `rows`, for the length of a `with` block.
+    def acquire(
+        self,
+        session: str,
+        prompt: Sequence[int],
+        num_sequences: int,
+        max_length: int,
+        answer: Callable[[], Sequence[int]],
+    ) -> Iterator[CacheLease]:
+        """A cache for `generate` with `num_sequences` sequences, for the length of a `with` block.
 
-        `longest` is how many tokens prompt and answer may have; `answer` tells, at the end, what was generated. After
-        an `Interrupted` what is whole is kept, after any other exception nothing. May run the model on the prompt.
+        `max_length` is how many tokens prompt and answer may have; `answer` returns, at the end, what was generated.
+        After an `Interrupted` what is whole is kept, after any other exception nothing. May run the model on the
+        prompt.
         """
         if self._sound is None:
-            self._sound = continues_rightly(self._model)
+            self._sound = supports_multi_token_continuation(self._model)
         if not self._sound:
-            yield Loan()
+            yield CacheLease()
             return
-        turn = _Turn(self._model, prompt, longest, self._take(session))
+        turn = _Turn(self._model, prompt, max_length, self._take(session))
         try:
-            yield Loan(turn.reached, {"past_key_values": turn.cache(rows)})
+            yield CacheLease(turn.reached, {"past_key_values": turn.cache(num_sequences)})
         except Interrupted:
-            self._put(session, turn.left(answer(), interrupted=True))
+            self._put(session, turn.snapshot_after(answer(), interrupted=True))
             raise
-        self._put(session, turn.left(answer(), interrupted=False))
+        self._put(session, turn.snapshot_after(answer(), interrupted=False))
 
-    def _take(self, session: str) -> Sequence[State]:
+    def _take(self, session: str) -> Sequence[CacheSnapshot]:
         with self._lock:
-            remembered = self._sessions.pop(session, None)
-        return remembered.states if remembered else ()
+            kept = self._sessions.pop(session, None)
+        return kept.snapshots if kept else ()
 
-    def _put(self, session: str, remembered: Remembered) -> None:
+    def _put(self, session: str, left: SessionCache) -> None:
         with self._lock:
             self._sessions.pop(session, None)
-            self._sessions[session] = remembered
+            self._sessions[session] = left
             held, most = self.bytes, self._most()
             while held > most:
                 held -= self._sessions.pop(next(iter(self._sessions))).bytes
@@ -154,29 +169,31 @@ class PrefixCache(NoPrefixCache):
 class _Turn:
     """One turn's way with its cache: it begins with the best of the earlier states and ends with its own."""
 
-    def __init__(self, model: PreTrainedModel, prompt: Sequence[int], longest: int, earlier: Sequence[State]) -> None:
-        self._model, self._prompt, self._longest = model, list(prompt), longest
-        self._copy: State | None = None
-        best = max(earlier, key=lambda state: state.reach(prompt), default=None)
-        self.reached = self._read = best.reach(prompt) if best else 0
+    def __init__(
+        self, model: PreTrainedModel, prompt: Sequence[int], max_length: int, earlier: Sequence[CacheSnapshot]
+    ) -> None:
+        self._model, self._prompt, self._max_length = model, list(prompt), max_length
+        self._copy: CacheSnapshot | None = None
+        best = max(earlier, key=lambda state: state.match_length(prompt), default=None)
+        self.reached = self._read = best.match_length(prompt) if best else 0
         self._cache = best.cache if best and self.reached else new_cache(model)
         if best and 0 < self.reached < len(best.ids):
             self._cache.crop(self.reached - len(best.ids))
 
-    def cache(self, rows: int) -> DynamicCache:
+    def cache(self, num_sequences: int) -> DynamicCache:
         """The cache for `generate`. Several rows get one of their own, for nothing of a beam search can be kept."""
-        if not croppable(self._cache, self._longest):
+        if not croppable(self._cache, self._max_length):
             self._read_to(len(self._prompt) - BEFORE_THE_END)
-            self._copy = State(self._prompt[: self._read], copy.deepcopy(self._cache))
-        if rows == 1:
+            self._copy = CacheSnapshot(self._prompt[: self._read], copy.deepcopy(self._cache))
+        if num_sequences == 1:
             return self._cache
         self._read_to(len(self._prompt) - 1)
         many = copy.deepcopy(self._cache)
         # As `batch_repeat_interleave`, which layers with a state do not have.
-        many.reorder_cache(torch.zeros(rows, dtype=torch.long, device=self._model.device))
+        many.reorder_cache(torch.zeros(num_sequences, dtype=torch.long, device=self._model.device))
         return many
 
-    def left(self, answer: Sequence[int], interrupted: bool) -> Remembered:
+    def snapshot_after(self, answer: Sequence[int], interrupted: bool) -> SessionCache:
         """What may be used again: states of beginnings of the sequence, none that is in doubt."""
         sequence, layers = [*self._prompt, *answer], self._cache.layers
         for layer in layers:
@@ -190,10 +207,10 @@ class _Turn:
             for layer in layers:
                 if isinstance(layer, CacheLayerMixin) and layer.get_seq_length() > sound:
                     layer.crop(sound - layer.get_seq_length())
-            states.append(State(sequence[:sound], self._cache))
+            states.append(CacheSnapshot(sequence[:sound], self._cache))
         elif not interrupted and set(lengths) == {sound}:
-            states.append(State(sequence[:sound], self._cache))
-        return Remembered(sequence, tuple(state for state in states if state.ids))
+            states.append(CacheSnapshot(sequence[:sound], self._cache))
+        return SessionCache(sequence, tuple(state for state in states if state.ids))
 
     def _read_to(self, end: int) -> None:
         """Has the model read the prompt up to there."""
@@ -228,7 +245,7 @@ def croppable(cache: DynamicCache, length: int) -> bool:
 
 
 @torch.inference_mode()
-def continues_rightly(model: PreTrainedModel) -> bool:
+def supports_multi_token_continuation(model: PreTrainedModel) -> bool:
     """Whether this model can go on from a cache with several tokens at once.
 
     False where its kind of cache is not known here, or has no length. Layers with a state are tried: not all code

@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-OPEN, CLOSE = "<think>", "</think>"
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
 
 
 def rejoined(text: str, thought: str) -> str:
     """What a model writes for this text after this thought; a thought without a text has not been closed yet."""
     if not thought:
         return text
-    return f"{OPEN}\n{thought}\n{CLOSE}\n\n{text}" if text else f"{OPEN}\n{thought}"
+    return f"{THINK_OPEN}\n{thought}\n{THINK_CLOSE}\n\n{text}" if text else f"{THINK_OPEN}\n{thought}"
 
 
-class AnswerText:
+class ReasoningParser:
     """Feed it pieces; it gives back what may be shown, exact but for the blank space round the thought.
 
     What may be the beginning of a mark is held back until it is decided. A thought is only looked for at the start of
@@ -41,9 +41,9 @@ class AnswerText:
 
     def _start(self, last: bool) -> tuple[str, str]:
         head = self._held.lstrip()
-        if head.startswith(OPEN):
-            self._held, self._read = head[len(OPEN) :], self._thought_start
-        elif last or not OPEN.startswith(head):
+        if head.startswith(THINK_OPEN):
+            self._held, self._read = head[len(THINK_OPEN) :], self._thought_start
+        elif last or not THINK_OPEN.startswith(head):
             self._read = self._text_start
         return "", ""
 
@@ -54,11 +54,11 @@ class AnswerText:
         return "", ""
 
     def _thought(self, last: bool) -> tuple[str, str]:
-        thought, closed, rest = self._held.partition(CLOSE)
+        thought, closed, rest = self._held.partition(THINK_CLOSE)
         if closed:
             self._held, self._read = rest, self._text_start
             return "", thought.rstrip()
-        shown = len(thought) if last else len(thought[: len(thought) - _overlap(thought, (CLOSE,))].rstrip())
+        shown = len(thought) if last else len(thought[: len(thought) - _overlap(thought, (THINK_CLOSE,))].rstrip())
         self._held = thought[shown:]
         return "", thought[:shown]
 

@@ -3,17 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from parley.engines.loader import Loaded
-from parley.generation.generation_config import GUESSING, LISTENERS, WATCHES, Plan
+from parley.generation.generation_config import GenerationPlan
+from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
 from parley.settings import Settings
 from parley.snippet import call, listed, named
+from parley.strategies.registry import CONSTANT_DRAFTS
 
 CLONE = Path(__file__).parent.parent.parent
 CONTROL = "[t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]"
 
 
-def transformers_program(loaded: Loaded, prompt: Prompt, settings: Settings, plan: Plan, seed: int) -> str:
+def transformers_program(
+    loaded: LoadedModel, prompt: Prompt, settings: Settings, plan: GenerationPlan, seed: int
+) -> str:
     """Python that prints the same text."""
     told = [prompt, *([prompt.negative] if prompt.negative else [])]
     typed = any(
@@ -50,8 +53,8 @@ def _prompt(name: str, prompt: Prompt, template: Sequence[str]) -> list[str]:
     return [messages, f"{name} = {call('tokenizer.apply_chat_template', template)}"]
 
 
-def _load(loaded: Loaded, tokenizer: str, model: str) -> list[str]:
-    where = [repr(_name(loaded)), *named(revision=loaded.row.revision)]
+def _load(loaded: LoadedModel, tokenizer: str, model: str) -> list[str]:
+    where = [repr(_name(loaded)), *named(revision=loaded.spec.revision)]
     weights = [*where, f"dtype={loaded.model.dtype}"]
     return [
         *([f"{tokenizer} = {call('AutoTokenizer.from_pretrained', where)}"] if tokenizer else []),
@@ -59,51 +62,51 @@ def _load(loaded: Loaded, tokenizer: str, model: str) -> list[str]:
     ]
 
 
-def _draft(plan: Plan) -> list[str]:
+def _draft(plan: GenerationPlan) -> list[str]:
     """The lines that load the model that guesses ahead; how much it guesses is told to it, not to the other."""
     if plan.draft is None:
         return []
     guessing = call(
-        "GenerationConfig", named(**{name: plan.config[name] for name in ("num_assistant_tokens", *GUESSING)})
+        "GenerationConfig", named(**{name: plan.config[name] for name in ("num_assistant_tokens", *CONSTANT_DRAFTS)})
     )
-    load = _load(plan.draft, "draft_tokenizer" if plan.through_text else "", "draft")
+    load = _load(plan.draft, "draft_tokenizer" if plan.cross_tokenizer else "", "draft")
     return [*load, f"draft.generation_config = {guessing}"]
 
 
-def _name(loaded: Loaded) -> str:
+def _name(loaded: LoadedModel) -> str:
     """The model for a reader: nothing of where this machine keeps its folders."""
-    folder = loaded.row.folder
+    folder = loaded.spec.folder
     if folder is None:
-        return loaded.row.id
-    return str(folder.relative_to(CLONE)) if folder.is_relative_to(CLONE) else loaded.row.name
+        return loaded.spec.id
+    return str(folder.relative_to(CLONE)) if folder.is_relative_to(CLONE) else loaded.spec.name
 
 
-def _by_loop(loaded: Loaded, plan: Plan) -> bool:
+def _needs_decoder(loaded: LoadedModel, plan: GenerationPlan) -> bool:
     """Whether our loop is needed: that of transformers goes through the text only for vocabularies of two sizes."""
     sizes = {each.model.config.get_text_config().vocab_size for each in (loaded, plan.draft) if each}
-    return plan.loop not in WATCHES or (plan.through_text and len(sizes) == 1)
+    return not plan.strategy.stock or (plan.cross_tokenizer and len(sizes) == 1)
 
 
-def _imports(loaded: Loaded, plan: Plan) -> list[str]:
-    loop = [plan.loop] if plan.loop and _by_loop(loaded, plan) else []
+def _imports(loaded: LoadedModel, plan: GenerationPlan) -> list[str]:
+    loop = [plan.decoder] if plan.decoder and _needs_decoder(loaded, plan) else []
     marks = [type(mark)] if (mark := plan.config.get("watermarking_config")) else []
     ours = [type(processor) for processor in plan.processors] + loop + marks
     return [f"from {each.__module__} import {each.__name__}  # in a clone of Parley" for each in ours]
 
 
-def _generate(loaded: Loaded, prompt: Prompt, plan: Plan) -> list[str]:
+def _generate(loaded: LoadedModel, prompt: Prompt, plan: GenerationPlan) -> list[str]:
     arguments = []
-    by_loop = bool(plan.loop) and _by_loop(loaded, plan)
-    if plan.loop and by_loop:
-        watching = dict.fromkeys(LISTENERS[plan.loop], "lambda *_: None")
-        arguments = [f"custom_generate={plan.loop.__name__}", *(f"{name}={do}" for name, do in watching.items())]
+    needs_decoder = bool(plan.decoder) and _needs_decoder(loaded, plan)
+    if plan.decoder and needs_decoder:
+        watching = dict.fromkeys(plan.strategy.events, "lambda *_: None")
+        arguments = [f"custom_generate={plan.decoder.__name__}", *(f"{name}={do}" for name, do in watching.items())]
     if plan.draft:
-        arguments.append("draft=draft" if by_loop else "assistant_model=draft")
-    if plan.draft and plan.through_text:
+        arguments.append("draft=draft" if needs_decoder else "assistant_model=draft")
+    if plan.draft and plan.cross_tokenizer:
         pair = ["tokenizer=tokenizer", "assistant_tokenizer=draft_tokenizer"]
-        arguments += ["tokenizers=(tokenizer, draft_tokenizer)"] if by_loop else pair
+        arguments += ["tokenizers=(tokenizer, draft_tokenizer)"] if needs_decoder else pair
     if prompt.negative:
         arguments.append('negative_prompt_ids=negative["input_ids"]')
     if plan.processors:
         arguments.append(f"logits_processor=[{', '.join(map(repr, plan.processors))}]")
-    return [*arguments, *(named(**plan.options) if by_loop else [])]
+    return [*arguments, *(named(**plan.options) if needs_decoder else [])]

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 from tokenizers.decoders import DecodeStream
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
+from transformers import PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
 
-from parley.engines.base import FLUSH, HEARTBEAT, Beam, Delta, FinishReason
-from parley.generation.reasoning_parser import CLOSE, OPEN, AnswerText
+from parley.events import FLUSH, HEARTBEAT, Beam, Delta, FinishReason
+from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN, ReasoningParser
 from parley.strategies.decoders.beams import Hypothesis
 
 _END = object()
@@ -24,7 +24,7 @@ class Interrupted(Exception):
     """Raised inside a forward pass when the turn was stopped or its time is up."""
 
 
-class Brake:
+class StopSignal:
     """Why and when a running generation has to end: the reader's Stop, the wall clock, a stop string."""
 
     def __init__(self, cancel: threading.Event, seconds: float) -> None:
@@ -42,37 +42,21 @@ class Brake:
         return "time" if time.monotonic() > self._deadline else None
 
 
-class Braked(StoppingCriteria):
-    """Ends `generate` cleanly after the step during which the brake was pulled."""
+class StopOnSignal(StoppingCriteria):
+    """Ends `generate` cleanly after the step during which there came a reason to end."""
 
-    def __init__(self, brake: Brake) -> None:
-        self._brake = brake
+    def __init__(self, signal: StopSignal) -> None:
+        self._signal = signal
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """True for every row, shape (batch,), once there is a reason to end."""
-        return torch.full((input_ids.shape[0],), self._brake.reason is not None, device=input_ids.device)
-
-
-def install_brakes(model: PreTrainedModel) -> int:
-    """Makes every decoder layer look at its thread's brake before it runs, so that a long prefill ends too.
-
-    Returns how many layers do. The model's output does not change.
-    """
-    layers = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
-    for layer in layers:
-        if _look not in layer._forward_pre_hooks.values():  # two engines may have one model
-            layer.register_forward_pre_hook(_look)
-    return len(layers)
-
-
-def _look(module: torch.nn.Module, args: tuple) -> None:
-    raise_if_stopped()
+        return torch.full((input_ids.shape[0],), self._signal.reason is not None, device=input_ids.device)
 
 
 def raise_if_stopped() -> None:
     """Raises `Interrupted` in the thread of a turn that was stopped or whose time is up."""
-    brake = getattr(_here, "brake", None)
-    if brake is not None and brake.reason in ("stopped", "time"):
+    signal = getattr(_here, "signal", None)
+    if signal is not None and signal.reason in ("stopped", "time"):
         raise Interrupted
 
 
@@ -87,20 +71,20 @@ class AnswerStreamer(TextIteratorStreamer):
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompt_ids: Sequence[int],
-        new_text: Callable[[], AnswerText],
-        brake: Brake,
+        new_text: Callable[[], ReasoningParser],
+        signal: StopSignal,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
         self.ids: list[int] = []  # every generated token, the closing one included
-        self.first_piece: float | None = None  # time.monotonic() of the first text or thought
+        self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
         self.drafted = self.accepted = 0  # guesses of speculative decoding
         self._tail = list(prompt_ids[-8:])
         self._decode = DecodeStream(ids=self._tail, skip_special_tokens=True)
-        specials = {tokenizer.convert_tokens_to_ids(mark): mark for mark in (OPEN, CLOSE)}
+        specials = {tokenizer.convert_tokens_to_ids(mark): mark for mark in (THINK_OPEN, THINK_CLOSE)}
         self._marks = {i: mark for i, mark in specials.items() if i in tokenizer.all_special_ids}
         self._new_text = new_text
         self._text = new_text()
-        self._brake = brake
+        self._signal = signal
 
     def put(self, value: torch.Tensor) -> None:
         """Takes token ids of shape (n,) or (1, n) from `generate`; the first call brings the prompt."""
@@ -119,10 +103,10 @@ class AnswerStreamer(TextIteratorStreamer):
     def show(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Takes what a beam search considers, the best first; its text replaces all that was shown before."""
         self.ids = hypotheses[0].ids.tolist()
-        self.first_piece = self.first_piece or time.monotonic()
+        self.first_token_at = self.first_token_at or time.monotonic()
         text, thought, stopped = self._read(self.ids)
         if stopped:
-            self._brake.stop_string = True
+            self._signal.stop_string = True
         beams = tuple(Beam(self._read(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
         self.text_queue.put(Delta(text=text, thought=thought, replaces=True, beams=beams))
 
@@ -130,7 +114,7 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes a short sentence about what is happening before the answer begins."""
         self.text_queue.put(Delta(status=status))
 
-    def count_guess(self, drafted: int, accepted: int) -> None:
+    def count_draft(self, drafted: int, accepted: int) -> None:
         """Takes how many tokens one step of speculative decoding guessed, and how many were right."""
         self.drafted, self.accepted = self.drafted + drafted, self.accepted + accepted
 
@@ -147,9 +131,9 @@ class AnswerStreamer(TextIteratorStreamer):
         """Queues what of `text` may be shown."""
         shown, thought = self._text.feed(text, last=stream_end)
         if self._text.stopped:
-            self._brake.stop_string = True
+            self._signal.stop_string = True
         if shown or thought:
-            self.first_piece = self.first_piece or time.monotonic()
+            self.first_token_at = self.first_token_at or time.monotonic()
             self.text_queue.put(Delta(text=shown, thought=thought))
 
     def end(self) -> None:
@@ -190,14 +174,16 @@ class AnswerStreamer(TextIteratorStreamer):
                 raise item
 
 
-def run(work: Callable[[], None], streamer: AnswerStreamer, brake: Brake, cancel: threading.Event) -> Iterator[Delta]:
+def run(
+    work: Callable[[], None], streamer: AnswerStreamer, signal: StopSignal, cancel: threading.Event
+) -> Iterator[Delta]:
     """Runs `work` (a call of `generate` with that streamer) in a thread and yields what it makes.
 
     An exception in the thread is raised here. Closing the iterator sets `cancel`; it never waits for the thread.
     """
 
     def target() -> None:
-        _here.brake = brake
+        _here.signal = signal
         try:
             work()
         except Interrupted:

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from parley.generation.prefix_cache import common_prefix
 
 
-def splice(kept: Sequence[int], plain: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def reuse_generated_ids(kept: Sequence[int], plain: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """`plain`, a prompt, with its beginning replaced by the longest beginning of `kept` that reads the same.
 
     The text stays the same to the character, and so do the control tokens and their places: what was text in the

@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Card:
+class Gpu:
     """One GPU."""
 
     memory: int  # bytes in all
@@ -31,9 +31,9 @@ class Machine:
     """What decides how a model is run, as far as it stays the same while the app runs."""
 
     device: str  # "cuda", "mps" or "cpu"
-    cards: tuple[Card, ...] = ()
+    cards: tuple[Gpu, ...] = ()
     packages: frozenset[str] = frozenset()  # those that need not be installed, in versions that transformers takes
-    multiplies_bytes: bool = False  # the CPU, by instructions of its own (VNNI)
+    has_vnni: bool = False  # the CPU, by instructions of its own (VNNI)
     zerogpu: bool = False
     threads: int = 1  # that compute at once on the CPU
     no_openvino: str = ""  # why OpenVINO does not run here, as the end of a sentence; empty where it does
@@ -61,7 +61,7 @@ def machine() -> Machine:
         here,
         cards=tuple(map(_card, range(torch.cuda.device_count()))) if here == "cuda" else (),
         packages=frozenset(name for name, installed in packages.items() if installed()),
-        multiplies_bytes=bool(torch.cpu._is_vnni_supported()),
+        has_vnni=bool(torch.cpu._is_vnni_supported()),
         zerogpu=bool(os.environ.get("SPACES_ZERO_GPU")),
         threads=cpu_threads(),
         no_openvino=_openvino_obstacle(),
@@ -85,12 +85,12 @@ def tier() -> str:
     return "gpu-48" if memory >= 40 else "gpu-16" if memory >= 14 else "cpu"
 
 
-def _card(index: int) -> Card:
+def _card(index: int) -> Gpu:
     import torch
 
     memory = torch.cuda.get_device_properties(index).total_memory
     # AMD's cards count otherwise; all that is taken for granted of them is bfloat16.
-    return Card(memory, (8, 0) if torch.version.hip else torch.cuda.get_device_capability(index))
+    return Gpu(memory, (8, 0) if torch.version.hip else torch.cuda.get_device_capability(index))
 
 
 THREADS_AT_START = 0  # what torch was given before anything changed it

@@ -6,7 +6,7 @@ import io
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import filter_repo_objects
 from tqdm import tqdm
 
-from parley.engines.base import HEARTBEAT, Honours, Report
 from parley.errors import ModelUnavailable
+from parley.events import HEARTBEAT, Report
+from parley.models.spec import ModelSpec, size_text
 
 SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
 WEIGHTS = ("model*.safetensors",)
@@ -36,33 +37,10 @@ class LoadingStopped(ModelUnavailable):
 
 
 @dataclass(frozen=True)
-class ModelRow:
-    """One model that can be chosen, and where its files are."""
-
-    name: str  # what the dropdown and the API use
-    id: str  # on the Hub, or the absolute path of a local folder; empty for the parrot
-    label: str
-    revision: str | None = None
-    parameters: int | None = None
-    bytes: int | None = None  # of the weights
-    licence: str = "see its card"
-    thinking: bool | None = None  # None: not known before its template is read
-    tier: str = "any"
-    engine: str = "local"
-    draft: str = ""  # the name of a smaller model with the same tokenizer, which can guess ahead for this one
-    honours: Honours = field(default=Honours(), repr=False)  # what its engine can be asked for
-
-    @property
-    def folder(self) -> Path | None:
-        """The local folder; None for a model of the Hub."""
-        return Path(self.id) if Path(self.id).is_absolute() else None
-
-
-@dataclass(frozen=True)
 class Source:
     """Where the files of a model come from, and which there are."""
 
-    row: ModelRow
+    spec: ModelSpec
     files: Mapping[str, int]  # bytes
     commit: str | None = None  # None: nothing can be downloaded
 
@@ -76,28 +54,28 @@ class Source:
 
         Raises `LoadingStopped`, and `ModelUnavailable` before the first byte when the disk is too small.
         """
-        if self.row.folder is not None:
-            return self.row.folder
+        if self.spec.folder is not None:
+            return self.spec.folder
         if self.commit is None:
-            return _cached(self.row, patterns)
-        cached = functools.partial(try_to_load_from_cache, self.row.id, revision=self.commit)
+            return _cached(self.spec, patterns)
+        cached = functools.partial(try_to_load_from_cache, self.spec.id, revision=self.commit)
         missing = [name for name in _matching(self.files, patterns) if not isinstance(cached(name), str)]
         need, free = sum(self.files[name] for name in missing), disk()
         if need > free:
             raise ModelUnavailable(
-                f"{self.row.label} is a download of {size_text(need)}, and {size_text(free)} of disk are free. "
+                f"{self.spec.label} is a download of {size_text(need)}, and {size_text(free)} of disk are free. "
                 "Choose a smaller model, or make room on the disk."
             )
-        return _download(self.row, patterns, need, report, cancel)
+        return _download(self.spec, patterns, need, report, cancel)
 
     def purge_damaged(self) -> list[str]:
         """Deletes those downloaded files that do not have the checksum of the Hub, and names them."""
         if self.commit is None:
             return []
         try:
-            found = HfApi().verify_repo_checksums(self.row.id, revision=self.commit)
+            found = HfApi().verify_repo_checksums(self.spec.id, revision=self.commit)
         except (HTTPError, OSError) as error:
-            raise explained(self.row, error) from error
+            raise to_sentence(self.spec, error) from error
         damaged = [file["path"] for file in found.mismatches]
         for pointer in map(found.verified_path.joinpath, damaged):
             # The blob, too, may be a link: into a store that all repositories share.
@@ -107,47 +85,42 @@ class Source:
         return damaged
 
 
-def find(row: ModelRow, seconds: float = 10) -> Source:
+def find(spec: ModelSpec, seconds: float = 10) -> Source:
     """What there is of this model: in its folder, on the Hub, or, where that does not answer in time, in the cache.
 
     Raises `ModelUnavailable`. Downloads nothing.
     """
-    if row.folder is not None:
-        return Source(row, _listed(row.folder))
+    if spec.folder is not None:
+        return Source(spec, _listed(spec.folder))
     try:
-        info = HfApi().model_info(row.id, revision=row.revision, files_metadata=True, timeout=seconds)
+        info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True, timeout=seconds)
     except (HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is no JSON, a hotel's login page
         answered = isinstance(error, HfHubHTTPError)
         if answered and error.response.status_code < 500:
-            raise explained(row, error) from error
+            raise to_sentence(spec, error) from error
         try:
-            return Source(row, _listed(_cached(row, SMALL + WEIGHTS)))
+            return Source(spec, _listed(_cached(spec, SMALL + WEIGHTS)))
         except ModelUnavailable as absent:
-            raise (explained(row, error) if answered else absent) from error
+            raise (to_sentence(spec, error) if answered else absent) from error
     files = {s.rfilename: s.size or 0 for s in info.siblings or ()}
-    return Source(row, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
+    return Source(spec, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
 
 
-def size_text(size: float) -> str:
-    """A number of bytes for people: "8.0 GB", "34 MB"."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-
-
-def explained(row: ModelRow, error: Exception) -> ModelUnavailable:
+def to_sentence(spec: ModelSpec, error: Exception) -> ModelUnavailable:
     """One sentence for a failed download, and what to do next. Quotes nothing of the request: it may hold a token."""
-    name, cause = row.label, error.__cause__
+    name, cause = spec.label, error.__cause__
     if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, HTTPError):
         error = cause
     match error:
         case GatedRepoError():
             text = (
-                f"{name} is gated: accept its terms at https://huggingface.co/{row.id} and set the secret HF_TOKEN, "
+                f"{name} is gated: accept its terms at https://huggingface.co/{spec.id} and set the secret HF_TOKEN, "
                 "or choose another model."
             )
         case RepositoryNotFoundError():
-            text = f"There is no model {row.id} on the Hub, or it is private. Check the spelling, or set HF_TOKEN."
+            text = f"There is no model {spec.id} on the Hub, or it is private. Check the spelling, or set HF_TOKEN."
         case RevisionNotFoundError():
-            text = f"{row.id} has no revision {row.revision!r}. Look up its branches, tags and commits on the Hub."
+            text = f"{spec.id} has no revision {spec.revision!r}. Look up its branches, tags and commits on the Hub."
         case HfHubHTTPError(response=response) if response.status_code in (401, 403):
             text = f"The Hub does not let this app read {name}. Check that HF_TOKEN is valid and may read it."
         case HfHubHTTPError(response=response) if response.status_code == 429:
@@ -163,21 +136,21 @@ def explained(row: ModelRow, error: Exception) -> ModelUnavailable:
     return ModelUnavailable(text)
 
 
-def _snapshot(row: ModelRow, patterns: Sequence[str], **how: Any) -> Path:
+def _snapshot(spec: ModelSpec, patterns: Sequence[str], **how: Any) -> Path:
     patterns, ignored = list(patterns), list(IGNORED)
     return Path(
-        snapshot_download(row.id, revision=row.revision, allow_patterns=patterns, ignore_patterns=ignored, **how)
+        snapshot_download(spec.id, revision=spec.revision, allow_patterns=patterns, ignore_patterns=ignored, **how)
     )
 
 
-def _cached(row: ModelRow, patterns: Sequence[str]) -> Path:
+def _cached(spec: ModelSpec, patterns: Sequence[str]) -> Path:
     try:
-        return _snapshot(row, patterns, local_files_only=True)
+        return _snapshot(spec, patterns, local_files_only=True)
     except LocalEntryNotFoundError as error:
-        raise explained(row, error) from error
+        raise to_sentence(spec, error) from error
 
 
-def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report, cancel: threading.Event) -> Path:
+def _download(spec: ModelSpec, patterns: Sequence[str], need: int, report: Report, cancel: threading.Event) -> Path:
     """Downloads in a thread of its own, so that a Stop is obeyed at once wherever the network hangs.
 
     After a Stop that thread ends by itself with its next piece of data.
@@ -192,30 +165,30 @@ def _download(row: ModelRow, patterns: Sequence[str], need: int, report: Report,
 
         def update(self, n: float | None = 1) -> bool | None:
             if cancel.is_set():
-                raise stopped(row)
+                raise stopped(spec)
             drawn = super().update(n)
             if self.unit == "B":  # one bar counts received bytes, one those written, one counts files
                 done[id(self)] = self.n
             return drawn
 
     worker = ThreadPoolExecutor(1, thread_name_prefix="download")
-    download = worker.submit(_snapshot, row, patterns, tqdm_class=Bar)
+    download = worker.submit(_snapshot, spec, patterns, tqdm_class=Bar)
     worker.shutdown(wait=False)
     while not wait([download], timeout=HEARTBEAT).done:
         if cancel.is_set():
-            raise stopped(row)
+            raise stopped(spec)
         if need:
             share = min(1.0, max(done.values(), default=0) / need)
-            report(f"Downloading {row.label}: {100 * share:.0f} % of {size_text(need)}")
+            report(f"Downloading {spec.label}: {100 * share:.0f} % of {size_text(need)}")
     try:
         return download.result()
     except (HTTPError, OSError, XetDownloadError) as error:
-        raise explained(row, error) from error
+        raise to_sentence(spec, error) from error
 
 
-def stopped(row: ModelRow) -> LoadingStopped:
+def stopped(spec: ModelSpec) -> LoadingStopped:
     """The error for a loading that the reader stopped."""
-    return LoadingStopped(f"Loading {row.label} was stopped. Send the message again to go on.")
+    return LoadingStopped(f"Loading {spec.label} was stopped. Send the message again to go on.")
 
 
 def _matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]:

@@ -12,8 +12,8 @@ from typing import Any
 from parley.errors import ModelUnavailable
 from parley.models import attention
 from parley.models.hardware import Machine, machine
-from parley.models.hub import ModelRow, size_text
 from parley.models.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STORED, Precision
+from parley.models.spec import ModelSpec, size_text
 
 WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
 SETTINGS = {"QUANTIZATION": ("auto", "none", "int8", "int4"), "ENGINE": ("auto", "openvino", "transformers")}
@@ -37,7 +37,7 @@ USUAL_CONTEXT = 4096  # tokens, where a config states none
 
 
 @dataclass(frozen=True)
-class Fit:
+class LoadPlan:
     """How a model is loaded and run, and what that takes."""
 
     device: str
@@ -59,6 +59,11 @@ class Fit:
         return self.device == "cuda" and (self.cards > 1 or self.quantization != "none" or self.dtype == STORED)
 
     @property
+    def rounds(self) -> bool:
+        """Whether it computes with fewer bits than the weights are stored with."""
+        return self.quantization != "none"
+
+    @property
     def numbers(self) -> str:
         """In a word, what the weights are: "int8", "float32", …"""
         stored = "quantised" if self.dtype == STORED else self.dtype
@@ -75,28 +80,28 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class LoadEstimate:
     """Whether and how a model can be run here, before it is loaded."""
 
     label: str
-    fit: Fit | None = None  # the first that fits, else the last that was tried
+    plan: LoadPlan | None = None  # the first that fits, else the last that was tried
     free: int | None = None  # bytes, for that one
-    refusal: str = ""  # a sentence; there is no fit then
-    smaller: Fit | None = None  # one that would fit, were the owner to choose it
+    refusal: str = ""  # a sentence; there is no plan then
+    smaller: LoadPlan | None = None  # one that would plan, were the owner to choose it
 
     @property
     def fits(self) -> bool:
         """Whether it can be loaded."""
-        return self.fit is not None and self.fit.need <= self.free
+        return self.plan is not None and self.plan.need <= self.free
 
     @property
     def sentence(self) -> str:
         """For people, with all figures."""
-        if self.fit is None:
+        if self.plan is None:
             return self.refusal
-        need, free = size_text(self.fit.need), size_text(self.free)
+        need, free = size_text(self.plan.need), size_text(self.free)
         if self.fits:
-            return f"{self.fit.sentence}; {free} free."
+            return f"{self.plan.sentence}; {free} free."
         smaller = self.smaller and f"Set QUANTIZATION to int8, which needs {size_text(self.smaller.need)}, or choose"
         return (
             f"{self.label} needs about {need} of memory, and {free} are free. {smaller or 'Choose'} a smaller model."
@@ -105,44 +110,45 @@ class Outlook:
     @property
     def figures(self) -> dict[str, int | bool | None]:
         """For programs: bytes, and whether it fits."""
-        fit = self.fit
+        plan = self.plan
         return {
             "fits": self.fits,
-            "weights": fit and fit.weights,
-            "needed": fit and fit.need,
-            "per_1000_tokens": fit and fit.cache,
+            "weights": plan and plan.weights,
+            "needed": plan and plan.need,
+            "per_1000_tokens": plan and plan.cache,
             "free": self.free,
         }
 
 
-def consider(
-    row: ModelRow,
+def choose_load_plan(
+    spec: ModelSpec,
     config: Mapping[str, Any],
     size: int,
-    room: Callable[[Fit], int],
+    available_bytes: Callable[[LoadPlan], int],
     *,
     here: Machine | None = None,
     environ: Mapping[str, str] = os.environ,
     refused: str = "",
-) -> Outlook:
+) -> LoadEstimate:
     """The first plan that fits, the best first; where none does, the last, which needs least.
 
-    `size` is the bytes of the stored weights; `room` takes a plan, may free memory for it, and returns how many bytes
-    are free; `refused` says why OpenVINO has refused this model already. Refuses settings that cannot be had.
+    `size` is the bytes of the stored weights; `available_bytes` takes a plan, may free memory for it, and returns how
+    many bytes are free; `refused` says why OpenVINO has refused this model already. Refuses settings that cannot be
+    met.
     """
     here = here or machine()
     try:
-        for fit in _choices(config, size, here, environ, refused):
-            outlook = Outlook(row.label, fit, room(fit))
-            if outlook.fits:
-                return replace(outlook, fit=_with_pool(fit, outlook.free, _context(config)))
+        for plan in _choices(config, size, here, environ, refused):
+            estimate = LoadEstimate(spec.label, plan, available_bytes(plan))
+            if estimate.fits:
+                return replace(estimate, plan=_with_pool(plan, estimate.free, _context(config)))
     except ModelUnavailable as refusal:
-        return Outlook(row.label, refusal=str(refusal))
-    if fit.engine == OPENVINO and fit.quantization == "none":
+        return LoadEstimate(spec.label, refusal=str(refusal))
+    if plan.engine == OPENVINO and plan.quantization == "none":
         for smaller in _choices(config, size, here, {**environ, "QUANTIZATION": "int8"}, refused):
-            if smaller.need <= outlook.free:
-                return replace(outlook, smaller=smaller)
-    return outlook
+            if smaller.need <= estimate.free:
+                return replace(estimate, smaller=smaller)
+    return estimate
 
 
 def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[str, str] = os.environ) -> str:
@@ -163,7 +169,7 @@ def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[s
 
 def _choices(
     config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str], refused: str
-) -> Iterator[Fit]:
+) -> Iterator[LoadPlan]:
     """The best first; at least one."""
     wanted = _setting("QUANTIZATION", environ)
     obstacle = refused or engine_obstacle(config, here, environ)
@@ -187,7 +193,7 @@ def _choices(
         working = WORKING_SPACE * (max(weights, size) if row.dtype == STORED else weights)
         numbers = 4 if here.device == "cpu" and dtype in ("float32", STORED) else 2
         for cards in dict.fromkeys((1, len(here.cards) if here.cards and "accelerate" in here.packages else 1)):
-            yield Fit(
+            yield LoadPlan(
                 device=here.device,
                 engine="transformers",
                 dtype=dtype,
@@ -201,13 +207,13 @@ def _choices(
             )
 
 
-def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> Fit:
+def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> LoadPlan:
     """The pool counts with the fewest tokens that it may have."""
     layers = text.get("num_hidden_layers")
     weights = openvino_bytes(parameters * row.weight, layers if isinstance(layers, int) else 0)
     cache = kv_bytes(text, row.weight, OPENVINO_SCALES if row.name == "int8" else 0)
     pool = (cache or 0) * min(_context(text), MIN_KV_TOKENS) / 1000
-    return Fit(
+    return LoadPlan(
         device="cpu",
         engine=OPENVINO,
         dtype="float32",
@@ -230,13 +236,13 @@ def openvino_bytes(weights: float, layers: int) -> float:
 OPENVINO_SCALES = 8  # bytes for each head of a token in one byte a number: its scale and its zero, both float32
 
 
-def _with_pool(fit: Fit, free: int, context: int) -> Fit:
+def _with_pool(plan: LoadPlan, free: int, context: int) -> LoadPlan:
     """The plan with the size of its pool: what the rest of the memory can give, and no more than is of use."""
-    if fit.engine != OPENVINO or not fit.cache:
-        return fit
+    if plan.engine != OPENVINO or not plan.cache:
+        return plan
     least = min(context, MIN_KV_TOKENS)
-    given = least + int((free - fit.need) / KV_SHARE / fit.cache * 1000)
-    return replace(fit, kv_tokens=max(least, min(given, KV_CONTEXTS * context, MAX_KV_TOKENS)))
+    given = least + int((free - plan.need) / KV_SHARE / plan.cache * 1000)
+    return replace(plan, kv_tokens=max(least, min(given, KV_CONTEXTS * context, MAX_KV_TOKENS)))
 
 
 def _context(config: Mapping[str, Any]) -> int:

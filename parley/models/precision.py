@@ -36,7 +36,7 @@ def _is_large(machine: Machine, parameters: float) -> bool:
 
 
 def _pays(machine: Machine, parameters: float) -> bool:
-    return _is_large(machine, parameters) and machine.multiplies_bytes
+    return _is_large(machine, parameters) and machine.has_vnni
 
 
 BITSANDBYTES, TORCHAO = ("accelerate", "bitsandbytes"), ("accelerate", "torchao")
@@ -51,7 +51,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
         # instructions of their own (VNNI); elsewhere they are for models that do not fit in floats.
         Precision("int8", STORED, 1, "parley", chosen=_pays),
         Precision("none", "float32", 4),
-        Precision("int8", STORED, 1, "parley", chosen=lambda machine, parameters: not machine.multiplies_bytes),
+        Precision("int8", STORED, 1, "parley", chosen=lambda machine, parameters: not machine.has_vnni),
     ),
     "mps": (Precision("none", "float16", 2),),
     "cuda": (

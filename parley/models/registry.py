@@ -17,13 +17,13 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
-from parley.engines import parrot
 from parley.errors import ModelUnavailable
 from parley.models import hardware, hub, load_plan, remote_servers
-from parley.models.hub import ModelRow
+from parley.models.capabilities import PARROT
+from parley.models.spec import ModelSpec
 from parley.models.traits import context_length, default_template, reads_thinking
 from parley.settings import OPTIONS, is_number
-from parley.strategies.requirements import RECURRENT, STATEFUL, Abilities
+from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 
 BUDGIE = Path(__file__).parents[1] / "budgie"
 APACHE = "Apache-2.0"
@@ -40,25 +40,25 @@ TIERS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelRow:
+def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelSpec:
     known = {"licence": APACHE, "thinking": False} | rest
-    return ModelRow(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
+    return ModelSpec(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
 
 
-def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelRow:
+def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelSpec:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     # Two bytes a parameter; the card has the exact count.
     known = {"parameters": size // 2, "bytes": size, "licence": APACHE, "thinking": True, "draft": draft}
-    return ModelRow(name, str(folder), label, **known)
+    return ModelSpec(name, str(folder), label, **known)
 
 
 SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"
 
 # Sizes are those of the safetensors files; "about" where the last digits are noughts.
-CATALOGUE: tuple[ModelRow, ...] = (
+MODELS: tuple[ModelSpec, ...] = (
     _bundled("budgie", "Budgie (bundled)", BUDGIE / "weights", draft="budgie-draft"),
-    ModelRow(
-        "parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot", honours=parrot.HONOURS
+    ModelSpec(
+        "parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot", capabilities=PARROT
     ),
     _hub(SMALL_SMOLLM, "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
     _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
@@ -76,7 +76,7 @@ CATALOGUE: tuple[ModelRow, ...] = (
     _hub("allenai/Olmo-3-7B-Instruct", "Olmo 3 7B", 7_298_011_136, 14_596_000_000, "gpu-48"),
 )
 DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # answers nobody, so it is not in the table
-_BY_NAME = {row.name: row for row in (*CATALOGUE, DRAFT)}
+_BY_NAME = {spec.name: spec for spec in (*MODELS, DRAFT)}
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Traits:
     config: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its config.json
 
 
-def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
+def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     """The models that can be chosen, by name, in the order of the dropdown; the first is the default.
 
     What the owner names comes first. A remote model takes the place of another one of its name.
@@ -102,23 +102,23 @@ def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelRow]:
     if wanted := remote_servers.items(environ, "MODEL_IDS"):
         return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
-    return elsewhere | {row.name: row for row in CATALOGUE if row.tier in tiers and row.name not in elsewhere}
+    return elsewhere | {spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in elsewhere}
 
 
-def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelRow:
+def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
     """The model of that name; the default for an empty one.
 
     With ALLOW_ANY_MODEL=1, off a Space, any model of the Hub; never a path, for names come from visitors.
     Raises `ModelUnavailable`.
     """
-    rows = models(environ)
+    specs = models(environ)
     if not name:
-        return next(iter(rows.values()))
-    if name in rows:
-        return rows[name]
+        return next(iter(specs.values()))
+    if name in specs:
+        return specs[name]
     if allows_any(environ):
         return _on_the_hub(name)
-    raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(rows)}.")
+    raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(specs)}.")
 
 
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
@@ -126,7 +126,7 @@ def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
     return environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID")
 
 
-def draft_of(row: ModelRow, environ: Mapping[str, str] = os.environ) -> ModelRow | None:
+def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
     """The smaller model that guesses ahead for this one: that of `DRAFT_MODELS`, else the table's.
 
     Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say.
@@ -138,30 +138,32 @@ def draft_of(row: ModelRow, environ: Mapping[str, str] = os.environ) -> ModelRow
                 f"DRAFT_MODELS has the item {target + equals + draft!r}. Write target=draft, a comma between pairs."
             )
     named = {target.strip(): draft.strip() for target, _, draft in pairs}
-    draft = named.get(row.name) or row.draft
+    draft = named.get(spec.name) or spec.draft
     return _named(draft) if draft else None
 
 
-def abilities(row: ModelRow, known: Traits | None = None) -> Abilities:
+def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits:
     """What decides which strategies this model can run, as far as its small files tell."""
-    known, draft = known or traits(row), draft_of(row)
+    known, draft = known or traits(spec), draft_of(spec)
     same = None
     if draft:
-        same = True if draft.name == row.draft else _same_vocabulary(row, draft)
-    strategies = row.honours.strategies
+        same = True if draft.name == spec.draft else _same_vocabulary(spec, draft)
+    strategies = spec.capabilities.strategies
     label = draft.label if draft else ""
-    return Abilities(row.label, known.layers, known.stateful, known.recurrent, label, same, strategies)
+    return ModelTraits(spec.label, known.layers, known.stateful, known.recurrent, label, same, strategies)
 
 
-def traits(row: ModelRow) -> Traits:
-    """What its small files say, from its folder, the cache or the Hub; the row's own word where none can be read.
+def traits(spec: ModelSpec) -> Traits:
+    """What its small files say, from its folder, the cache or the Hub; the spec's own word where none can be read.
 
     Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
     """
-    if row.engine == "remote":
-        unknown = [o for o in OPTIONS.values() if o.off is not None and o.name not in row.honours.settings]
-        return Traits({o.name: o.off for o in unknown}, thinking="thinking" in row.honours.settings, context=None)
-    files = _small_files(row)
+    if spec.engine == "remote":
+        unknown = [o for o in OPTIONS.values() if o.off is not None and o.name not in spec.capabilities.settings]
+        return Traits(
+            {o.name: o.off for o in unknown}, thinking="thinking" in spec.capabilities.settings, context=None
+        )
+    files = _small_files(spec)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
@@ -169,7 +171,7 @@ def traits(row: ModelRow) -> Traits:
     template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
     return Traits(
         recommended=recommended_settings(_json(files.get("generation_config.json"))),
-        thinking=reads_thinking(template) if template else bool(row.thinking),
+        thinking=reads_thinking(template) if template else bool(spec.thinking),
         context=context_length(config, settings.get("model_max_length")),
         layers=layers if isinstance(layers, int) else None,
         stateful=str(config.get("model_type")) in STATEFUL,
@@ -190,25 +192,25 @@ def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def outlook(
-    row: ModelRow, room: Callable[[load_plan.Fit], int], known: Traits | None = None, **given: Any
-) -> load_plan.Outlook | None:
+def estimate(
+    spec: ModelSpec, room: Callable[[load_plan.LoadPlan], int], known: Traits | None = None, **given: Any
+) -> load_plan.LoadEstimate | None:
     """Whether and how this model would be run here, by the function that decides when it is loaded.
 
     `room` and what else is `given` as there. None where it has no weights, or their size cannot be known now.
     """
-    if row.engine != "local":
+    if spec.engine != "local":
         return None
-    known = known or traits(row)
+    known = known or traits(spec)
     try:
-        size = row.bytes or (_bytes(row) if known.config else None)
+        size = spec.bytes or (_bytes(spec) if known.config else None)
     except ModelUnavailable:  # what the Hub says is not needed yet; loading will tell
         size = None
-    return load_plan.consider(row, known.config, size, room, **given) if size else None
+    return load_plan.choose_load_plan(spec, known.config, size, room, **given) if size else None
 
 
-def _named(item: str) -> ModelRow:
-    """The row for one item of `MODEL_IDS`."""
+def _named(item: str) -> ModelSpec:
+    """The spec for one item of `MODEL_IDS`."""
     if item in _BY_NAME:
         return _BY_NAME[item]
     if not (item.startswith((".", "~")) or Path(item).is_absolute()):
@@ -218,10 +220,10 @@ def _named(item: str) -> ModelRow:
         raise ModelUnavailable(
             f"MODEL_IDS names the folder {item}, which has no config.json. Name a folder that a model was saved to."
         )
-    return ModelRow(item, str(folder), folder.name, licence="your own")
+    return ModelSpec(item, str(folder), folder.name, licence="your own")
 
 
-def _on_the_hub(name: str) -> ModelRow:
+def _on_the_hub(name: str) -> ModelSpec:
     id, at, revision = name.partition("@")
     well_formed = id.count("/") == 1 and (not at or (_REVISION.fullmatch(revision) and ".." not in revision))
     try:
@@ -235,16 +237,16 @@ def _on_the_hub(name: str) -> ModelRow:
     if id in _BY_NAME:
         known = _BY_NAME[id]
         return replace(known, name=name, label=f"{known.label} @{revision}", revision=revision) if at else known
-    return ModelRow(name, id, name, revision or None)
+    return ModelSpec(name, id, name, revision or None)
 
 
 @functools.lru_cache(maxsize=256)
-def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
+def _read_from_hub(spec: ModelSpec) -> Mapping[str, str]:
     """The small files that it has; one that it lacks is left out. Not cached when it raises."""
     headers = build_hf_headers()
     texts = {}
     for name in SMALL_FILES:
-        url = hf_hub_url(row.id, name, revision=row.revision)
+        url = hf_hub_url(spec.id, name, revision=spec.revision)
         response = get_session().get(url, headers=headers, timeout=SECONDS)
         if response.status_code != 404:
             texts[name] = response.raise_for_status().text
@@ -252,22 +254,22 @@ def _read_from_hub(row: ModelRow) -> Mapping[str, str]:
 
 
 @functools.lru_cache(maxsize=256)
-def _bytes(row: ModelRow) -> int:
+def _bytes(spec: ModelSpec) -> int:
     """The size of its weights, in its folder or on the Hub. Not cached when it raises."""
-    return hub.find(row, SECONDS).weights_bytes
+    return hub.find(spec, SECONDS).weights_bytes
 
 
-def _folder(row: ModelRow) -> Path | None:
+def _folder(spec: ModelSpec) -> Path | None:
     """Where the files of a model are, if they are on this disk: downloaded whole or not at all."""
-    if row.folder or not row.id:
-        return row.folder
-    cached = try_to_load_from_cache(row.id, "config.json", revision=row.revision)
+    if spec.folder or not spec.id:
+        return spec.folder
+    cached = try_to_load_from_cache(spec.id, "config.json", revision=spec.revision)
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def _same_vocabulary(row: ModelRow, other: ModelRow) -> bool | None:
+def _same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
     """Whether both have the same tokens by the same ids; None where a file is not here to tell."""
-    files = [folder / "tokenizer.json" for each in (row, other) if (folder := _folder(each))]
+    files = [folder / "tokenizer.json" for each in (spec, other) if (folder := _folder(each))]
     if len(files) < 2 or not all(path.is_file() for path in files):
         return None
     return len({_vocabulary(path, path.stat().st_mtime_ns) for path in files}) == 1
@@ -282,14 +284,14 @@ def _vocabulary(path: Path, _: int) -> int:
     return hash(json.dumps(tokens, sort_keys=True))
 
 
-def _small_files(row: ModelRow) -> Mapping[str, str]:
-    folder = _folder(row)
+def _small_files(spec: ModelSpec) -> Mapping[str, str]:
+    folder = _folder(spec)
     if folder is not None:
         return {
             name: (folder / name).read_text("utf-8", "replace") for name in SMALL_FILES if (folder / name).is_file()
         }
     try:
-        return _read_from_hub(row) if row.id else {}
+        return _read_from_hub(spec) if spec.id else {}
     except (HTTPError, OSError):  # no network, no such model, no right to read it: loading will say so in full
         return {}
 

@@ -1,12 +1,12 @@
-"""Where the models of `REMOTE_MODELS` are and what their server honours, as the owner's variables say."""
+"""Where the models of `REMOTE_MODELS` are and what their server capabilities, as the owner's variables say."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from parley.engines.base import Honours
 from parley.errors import ModelUnavailable
-from parley.models.hub import ModelRow
+from parley.models.capabilities import Capabilities
+from parley.models.spec import ModelSpec
 
 # What we send to every server or see to ourselves, what the standard has, and what only some servers know.
 ALWAYS = ("model", "strategy", "max_new_tokens", "stop", "system_prompt")
@@ -22,17 +22,17 @@ class Server:
     url: str | None  # None: Inference Providers
     key: str = field(repr=False)  # empty: it asks for none
     key_name: str  # the variable that it comes from
-    honours: Honours
+    capabilities: Capabilities
 
 
-def models(environ: Mapping[str, str]) -> dict[str, ModelRow]:
+def models(environ: Mapping[str, str]) -> dict[str, ModelSpec]:
     """The models of `REMOTE_MODELS`, by name; none where it is not set, whatever else is.
 
     Raises `ModelUnavailable` for what the variables should not say.
     """
     names = items(environ, "REMOTE_MODELS")
-    honours = find(environ).honours if names else Honours()
-    return {name: ModelRow(name, "", name, engine="remote", honours=honours) for name in names}
+    capabilities = find(environ).capabilities if names else Capabilities()
+    return {name: ModelSpec(name, "", name, engine="remote", capabilities=capabilities) for name in names}
 
 
 def find(environ: Mapping[str, str]) -> Server:
@@ -55,14 +55,14 @@ def find(environ: Mapping[str, str]) -> Server:
     return Server(url or None, key, key_name, _honours(environ))
 
 
-def _honours(environ: Mapping[str, str]) -> Honours:
+def _honours(environ: Mapping[str, str]) -> Capabilities:
     named = items(environ, "REMOTE_SETTINGS") if "REMOTE_SETTINGS" in environ else STANDARD
     if unknown := sorted(set(named) - {*STANDARD, *EXTRA}):
         raise ModelUnavailable(
             f"REMOTE_SETTINGS has {unknown[0]!r}. It may have {', '.join((*STANDARD, *EXTRA))}, a comma between them."
         )
     strategies = ["sampling", *(["greedy"] if "temperature" in named else [])]  # greedy is a temperature of 0
-    return Honours(frozenset((*ALWAYS, *named)), frozenset(strategies))
+    return Capabilities(frozenset((*ALWAYS, *named)), frozenset(strategies))
 
 
 def items(environ: Mapping[str, str], name: str) -> list[str]:

@@ -7,13 +7,13 @@ PLACES, WIDTH = 4096, 16
 _board = mmap.mmap(-1, PLACES * WIDTH)  # shared with those that are forked later; nothing of it is ever freed
 
 
-def ask(run_id: str) -> None:
+def request(run_id: str) -> None:
     """Writes down that this turn is to end. It takes the place of an older wish, in one of 4,096 places."""
     place, mark = _written(run_id)
     _board[place : place + WIDTH] = mark
 
 
-def asked(run_id: str) -> bool:
+def is_requested(run_id: str) -> bool:
     """Whether this turn is to end."""
     place, mark = _written(run_id)
     return _board[place : place + WIDTH] == mark

@@ -9,25 +9,26 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from parley import strategies
-from parley.engines.base import HEARTBEAT, Delta, Engine
+from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
+from parley.events import HEARTBEAT, Delta
 from parley.messages import Message
 from parley.models import registry
-from parley.models.hub import ModelRow
-from parley.models.load_plan import Outlook
+from parley.models.load_plan import LoadEstimate
+from parley.models.spec import ModelSpec
 from parley.serving import cancellation
-from parley.serving.gpu_budget import GpuTime
+from parley.serving.gpu_budget import GpuBudget
 from parley.serving.model_pool import ModelPool
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 
 POOL = ModelPool()
-GPU_TIME = GpuTime()
+GPU_BUDGET = GpuBudget()
 SPARE = 1.0  # seconds before the end of its GPU time at which a turn ends by itself
 _cancels: dict[str, threading.Event] = {}
 _forks: list[float] = []  # time.monotonic() of this process's beginning, until its first turn
 
-Worker = Callable[[str, Sequence[Message], Settings, str, int], Iterator[Delta | ChatError]]
+GpuWorker = Callable[[str, Sequence[Message], Settings, str, int], Iterator[Delta | ChatError]]
 if hasattr(os, "register_at_fork"):  # not on Windows, nor is ZeroGPU
     os.register_at_fork(after_in_child=lambda: _forks.append(time.monotonic()))
 
@@ -40,32 +41,32 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings, session:
     """
     cancel = _cancels[run_id] = threading.Event()
     try:
-        row, helper = _models(settings)
+        spec, helper = _models(settings)
         with ExitStack() as leases:
-            engine = yield from _lease(leases, row, cancel)
+            engine = yield from _lease(leases, spec, cancel)
             draft = (yield from _lease(leases, helper, cancel)) if helper else None
-            yield from engine.stream(messages, settings, cancel, draft, session)
+            yield from engine.stream(TurnRequest.of(messages, settings, cancel, draft, session))
     finally:
         del _cancels[run_id]
 
 
-def reply_by(
-    worker: Worker, run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
+def reply_on_zerogpu(
+    worker: GpuWorker, run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
 ) -> Iterator[Delta]:
     """`reply`, where `worker` runs `reply_in_worker` in a process that has a GPU for as long as it is asked for.
 
     Raises `ChatError`, and what `worker` raises where no GPU is to be had or the process fails. What can be known
     before is refused before, and costs no GPU time.
     """
-    row, helper = _models(settings)
-    for each in filter(None, (row, helper)):
+    spec, helper = _models(settings)
+    for each in filter(None, (spec, helper)):
         POOL.check(each)
-    seconds = GPU_TIME.ask(row, messages, settings, sum(POOL.loaded.values()))
+    seconds = GPU_BUDGET.estimate(spec, messages, settings, sum(POOL.loaded.values()))
     for item in worker(run_id, messages, settings, session, seconds):
         if isinstance(item, ChatError):
             raise item
         if item.usage:
-            GPU_TIME.learn(row, settings, item.usage)
+            GPU_BUDGET.record(spec, settings, item.usage)
         yield replace(item, usage=replace(item.usage, gpu_seconds=seconds)) if item.usage else item
 
 
@@ -78,14 +79,14 @@ def reply_in_worker(
     """
     began = _forks.pop() if _forks else time.monotonic()
     started, late = time.monotonic() - began, False
-    if cancellation.asked(run_id):
+    if cancellation.is_requested(run_id):
         return  # while he waited
     yield Delta(status="Reading…")  # at once: the visitor waits for a GPU no longer
     try:
         with closing(reply(run_id, messages, settings, session)) as deltas:
             for delta in deltas:
                 late = late or time.monotonic() > began + seconds - SPARE
-                if late or cancellation.asked(run_id):
+                if late or cancellation.is_requested(run_id):
                     stop(run_id)
                 usage = delta.usage and replace(delta.usage, started=started)
                 yield replace(
@@ -102,7 +103,7 @@ def stop(run_id: str) -> bool:
     """
     cancel = _cancels.get(run_id)
     if cancel is None:
-        cancellation.ask(run_id)
+        cancellation.request(run_id)
         return False
     cancel.set()
     return True
@@ -113,25 +114,25 @@ def detect(text: str, settings: Settings) -> Detection:
 
     Raises `ChatError`. Runs on the CPU, and not in a GPU's process.
     """
-    row = registry.find(settings.model)
-    if row.engine != "local":
-        raise BadSetting(f"{row.label} has no tokens to look at. Choose the model that wrote the text.")
-    with POOL.lease(row, lambda _: None, threading.Event()) as engine:
+    spec = registry.find(settings.model)
+    if spec.engine != "local":
+        raise BadSetting(f"{spec.label} has no tokens to look at. Choose the model that wrote the text.")
+    with POOL.lease(spec, lambda _: None, threading.Event()) as engine:
         return engine.detect(text, settings)
 
 
-def outlook(row: ModelRow, known: registry.Traits | None = None) -> Outlook | None:
+def estimate(spec: ModelSpec, known: registry.Traits | None = None) -> LoadEstimate | None:
     """Whether and how this model would be run here; None where it has no weights, or their size is not known."""
-    return registry.outlook(row, POOL.room, known)
+    return registry.estimate(spec, POOL.available_bytes, known)
 
 
-def _models(settings: Settings) -> tuple[ModelRow, ModelRow | None]:
+def _models(settings: Settings) -> tuple[ModelSpec, ModelSpec | None]:
     """The model that answers and, where the strategy wants one, the one that guesses ahead."""
-    row = registry.find(settings.model)
-    return row, registry.draft_of(row) if strategies.find(settings.strategy).drafts else None
+    spec = registry.find(settings.model)
+    return spec, registry.draft_of(spec) if strategies.find(settings.strategy).drafts else None
 
 
-def _lease(leases: ExitStack, row: ModelRow, cancel: threading.Event) -> Generator[Delta, None, Engine]:
+def _lease(leases: ExitStack, spec: ModelSpec, cancel: threading.Event) -> Generator[Delta, None, Engine]:
     """The model's engine, leased until `leases` is closed; yields what the loading reports meanwhile."""
     status = ""
 
@@ -142,7 +143,7 @@ def _lease(leases: ExitStack, row: ModelRow, cancel: threading.Event) -> Generat
     # The thread ends with the loading: one that lives on keeps its team of OpenMP threads, and with two teams that
     # wait for each other's cores `generate` runs at half its speed.
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
-    loading = loader.submit(leases.enter_context, POOL.lease(row, report, cancel))
+    loading = loader.submit(leases.enter_context, POOL.lease(spec, report, cancel))
     loader.shutdown(wait=False)
     try:
         while not wait([loading], timeout=HEARTBEAT).done:

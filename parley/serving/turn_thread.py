@@ -4,26 +4,24 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from typing import Any
 
-from gradio.context import LocalContext
-
-from parley.engines.base import Delta
-from parley.serving.waiting_line import LOOK
+from parley.events import Delta
+from parley.serving.waiting_line import POLL_SECONDS
 
 _OVER = object()
-PATIENCE = 1.0  # seconds that a turn in another process has, after Stop, for a last delta of its own
+STOP_GRACE_SECONDS = 1.0  # seconds that a turn in another process has, after Stop, for a last delta of its own
 
 
-class Running:
+class TurnThread:
     """One turn under way, from the moment that it was asked for.
 
-    `stop` reaches its engine, wherever it runs, and tells whether that is in this process.
+    `stop` reaches its engine, wherever it runs, and tells whether that is in this process. `leave_queue` takes a turn
+    that has not begun out of the queue of another process.
     """
 
-    def __init__(self, stop: Callable[[], bool]) -> None:
-        self._stop = stop
-        self._left = threading.Event()
+    def __init__(self, stop: Callable[[], bool], leave_queue: Callable[[], None] = lambda: None) -> None:
+        self._stop, self._leave_queue = stop, leave_queue
+        self._abandoned = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[object] = asyncio.Queue()
         self.begun = False  # something came
@@ -31,14 +29,14 @@ class Running:
     @property
     def stopped(self) -> bool:
         """Whether nothing of it is wanted any more."""
-        return self._left.is_set()
+        return self._abandoned.is_set()
 
     def stop(self) -> None:
         """Ends the turn within one forward pass; in another process with its next delta; at once before it began."""
         if self._stop():
             return
         if self.begun:
-            self._loop.call_later(PATIENCE, self._leave)
+            self._loop.call_later(STOP_GRACE_SECONDS, self._leave)
         else:
             self._leave()
 
@@ -55,24 +53,24 @@ class Running:
         try:
             while True:
                 try:
-                    async with asyncio.timeout(LOOK):  # `wait_for` of Python 3.11 can swallow a cancellation
+                    async with asyncio.timeout(POLL_SECONDS):  # `wait_for` of Python 3.11 can swallow a cancellation
                         item = await self._queue.get()
                 except TimeoutError:
                     item = Delta(status="" if self.begun else waiting())
-                if item is _OVER or self._left.is_set():
+                if item is _OVER or self._abandoned.is_set():
                     return
                 if isinstance(item, BaseException):
                     raise item
                 assert isinstance(item, Delta)
                 yield item
         finally:
-            self._left.set()
+            self._abandoned.set()
             self._stop()
             if not self.begun:
-                self._give_up_waiting()
+                self._leave_queue()
 
     def _leave(self) -> None:
-        self._left.set()
+        self._abandoned.set()
         self._queue.put_nowait(_OVER)
 
     def _pump(self, source: Callable[[], Iterator[Delta]]) -> None:
@@ -80,7 +78,7 @@ class Running:
         try:
             for delta in source():
                 self.begun = True
-                if self._left.is_set():
+                if self._abandoned.is_set():
                     self._stop()  # again: before the turn had begun it reached nobody
                 else:
                     self._hand_over(delta)
@@ -92,20 +90,3 @@ class Running:
     def _hand_over(self, item: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
-
-    def _give_up_waiting(self) -> None:
-        """Takes the turn out of the line for a GPU.
-
-        `spaces` leaves it when Gradio's event is not alive, which must not be before the page has its last message.
-        """
-        blocks, id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
-        jobs = blocks._queue.active_jobs if blocks else []
-        events = [event for job in jobs for event in job or () if event._id == id]
-
-        async def kill(event: Any) -> None:
-            while any(event in (job or ()) for job in jobs):
-                await asyncio.sleep(LOOK)
-            event.alive = False
-
-        for event in events:
-            self._killing = self._loop.create_task(kill(event))

@@ -1,31 +1,64 @@
-"""The decoding strategies: one row each; the dropdown, the API list, the help text and the README table read it."""
+"""The decoding strategies, one row each. The dropdown, the API, the help and the tables of the documents read them.
 
+To add a strategy, add a row, and its decoder in `strategies/decoders` where no existing one serves. This module does
+not import torch: a decoder is named as "module.function" and is resolved when it runs.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from parley.errors import BadSetting
-from parley.strategies.requirements import DEMANDS, Abilities
+from parley.strategies.requirements import REQUIREMENTS, ModelTraits
 
 EVERYWHERE = ("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop", "thinking_budget")
 TRUNCATION = ("top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "top_h", "epsilon_cutoff", "eta_cutoff")
-GUIDANCE = ("guidance_scale", "negative_prompt")  # for those that take one forward pass a token
+GUIDANCE = ("guidance_scale", "negative_prompt")  # for strategies with one forward pass for each token
 BEAMS = ("num_beams", "length_penalty")
 DOCS = "https://huggingface.co/docs/transformers/generation_strategies"
+LOCAL = ("openvino", "transformers")  # the engines that run decode loops in this process
+# Each draft has as many tokens as the setting says: the library would adapt their number and stop at unlikely ones.
+CONSTANT_DRAFTS = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
+
+Values = Any  # an object with one attribute for each setting: `Settings`, which lies above this module
+Encode = Callable[[str], Sequence[int]]  # text to token ids, without special tokens
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of choosing the next token."""
+    """One way of choosing the next token: everything that the app knows of it."""
 
     name: str
     label: str
     summary: str  # one sentence: what it does
     when: str  # one sentence: when to use it
     source: str  # paper or page
-    settings: tuple[str, ...] = ()  # names of the fields of `Settings` that it uses beyond `EVERYWHERE`
+    decoder: str  # "module.function" in `strategies.decoders`
+    events: tuple[str, ...]  # the callbacks that the decoder takes, of `EVENTS`
+    cost: Callable[[Values], float]  # time for each token on a GPU, in units of greedy search; before it is measured
+    settings: tuple[str, ...] = ()  # the settings that it uses beyond `EVERYWHERE`
+    engines: tuple[str, ...] = LOCAL  # the kinds of engine that can run it
     samples: bool = False  # whether it draws random numbers
-    runs: str = "tokens"  # the row of `engines.decoding.RUNS` that runs it
-    reads_all: bool = False  # it looks at the model's view of the whole prompt, which no KV cache has
-    demands: tuple[str, ...] = ()  # the rows of `DEMANDS` that a model has to meet
+    stock: bool = False  # whether `generate` without the decoder gives the same text
+    needs_full_prefill: bool = False  # it reads hidden states of the whole prompt, which no KV cache holds
+    requirements: tuple[str, ...] = ()  # the rows of `REQUIREMENTS` that a model has to meet
+    config: Callable[[Values], Mapping[str, Any]] = lambda values: {}  # further fields of its `GenerationConfig`
+    options: Callable[[Values, Encode], Mapping[str, Any]] = lambda values, encode: {}  # the decoder's own arguments
+    watermark: str = ""  # "module.class" in `strategies.processors`, for a watermark
+    watermark_settings: tuple[str, ...] = ()  # what that class is made from, in the order of its arguments
+    cross_tokenizer: bool = False  # whether the draft's tokens are converted through the text
+
+    def __post_init__(self) -> None:
+        texts = (self.name, self.label, self.summary, self.when, self.source)
+        if not all(texts) or not self.name.isidentifier():
+            raise ValueError(f"The strategy {self.name!r} lacks its name, label, summary, use or source.")
+        if self.decoder.count(".") != 1 or not self.events or not set(self.events) <= set(EVENTS):
+            raise ValueError(f"The strategy {self.name!r} names no decoder, or no events of {', '.join(EVENTS)}.")
+        if not set(self.requirements) <= set(REQUIREMENTS) or not self.engines:
+            raise ValueError(f"The strategy {self.name!r} has unknown requirements, or no engine that runs it.")
+        if bool(self.watermark) != bool(self.watermark_settings):
+            raise ValueError(f"The strategy {self.name!r} has half a watermark.")
 
     @property
     def uses(self) -> tuple[str, ...]:
@@ -34,16 +67,44 @@ class Strategy:
 
     @property
     def drafts(self) -> bool:
-        """Whether another model guesses ahead."""
-        return "draft" in self.demands
+        """Whether another model drafts tokens for it."""
+        return "draft" in self.requirements
 
-    def refusal(self, model: Abilities) -> str:
+    def decode(self) -> Callable[..., Any]:
+        """The decode loop, for `generate(custom_generate=…)`. Imports torch."""
+        return _resolve("decoders", self.decoder)
+
+    def mark(self, values: Values) -> Any:
+        """The watermark under these settings, for `GenerationConfig`; None where this strategy makes none."""
+        if not self.watermark:
+            return None
+        return _resolve("processors", self.watermark)(*(getattr(values, name) for name in self.watermark_settings))
+
+    def refusal(self, model: ModelTraits) -> str:
         """Why this model cannot run it, as a sentence that says what to do; empty where it can."""
-        reasons = [DEMANDS[name].lacks(model) for name in self.demands]
+        reasons = [REQUIREMENTS[name].lacks(model) for name in self.requirements]
         if model.strategies is not None and self.name not in model.strategies:
             reasons = [f"{model.label} answers from a server that only does {' and '.join(sorted(model.strategies))}"]
         reason = next(filter(None, reasons), "")
         return reason and f"{reason}, so {self.label} does not work with it. Choose another strategy."
+
+
+# What a decoder reports while it runs: each new token, (drafted, accepted) after a draft, the hypotheses after a step.
+EVENTS = ("on_token", "on_draft", "on_beams")
+
+
+def _resolve(package: str, reference: str) -> Any:
+    module, _, name = reference.partition(".")
+    return getattr(importlib.import_module(f"parley.strategies.{package}.{module}"), name)
+
+
+def _phrases(values: Values, encode: Encode) -> Mapping[str, Any]:
+    # A word is taken as it stands within a sentence, after a space.
+    return {"phrases": [tuple(encode(f" {word}")) for word in values.forced_words]}
+
+
+def _drafting(values: Values) -> dict[str, Any]:
+    return {"num_assistant_tokens": values.draft_tokens} | CONSTANT_DRAFTS
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -56,6 +117,11 @@ STRATEGIES: dict[str, Strategy] = {
             when="For short, factual answers, and when the same question should give the same answer.",
             source=f"{DOCS}#greedy-search",
             settings=GUIDANCE,
+            decoder="decode_loop.decode_loop",
+            events=("on_token", "on_draft"),
+            engines=(*LOCAL, "remote"),
+            stock=True,
+            cost=lambda s: 2.0 if s.guidance_scale > 1 else 1.0,
         ),
         Strategy(
             name="sampling",
@@ -64,7 +130,12 @@ STRATEGIES: dict[str, Strategy] = {
             when="For conversation and for stories, where variety reads better than certainty.",
             source="https://arxiv.org/abs/1904.09751",
             settings=("temperature", *TRUNCATION, *GUIDANCE),
+            decoder="decode_loop.decode_loop",
+            events=("on_token", "on_draft"),
+            engines=(*LOCAL, "remote"),
             samples=True,
+            stock=True,
+            cost=lambda s: 2.0 if s.guidance_scale > 1 else 1.0,
         ),
         Strategy(
             name="beams",
@@ -73,7 +144,10 @@ STRATEGIES: dict[str, Strategy] = {
             when="For translations and summaries, where the best sentence may begin with an unlikely word.",
             source=f"{DOCS}#beam-search",
             settings=BEAMS,
-            runs="live_beams",
+            decoder="live_beams.live_beams",
+            events=("on_beams",),
+            stock=True,
+            cost=lambda s: 1.2 + 0.1 * s.num_beams,
         ),
         Strategy(
             name="beam_sampling",
@@ -82,8 +156,11 @@ STRATEGIES: dict[str, Strategy] = {
             when="For answers that are likely as a whole and yet differ from run to run.",
             source=f"{DOCS}#beam-search",
             settings=("temperature", *TRUNCATION, *BEAMS),
+            decoder="live_beams.live_beams",
+            events=("on_beams",),
             samples=True,
-            runs="live_beams",
+            stock=True,
+            cost=lambda s: 1.2 + 0.1 * s.num_beams,
         ),
         Strategy(
             name="diverse_beams",
@@ -92,7 +169,11 @@ STRATEGIES: dict[str, Strategy] = {
             when="To see alternatives that differ in more than their last words.",
             source="https://arxiv.org/abs/1610.02424",
             settings=("beam_groups", "beams_per_group", "diversity_penalty", "length_penalty"),
-            runs="diverse_beams",
+            decoder="diverse_beams.diverse_beams",
+            events=("on_beams",),
+            cost=lambda s: 1.2 + 0.2 * s.beam_groups * s.beams_per_group,
+            config=lambda s: {"num_beams": s.beam_groups * s.beams_per_group},
+            options=lambda s, _: {"beam_groups": s.beam_groups, "diversity_penalty": s.diversity_penalty},
         ),
         Strategy(
             name="constrained_beams",
@@ -101,7 +182,10 @@ STRATEGIES: dict[str, Strategy] = {
             when="When a name or a term has to occur in the answer.",
             source="https://arxiv.org/abs/1804.06609",
             settings=("force_words", *BEAMS),
-            runs="constrained_beams",
+            decoder="constrained_beams.constrained_beams",
+            events=("on_beams",),
+            cost=lambda s: 1.5 + 0.2 * s.num_beams,
+            options=_phrases,
         ),
         Strategy(
             name="contrastive",
@@ -110,9 +194,12 @@ STRATEGIES: dict[str, Strategy] = {
             when="For long answers that should neither repeat themselves nor wander off.",
             source="https://arxiv.org/abs/2202.06417",
             settings=("penalty_alpha", "candidates"),
-            runs="contrastive",
-            reads_all=True,
-            demands=("attention",),
+            decoder="contrastive.contrastive",
+            events=("on_token",),
+            needs_full_prefill=True,
+            requirements=("attention",),
+            cost=lambda s: 1.5 + 0.1 * s.candidates,
+            options=lambda s, _: {"penalty_alpha": s.penalty_alpha, "candidates": s.candidates},
         ),
         Strategy(
             name="dola",
@@ -121,7 +208,10 @@ STRATEGIES: dict[str, Strategy] = {
             when="For facts: what late layers add is more often knowledge than habit.",
             source="https://arxiv.org/abs/2309.03883",
             settings=("dola_layers",),
-            runs="dola",
+            decoder="dola.dola",
+            events=("on_token",),
+            cost=lambda s: 1.5,
+            options=lambda s, _: {"dola_layers": s.dola_layers},
         ),
         Strategy(
             name="assisted",
@@ -130,8 +220,12 @@ STRATEGIES: dict[str, Strategy] = {
             when="For the text of greedy search, sooner, wherever a small model of the same family exists.",
             source="https://arxiv.org/abs/2211.17192",
             settings=("draft_tokens",),
-            runs="assisted",
-            demands=("no state", "draft", "same tokenizer"),
+            decoder="speculative.speculative",
+            events=("on_token", "on_draft"),
+            stock=True,
+            requirements=("no state", "draft", "same tokenizer"),
+            cost=lambda s: 1.5,
+            config=_drafting,
         ),
         Strategy(
             name="universal_assisted",
@@ -140,8 +234,13 @@ STRATEGIES: dict[str, Strategy] = {
             when="For the text of greedy search, sooner, where the only small model at hand has another tokenizer.",
             source="https://arxiv.org/abs/2502.05202",
             settings=("draft_tokens",),
-            runs="universal_assisted",
-            demands=("no state", "draft"),
+            decoder="speculative.speculative",
+            events=("on_token", "on_draft"),
+            stock=True,
+            cross_tokenizer=True,
+            requirements=("no state", "draft"),
+            cost=lambda s: 2.0,
+            config=_drafting,
         ),
         Strategy(
             name="prompt_lookup",
@@ -150,8 +249,12 @@ STRATEGIES: dict[str, Strategy] = {
             when="For the text of greedy search, sooner, where the answer quotes the conversation.",
             source="https://huggingface.co/docs/transformers/assisted_decoding#prompt-lookup-decoding",
             settings=("draft_tokens", "matching_ngram"),
-            runs="prompt_lookup",
-            demands=("no state",),
+            decoder="speculative.speculative",
+            events=("on_token", "on_draft"),
+            stock=True,
+            requirements=("no state",),
+            cost=lambda s: 1.2,
+            config=lambda s: {"prompt_lookup_num_tokens": s.draft_tokens, "max_matching_ngram_size": s.matching_ngram},
         ),
         Strategy(
             name="early_exit",
@@ -160,8 +263,12 @@ STRATEGIES: dict[str, Strategy] = {
             when="For the text of greedy search, sooner, with models that were trained to exit early.",
             source="https://arxiv.org/abs/2404.16710",
             settings=("exit_layer", "draft_tokens"),
-            runs="early_exit",
-            demands=("attention", "layers"),
+            decoder="speculative.speculative",
+            events=("on_token", "on_draft"),
+            stock=True,
+            requirements=("attention", "layers"),
+            cost=lambda s: 1.5,
+            config=lambda s: {"assistant_early_exit": s.exit_layer} | _drafting(s),
         ),
         Strategy(
             name="green_list",
@@ -170,8 +277,13 @@ STRATEGIES: dict[str, Strategy] = {
             when="When who has the key should be able to tell later that a model wrote the text.",
             source="https://arxiv.org/abs/2301.10226",
             settings=("watermark_bias", "watermark_key", "temperature", *TRUNCATION),
+            decoder="decode_loop.decode_loop",
+            events=("on_token", "on_draft"),
             samples=True,
-            runs="watermark",
+            stock=True,
+            cost=lambda s: 1.5,
+            watermark="watermarks.GreenList",
+            watermark_settings=("watermark_key", "watermark_bias"),
         ),
         Strategy(
             name="synthid",
@@ -180,8 +292,13 @@ STRATEGIES: dict[str, Strategy] = {
             when="When the text should bear a mark, and read as if it had none.",
             source="https://doi.org/10.1038/s41586-024-08025-4",
             settings=("watermark_key", "temperature", *TRUNCATION),
+            decoder="decode_loop.decode_loop",
+            events=("on_token", "on_draft"),
             samples=True,
-            runs="watermark",
+            stock=True,
+            cost=lambda s: 1.5,
+            watermark="watermarks.SynthID",
+            watermark_settings=("watermark_key",),
         ),
     )
 }

@@ -16,7 +16,7 @@ RECURRENT = frozenset(("conv", "linear_attention", "mamba", "hybrid", "hybrid_sl
 
 
 @dataclass(frozen=True)
-class Abilities:
+class ModelTraits:
     """What of a model decides which strategies it can run; None where that is not known before it is loaded."""
 
     label: str
@@ -29,39 +29,39 @@ class Abilities:
 
 
 @dataclass(frozen=True)
-class Demand:
+class Requirement:
     """One thing that a strategy needs."""
 
     needs: str  # what it is, for a table
-    lacks: Callable[[Abilities], str]  # why a model does not have it, as the begin of a sentence; empty where it has
+    lacks: Callable[[ModelTraits], str]  # why a model does not have it, as the begin of a sentence; empty where it has
 
 
-def _state(model: Abilities) -> str:
+def _state(model: ModelTraits) -> str:
     return f"{model.label} keeps a state that cannot be taken back" if model.stateful else ""
 
 
-def _attention(model: Abilities) -> str:
+def _attention(model: ModelTraits) -> str:
     return _state(model) or (f"{model.label} has layers other than attention" if model.recurrent else "")
 
 
-def _layers(model: Abilities) -> str:
+def _layers(model: ModelTraits) -> str:
     return f"{model.label} has one layer only" if model.layers == 1 else ""
 
 
-def _draft(model: Abilities) -> str:
+def _draft(model: ModelTraits) -> str:
     return "" if model.draft else f"{model.label} has no draft model"
 
 
-def _tokenizer(model: Abilities) -> str:
+def _tokenizer(model: ModelTraits) -> str:
     if model.draft and model.same_tokenizer is False:
         return f"{model.draft}, the draft of {model.label}, has another tokenizer"
     return ""
 
 
-DEMANDS: dict[str, Demand] = {
-    "no state": Demand("no recurrent state", _state),
-    "attention": Demand("layers of attention only", _attention),
-    "layers": Demand("two layers or more", _layers),
-    "draft": Demand("a draft model", _draft),
-    "same tokenizer": Demand("the same tokenizer for both", _tokenizer),
+REQUIREMENTS: dict[str, Requirement] = {
+    "no state": Requirement("no recurrent state", _state),
+    "attention": Requirement("layers of attention only", _attention),
+    "layers": Requirement("two layers or more", _layers),
+    "draft": Requirement("a draft model", _draft),
+    "same tokenizer": Requirement("the same tokenizer for both", _tokenizer),
 }

@@ -13,15 +13,16 @@ from typing import Any
 import gradio as gr
 
 from parley import strategies
-from parley.engines.base import Answer, Delta
 from parley.errors import BadSetting, ChatError
+from parley.events import Answer, Delta
 from parley.messages import Message, build_messages
 from parley.models import registry
 from parley.serving import turn
-from parley.serving.turn_thread import Running
-from parley.serving.waiting_line import Admission
+from parley.serving.turn_thread import TurnThread
+from parley.serving.waiting_line import WaitingLine
 from parley.settings import OPTIONS, Settings
 from parley.ui import zerogpu_errors
+from parley.ui.gpu_queue import leave_gpu_queue
 
 log = logging.getLogger("parley")
 
@@ -30,14 +31,14 @@ FLUSH = 0.05  # seconds between two updates of the page: each costs the browser 
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
 
-class Conversations:
+class ChatFunction:
     """Answers the visitors of one page with `reply`; knows who runs, so that Stop finds its turn."""
 
-    def __init__(self, reply: Reply, slots: int | None) -> None:
+    def __init__(self, reply: Reply, max_running: int | None) -> None:
         self._reply = reply
-        self._admission = Admission(slots) if slots else None
-        self._running: dict[str, Running] = {}  # by session
-        self._for_a_gpu: list[Running] = []  # in the order in which they asked for one
+        self.waiting_line = WaitingLine(max_running) if max_running else None
+        self._running: dict[str, TurnThread] = {}  # by session
+        self._for_a_gpu: list[TurnThread] = []  # in the order in which they asked for one
 
     def stop(self, request: gr.Request) -> None:
         """Ends what runs for this visitor; the chat then finishes on its usual road, with what there is."""
@@ -49,7 +50,7 @@ class Conversations:
     ) -> AsyncGenerator[tuple[Answer, str]]:
         """Yields the answer so far and, if it ends with one, a sentence for the reader about what went wrong."""
         run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
-        running = self._running[session] = Running(lambda: turn.stop(run_id))
+        running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
             settings = await self._settings(values)
             messages = build_messages(history, message, settings.system_prompt)
@@ -69,16 +70,16 @@ class Conversations:
                 del self._running[session]
 
     async def _deltas(
-        self, running: Running, reply: Callable[[], Iterator[Delta]], settings: Settings
+        self, running: TurnThread, reply: Callable[[], Iterator[Delta]], settings: Settings
     ) -> AsyncGenerator[Delta]:
         """What the engine makes, after the wait for a place; nothing if the visitor stops while he waits."""
         local = registry.find(settings.model).engine == "local"
-        admission, admitted = (self._admission if local else None), False
-        for_a_gpu = local and not admission
+        line, admitted = (self.waiting_line if local else None), False
+        for_a_gpu = local and not line
         try:
-            if admission:
-                async with aclosing(admission.enter()) as line:
-                    async for place in line:
+            if line:
+                async with aclosing(line.enter()) as places:
+                    async for place in places:
                         if running.stopped:
                             return
                         yield Delta(status=f"Waiting for a free place: you are number {place} in the line")
@@ -94,10 +95,10 @@ class Conversations:
         finally:
             if running in self._for_a_gpu:
                 self._for_a_gpu.remove(running)
-            if admission and admitted:
-                admission.leave()
+            if line and admitted:
+                line.leave()
 
-    def _place(self, running: Running) -> str:
+    def _place(self, running: TurnThread) -> str:
         """What ZeroGPU does not tell: who of this Space's visitors asked for a GPU earlier, and has none yet."""
         ahead = self._for_a_gpu[: self._for_a_gpu.index(running)]
         place = 1 + sum(not other.begun for other in ahead)
@@ -123,9 +124,11 @@ class Conversations:
         row = registry.find(name)
         traits = await asyncio.to_thread(registry.traits, row)
         settings = Settings.check(given | {"model": name}, traits.recommended)
-        abilities = await asyncio.to_thread(registry.abilities, row, traits)
-        refusal = strategies.find(settings.strategy).refusal(abilities) if "strategy" in row.honours.settings else ""
-        if refusal := refusal or row.honours.refusal(row.label, settings):
+        abilities = await asyncio.to_thread(registry.strategy_traits, row, traits)
+        refusal = (
+            strategies.find(settings.strategy).refusal(abilities) if "strategy" in row.capabilities.settings else ""
+        )
+        if refusal := refusal or row.capabilities.refusal(row.label, settings):
             raise BadSetting(refusal)
         return settings
 

@@ -9,24 +9,24 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from parley.engines.base import Answer
+from parley.events import Answer
 from parley.generation.reasoning_parser import rejoined
-from parley.ui.chat_function import Conversations, Reply, with_named_parameters
+from parley.ui.chat_function import ChatFunction, Reply, with_named_parameters
 from parley.ui.client_snippets import address
-from parley.ui.render import begun, bubbles, lightened, question
+from parley.ui.render import partial_answer, question, render, trim_folded
 
 Shown = list[Any]  # the messages of the chatbot, as Gradio hands them over
 
 FREE = gr.update(submit_btn=True, stop_btn=False)
 BUSY = gr.update(submit_btn=False, stop_btn=True)
 SKIP = gr.skip(), gr.skip()
-LAPSE = 5.0  # seconds after which a question whose second step never came no longer hinders the next one
+STALE_AFTER_SECONDS = 5.0  # seconds after which a question whose second step never came no longer hinders the next one
 LONGEST = 100.0  # seconds after which that step comes no more
 REFUSED = "The server was not reached, or could not take this turn. Nothing is lost: press Retry."
 
 
 @dataclass
-class Turn:
+class TurnState:
     """Where a session's turn stands, from its question on. Read and changed on the event loop only."""
 
     asked: float  # time.monotonic()
@@ -45,7 +45,7 @@ class End:
     at: float  # time.monotonic()
 
 
-class Chat(gr.ChatInterface):
+class ResilientChatInterface(gr.ChatInterface):
     """A ChatInterface whose roads to an answer (send, retry, edit, example, continue) are two steps each.
 
     The first shows the question, at once and outside the queue, or takes away what stands under an answer that has
@@ -55,12 +55,14 @@ class Chat(gr.ChatInterface):
     what is shown.
     """
 
-    def __init__(self, reply: Reply, *, additional_inputs: list[Component], slots: int | None, **rest: Any) -> None:
-        self.conversations = Conversations(reply, slots)
-        self._turns: dict[str | None, Turn] = {}  # by session
+    def __init__(
+        self, reply: Reply, *, additional_inputs: list[Component], max_running: int | None, **rest: Any
+    ) -> None:
+        self.chat_function = ChatFunction(reply, max_running)
+        self._turns: dict[str | None, TurnState] = {}  # by session
         self._ends: dict[str | None, End] = {}
         super().__init__(
-            with_named_parameters(self.conversations.chat),
+            with_named_parameters(self.chat_function.chat),
             additional_inputs=additional_inputs,
             concurrency_limit=None,
             cache_examples=False,  # on a Space Gradio would answer them at start
@@ -108,23 +110,25 @@ class Chat(gr.ChatInterface):
         self._turns = {
             session: turn
             for session, turn in self._turns.items()
-            if turn.answering or now - turn.asked < (LAPSE if session == mine else LONGEST)
+            if turn.answering or now - turn.asked < (STALE_AFTER_SECONDS if session == mine else LONGEST)
         }
-        self._ends = {session: end for session, end in self._ends.items() if now - end.at < LAPSE}
+        self._ends = {session: end for session, end in self._ends.items() if now - end.at < STALE_AFTER_SECONDS}
         if mine in self._turns:
             return SKIP
-        self._turns[mine] = Turn(now, len(shown))
+        self._turns[mine] = TurnState(now, len(shown))
         return shown, BUSY | box
 
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
         end = self._ends.get(request.session_hash)
-        unheard = end and len(shown) < end.shown and len(_parted(shown)[0]) == end.asked  # it would be overwritten
-        if not text.strip() or (unheard and time.monotonic() - end.at < LAPSE):
+        unheard = (
+            end and len(shown) < end.shown and len(_split_at_last_question(shown)[0]) == end.asked
+        )  # it would be overwritten
+        if not text.strip() or (unheard and time.monotonic() - end.at < STALE_AFTER_SECONDS):
             return SKIP
-        return self._begin(request, [*lightened(shown), question(text)], value="")
+        return self._begin(request, [*trim_folded(shown), question(text)], value="")
 
     async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        talk, _ = _parted(shown)
+        talk, _ = _split_at_last_question(shown)
         return self._begin(request, talk) if talk else SKIP
 
     async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
@@ -136,12 +140,12 @@ class Chat(gr.ChatInterface):
         return self._begin(request, [*shown, question(example.value["text"])])  # what is in the box stays there
 
     async def _continue(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        talk, rest = _parted(shown)
-        answer, _ = begun(rest)
+        talk, rest = _split_at_last_question(shown)
+        answer, _ = partial_answer(rest)
         return self._begin(request, [*talk, *answer]) if talk and answer else SKIP
 
     async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        talk, _ = _parted(shown)
+        talk, _ = _split_at_last_question(shown)
         if not talk or request.session_hash in self._turns:
             return SKIP
         return talk[:-1], gr.update(value=_text(talk[-1]))
@@ -149,7 +153,7 @@ class Chat(gr.ChatInterface):
     async def _stop(self, request: gr.Request) -> None:
         if turn := self._turns.get(request.session_hash):
             turn.stopped = True
-            self.conversations.stop(request)
+            self.chat_function.stop(request)
 
     async def _clear(self, request: gr.Request) -> Any:
         if turn := self._turns.get(request.session_hash):
@@ -166,8 +170,8 @@ class Chat(gr.ChatInterface):
         if not turn or turn.answering or turn.length != len(shown):  # a first step that was refused has a second too
             yield SKIP
             return
-        talk, rest = _parted(shown)
-        kept, before = begun(rest)
+        talk, rest = _split_at_last_question(shown)
+        kept, before = partial_answer(rest)
         asked, history = _text(talk[-1]), talk[:-1]
         if kept:
             asked, history = "", [*talk, {"role": "assistant", "content": rejoined(before.text, before.thought)}]
@@ -175,16 +179,16 @@ class Chat(gr.ChatInterface):
         *settings, _ = values  # the last one is the API's `messages`
         answer, error, url = Answer(), "", address(request)
         try:
-            yield [*talk, *bubbles(answer, before=before)], gr.skip()
+            yield [*talk, *render(answer, before=before)], gr.skip()
             if turn.stopped:
                 answer = Answer(finish="stopped")
             else:
-                taken = self.conversations.take_turn(asked, history, settings, request)
+                taken = self.chat_function.take_turn(asked, history, settings, request)
                 async with aclosing(taken):
                     async for answer, error in taken:
                         if not turn.cleared:
-                            yield [*talk, *bubbles(answer, error, url, before)], gr.skip()
-            whole = [] if turn.cleared else [*talk, *bubbles(answer, error, url, before)]
+                            yield [*talk, *render(answer, error, url, before)], gr.skip()
+            whole = [] if turn.cleared else [*talk, *render(answer, error, url, before)]
             self._ends[request.session_hash] = End(len(talk), len(whole), time.monotonic())
             yield whole, FREE
         finally:
@@ -193,12 +197,12 @@ class Chat(gr.ChatInterface):
 
     async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
         self._turns.pop(request.session_hash, None)
-        self.conversations.stop(request)  # it runs on where the server has not noticed that the line is dead
-        talk, rest = _parted(shown)  # empty: cleared while it answered
-        return [*talk, *(bubbles(Answer(), REFUSED, before=begun(rest)[1]) if talk else [])], FREE
+        self.chat_function.stop(request)  # it runs on where the server has not noticed that the line is dead
+        talk, rest = _split_at_last_question(shown)  # empty: cleared while it answered
+        return [*talk, *(render(Answer(), REFUSED, before=partial_answer(rest)[1]) if talk else [])], FREE
 
 
-def _parted(shown: Shown) -> tuple[Shown, Shown]:
+def _split_at_last_question(shown: Shown) -> tuple[Shown, Shown]:
     """The talk up to its last question, that included, and what stands below it."""
     end = next((i + 1 for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), 0)
     return shown[:end], shown[end:]

@@ -6,7 +6,7 @@ import shlex
 import gradio as gr
 from gradio.route_utils import get_root_url
 
-from parley.engines.base import Ran
+from parley.events import RunRecord
 from parley.snippet import call, listed, named
 
 
@@ -16,19 +16,19 @@ def address(request: gr.Request) -> str:
     return get_root_url(asked, asked.url.path, asked.scope.get("root_path"))
 
 
-def client_program(url: str, ran: Ran) -> str:
+def client_program(url: str, record: RunRecord) -> str:
     """Python that prints the same text, by the API at `url`."""
-    asked, before = _asked(ran)
+    asked, before = _asked(record)
     history = f"messages={listed(before)}"
-    arguments = [repr(asked), history, *named(**ran.values), "api_name='/chat'"]
+    arguments = [repr(asked), history, *named(**record.values), "api_name='/chat'"]
     lines = ["from gradio_client import Client", "", f"client = Client({url!r}, verbose=False)"]
     return "\n".join([*lines, f"answer = {call('client.predict', arguments)}", "print(answer.strip())"])
 
 
-def curl_commands(url: str, ran: Ran) -> str:
+def curl_commands(url: str, record: RunRecord) -> str:
     """Shell commands that stream the same text."""
-    asked, before = _asked(ran)
-    body = {"message": asked, "messages": before, **ran.values}
+    asked, before = _asked(record)
+    body = {"message": asked, "messages": before, **record.values}
     lines = [
         f"call={shlex.quote(f'{url}/gradio_api/call/v2/chat')}",
         f"body={shlex.quote(json.dumps(body, ensure_ascii=False))}",
@@ -38,7 +38,7 @@ def curl_commands(url: str, ran: Ran) -> str:
     return "\n".join(lines)
 
 
-def _asked(ran: Ran) -> tuple[str, list[dict[str, str]]]:
+def _asked(record: RunRecord) -> tuple[str, list[dict[str, str]]]:
     """The question and what came before it; no question where an answer was continued."""
-    *before, last = (m._asdict() for m in ran.messages)
+    *before, last = (m._asdict() for m in record.messages)
     return (last["content"], before) if last["role"] == "user" else ("", [*before, last])

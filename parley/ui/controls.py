@@ -8,8 +8,8 @@ from gradio.components import Component
 from parley import strategies
 from parley.errors import ModelUnavailable
 from parley.models import registry
-from parley.models.hub import ModelRow
 from parley.models.remote_servers import PLACE
+from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.settings import OPTIONS, Option
 
@@ -67,6 +67,11 @@ def controls() -> dict[str, Component]:
     return {name: made[name] for name in OPTIONS}
 
 
+def messages() -> gr.JSON:
+    """The whole conversation, for programs. It is not on the page."""
+    return gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
+
+
 def for_model(name: str) -> list[dict]:
     """An update per control after another model was chosen: its recommended values, and what it can be asked for.
 
@@ -81,11 +86,11 @@ def for_model(name: str) -> list[dict]:
     values["exit_layer"] = min(values["exit_layer"], _last_exit(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
     kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
-    if "strategy" in row.honours.settings:  # what is hidden then must not be sent with another value
-        kept &= row.honours.settings
+    if "strategy" in row.capabilities.settings:  # what is hidden then must not be sent with another value
+        kept &= row.capabilities.settings
     updates = _updates(values["strategy"], row, traits)
     updates["model"]["info"] = _about(row, traits)
-    abilities = registry.abilities(row, traits)
+    abilities = registry.strategy_traits(row, traits)
     updates["strategy"]["choices"] = [
         (f"{each.label} (not with this model)" if each.refusal(abilities) else each.label, name)
         for name, each in strategies.STRATEGIES.items()
@@ -103,14 +108,14 @@ def for_strategy(strategy: str, model: str) -> list[dict]:
     return list(_updates(strategy, row, registry.traits(row)).values())
 
 
-def _updates(strategy: str, model: ModelRow, traits: registry.Traits) -> dict[str, dict]:
+def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
     thinks = {"thinking", "thinking_budget"}
     asked = {"strategy", "system_prompt", *row.uses, *thinks} - (set() if traits.thinking else thinks)
-    updates = {n: gr.update(visible=n == "model" or n in asked & model.honours.settings) for n in OPTIONS}
-    lacking = ", ".join(option.label for option in model.honours.lacks(strategy))
+    updates = {n: gr.update(visible=n == "model" or n in asked & model.capabilities.settings) for n in OPTIONS}
+    lacking = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
     told = f"{row.summary} Not with this model: {lacking}." if lacking else row.summary
-    updates["strategy"]["info"] = row.refusal(registry.abilities(model, traits)) or told
+    updates["strategy"]["info"] = row.refusal(registry.strategy_traits(model, traits)) or told
     return updates
 
 
@@ -119,12 +124,12 @@ def _last_exit(traits: registry.Traits) -> int:
     return max(2, (traits.layers or OPTIONS["exit_layer"].high + 1) - 1)
 
 
-def _about(row: ModelRow, traits: registry.Traits) -> str:
+def _about(row: ModelSpec, traits: registry.Traits) -> str:
     size = f"{row.parameters / 1e6:,.1f} million parameters" if row.parameters else ""
     reads = f"reads {traits.context:,} tokens" if traits.context else ""
-    outlook = turn.outlook(row, traits)
+    estimate = turn.estimate(row, traits)
     facts = " · ".join(filter(None, (size, reads, PLACE if row.engine == "remote" else row.licence)))
-    return "\n".join(filter(None, (facts, outlook and outlook.sentence)))
+    return "\n".join(filter(None, (facts, estimate and estimate.sentence)))
 
 
 def _control(o: Option) -> Component:

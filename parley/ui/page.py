@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from parley.api import endpoints
-from parley.ui.security import Guard
+from parley.ui.security import SecurityMiddleware
 
 HERE = Path(__file__).parent
 TITLE = "Parley"
@@ -57,7 +57,7 @@ LAUNCH: dict[str, Any] = {
     "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
     "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
-    "app_kwargs": {"middleware": [Middleware(Guard)], "routes": endpoints.ROUTES},
+    "app_kwargs": {"middleware": [Middleware(SecurityMiddleware)], "routes": endpoints.ROUTES},
     "ssr_mode": False,
     "run_history": False,
     "show_error": False,
@@ -68,9 +68,14 @@ LAUNCH: dict[str, Any] = {
 }
 
 
-def chatbot() -> gr.Chatbot:
-    """The conversation."""
-    return gr.Chatbot(
+def header() -> None:
+    """The title, and the link to the settings on a small screen."""
+    gr.Markdown(HEADER, elem_id="title")
+
+
+def chat_components() -> dict[str, Any]:
+    """What a `gr.ChatInterface` is made of: the conversation, the one box to type into, the examples."""
+    chatbot = gr.Chatbot(
         elem_id="chat",
         show_label=False,
         height=None,
@@ -81,11 +86,7 @@ def chatbot() -> gr.Chatbot:
         group_consecutive_messages=False,  # grouped, a copy would hold the thought and the quiet line too
         placeholder=INVITATION,
     )
-
-
-def textbox() -> gr.Textbox:
-    """The one box to type into."""
-    return gr.Textbox(
+    textbox = gr.Textbox(
         elem_id="message",
         placeholder="Message…",
         submit_btn=True,
@@ -94,3 +95,5 @@ def textbox() -> gr.Textbox:
         container=False,
         max_lines=8,
     )
+    examples = [[example] for example in EXAMPLES]
+    return {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples}

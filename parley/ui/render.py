@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from parley.engines.base import Answer, Beam, Ran, Usage
-from parley.settings import whole
+from parley.events import Answer, Beam, RunRecord, Usage
+from parley.settings import replace_lone_surrogates
 from parley.ui.client_snippets import client_program, curl_commands
 
 ENDINGS = {
@@ -29,7 +29,7 @@ LEFT_OUT = "The rest is left out, for the talk has grown long."
 _NOTHING = Answer()
 
 
-def bubbles(answer: Answer, error: str = "", url: str = "", before: Answer = _NOTHING) -> list[gr.ChatMessage]:
+def render(answer: Answer, error: str = "", url: str = "", before: Answer = _NOTHING) -> list[gr.ChatMessage]:
     """The messages that show `answer`, in one with what it continues. All but the text itself bear a title, by which
     the history leaves them out. What ended too early offers to be continued.
 
@@ -47,7 +47,7 @@ def bubbles(answer: Answer, error: str = "", url: str = "", before: Answer = _NO
     if error:
         shown.append(_titled("**Could not finish**", error))  # bold marks an error for the style sheet
     elif answer.finish:
-        shown.append(_titled(quiet_line(answer), _details(answer, url), "done"))
+        shown.append(_titled(stats_line(answer), _details(answer, url), "done"))
     elif not answer.text and not answer.thought:
         shown.append(_titled(answer.status or "Reading…", "", "pending"))
     if (error or answer.finish in UNFINISHED) and (text or thought):
@@ -55,7 +55,7 @@ def bubbles(answer: Answer, error: str = "", url: str = "", before: Answer = _NO
     return shown
 
 
-def begun(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
+def partial_answer(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
     """Of the messages that show an answer, as Gradio hands them over, those with its thought and its text."""
     kept, said = [], {"text": "", "thought": ""}
     for message in shown:
@@ -68,10 +68,10 @@ def begun(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
 
 def question(text: str) -> gr.ChatMessage:
     """The message that shows what the visitor asked."""
-    return _said("user", whole(text))
+    return _said("user", replace_lone_surrogates(text))
 
 
-def lightened(shown: Sequence[Any]) -> list[Any]:
+def trim_folded(shown: Sequence[Any]) -> list[Any]:
     """The same talk, as Gradio hands it over; of what is folded away the oldest is cut to its first lines where all
     together is too much.
     """
@@ -97,21 +97,21 @@ def _titled(title: str, text: str, status: str | None = None) -> gr.ChatMessage:
     return message
 
 
-def quiet_line(answer: Answer) -> str:
+def stats_line(answer: Answer) -> str:
     """Tokens, tokens per second, time to first token, what was known before, which engine answered, how it ended."""
     usage, parts = answer.usage, []
     if usage:
         parts.append(f"{usage.new_tokens} {usage.unit}{'' if usage.new_tokens == 1 else 's'}")
         if usage.tokens_per_second:
             parts.append(f"{usage.tokens_per_second:.0f} {usage.unit}s/s")
-        if usage.first_piece is not None:
-            parts.append(f"first after {usage.first_piece:.2f} s")
+        if usage.time_to_first_token is not None:
+            parts.append(f"first after {usage.time_to_first_token:.2f} s")
         if usage.cached_tokens:
             parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
-        unasked = "lookup" in (answer.ran.config if answer.ran else ())
+        unasked = "lookup" in (answer.run_record.config if answer.run_record else ())
         if usage.accepted or (usage.drafted and not unasked):
             parts.append(f"{usage.accepted} of {usage.drafted} guesses right")
-    if answer.ran and (engine := answer.ran.config.get("engine")):
+    if answer.run_record and (engine := answer.run_record.config.get("engine")):
         parts.append(engine)
     return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])
 
@@ -135,21 +135,21 @@ def _details(answer: Answer, url: str) -> str:
         lines.append(f"GPU time asked for: {usage.gpu_seconds} s.")
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
-    parts = [" ".join(lines), *(_what_ran(answer.ran, url) if answer.ran else [])]
+    parts = [" ".join(lines), *(_what_ran(answer.run_record, url) if answer.run_record else [])]
     text = SEPARATOR.join(parts)
     return text if len(text) <= MOST_FOLDED else f"{parts[0]} {LEFT_OUT}"
 
 
-def _what_ran(ran: Ran, url: str) -> list[str]:
+def _what_ran(record: RunRecord, url: str) -> list[str]:
     """Headings and blocks: what was read, what decided, and three ways to the same text."""
-    config = "\n".join(f"{name}={value!r}" for name, value in ran.config.items())
+    config = "\n".join(f"{name}={value!r}" for name, value in record.config.items())
     blocks = [
-        ("What the model read:", "text", ran.prompt),
-        ("What the server was asked:", "json", ran.request),
-        ("What decided:", "text", "" if ran.request else config),
-        (f"The same again, with {ran.library}:", "python", ran.program),
-        ("With gradio_client:", "python", client_program(url, ran)),
-        ("With curl:", "bash", curl_commands(url, ran)),
+        ("What the model read:", "text", record.prompt),
+        ("What the server was asked:", "json", record.request),
+        ("What decided:", "text", "" if record.request else config),
+        (f"The same again, with {record.library}:", "python", record.program),
+        ("With gradio_client:", "python", client_program(url, record)),
+        ("With curl:", "bash", curl_commands(url, record)),
     ]
     return [part for title, language, text in blocks if text for part in (title, _code(language, text))]
 

@@ -24,12 +24,12 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-MOST_BYTES = 2_000_000  # of a request: a long conversation, several times over
+MAX_REQUEST_BYTES = 2_000_000  # of a request: a long conversation, several times over
 # Gradio's roads for files, of which there are none here.
-CLOSED = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/stream", "/gradio_api/component_server")
+BLOCKED_PATHS = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/stream", "/gradio_api/component_server")
 
 
-class Guard:
+class SecurityMiddleware:
     """Stands before every request. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -45,10 +45,10 @@ class Guard:
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"].startswith(CLOSED):
+        elif scope["path"].startswith(BLOCKED_PATHS):
             await _refusal(404, "There is nothing here.")(scope, receive, send_guarded)
         elif (body := await _body(scope, receive)) is None:
-            await _refusal(413, f"A request may have at most {MOST_BYTES} bytes.")(scope, receive, send_guarded)
+            await _refusal(413, f"A request may have at most {MAX_REQUEST_BYTES} bytes.")(scope, receive, send_guarded)
         else:
             await self._app(scope, _again(body, receive), send_guarded)
 
@@ -56,11 +56,11 @@ class Guard:
 async def _body(scope: Scope, receive: Receive) -> bytes | None:
     """The whole body of a request that has one; None for one that is too large, of which the rest is not read."""
     body, more = b"", scope["method"] in ("POST", "PUT", "PATCH")
-    while more and len(body) <= MOST_BYTES:
+    while more and len(body) <= MAX_REQUEST_BYTES:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    return body if len(body) <= MOST_BYTES else None
+    return body if len(body) <= MAX_REQUEST_BYTES else None
 
 
 def _again(body: bytes, receive: Receive) -> Receive:

@@ -34,7 +34,7 @@ def test_the_default_model_answers_without_any_setting(client):
 
 def test_what_was_read_of_a_conversation_is_remembered_for_that_client_alone(client, inside):
     client.predict("hello", max_new_tokens=5, model="budgie", api_name="/chat")
-    remembered = inside.engine("budgie")._prefixes
+    remembered = inside.engine("budgie").prefix_cache
     assert remembered.sequence(client.session_hash)
     assert not remembered.sequence(Client(inside.url, verbose=False).session_hash)
 
@@ -77,10 +77,10 @@ def test_models_and_strategies_are_listed(client, inside):
 def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, inside, monkeypatch):
     loaded = inside.engine("budgie").loaded
     listed = client.predict(api_name="/models")[0]
-    assert listed["plan"].startswith(loaded.fit.sentence + "; ") and listed["plan"].endswith(" GB free.")
-    assert listed["memory"]["weights"] == loaded.fit.weights
-    assert listed["memory"]["fits"] and listed["memory"]["free"] > listed["memory"]["needed"] > loaded.fit.weights
-    assert loaded.fit.sentence in controls.for_model("budgie")[0]["info"]
+    assert listed["plan"].startswith(loaded.plan.sentence + "; ") and listed["plan"].endswith(" GB free.")
+    assert listed["memory"]["weights"] == loaded.plan.weights
+    assert listed["memory"]["fits"] and listed["memory"]["free"] > listed["memory"]["needed"] > loaded.plan.weights
+    assert loaded.plan.sentence in controls.for_model("budgie")[0]["info"]
     monkeypatch.setenv("QUANTIZATION", "int3")
     sentence = "QUANTIZATION is 'int3'. Set it to one of auto, none, int8, int4."
     assert controls.for_model("budgie")[0]["info"].endswith(f"Apache-2.0\n{sentence}")

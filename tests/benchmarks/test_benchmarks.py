@@ -10,7 +10,7 @@ from benchmarks import __main__ as benchmarks
 from benchmarks import chart, decoding, engines, measures, memory, models, peers, processor
 from benchmarks.figures import FIGURES
 from benchmarks.measures import Row
-from parley.engines.loader import Loaded
+from parley.generation.loaded_model import LoadedModel
 from tests.conftest import lacking
 from tests.standins.hub import save_tiny_model
 from tests.tools.test_readme_tables import TEXT
@@ -119,12 +119,12 @@ def test_the_processor_is_read_from_what_the_kernel_says(tmp_path):
 
 
 def test_stock_generate_gives_the_tokens_that_were_asked_for(torch_budgie):
-    loaded: Loaded = torch_budgie.loaded
+    loaded: LoadedModel = torch_budgie.loaded
     with measures.endless(loaded):
         usage = measures.stock(loaded, measures.question("Hello"), 40)
         drafted = measures.stock(loaded, measures.question("Hello"), 40, strategy="prompt_lookup")
     assert usage.new_tokens == drafted.new_tokens == 40
-    assert 0 < usage.first_piece < usage.seconds
+    assert 0 < usage.time_to_first_token < usage.seconds
     assert measures.stock(loaded, measures.question("Hello"), 40).new_tokens < 40  # it ends by itself
 
 
@@ -266,7 +266,7 @@ def test_llama_cpp_tells_what_an_answer_cost_and_what_it_cannot_take(tmp_path):
             peer.answer([5] * 250, 7)
         usage = peer.answer([5] * 250, 6)
     assert (usage.prompt_tokens, usage.new_tokens) == (250, 6)
-    assert 0 < usage.first_piece < usage.seconds
+    assert 0 < usage.time_to_first_token < usage.seconds
 
 
 @with_llama_cpp

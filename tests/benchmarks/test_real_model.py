@@ -56,7 +56,7 @@ def test_two_that_ask_at_once_get_one_folder(nothing_yet):
 
     def ask(_):
         both.wait()
-        made = cache.once(cache.place("thing"), make)
+        made = cache.once(cache.preload("thing"), make)
         return made, (made / "whole").exists()
 
     with ThreadPoolExecutor(2) as threads:
@@ -71,7 +71,7 @@ def test_what_could_not_be_made_leaves_nothing_and_is_tried_again(nothing_yet):
         (path / "half").touch()
         raise NotReachable
 
-    place = cache.place("thing")
+    place = cache.preload("thing")
     with pytest.raises(NotReachable):
         cache.once(place, broken)
     assert not [path for path in nothing_yet.iterdir() if path.suffix != ".lock"]

@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from parley.engines.base import Answer
 from parley.engines.loader import load
 from parley.errors import ModelUnavailable
+from parley.events import Answer
 from parley.messages import build_messages
 from parley.models import hardware
-from parley.models.hub import LoadingStopped, ModelRow
+from parley.models.hub import LoadingStopped
 from parley.models.load_plan import openvino_bytes
+from parley.models.spec import ModelSpec
 from parley.serving.model_pool import local_engine
 from parley.settings import Settings
 from tests.standins.hub import WEIGHTS, change_weights, edit, save_tiny_model
@@ -26,7 +27,7 @@ PLAIN = (
 
 
 def loaded(folder, **machine):
-    return load(ModelRow("m", str(folder), "Tiny"), lambda _: None, threading.Event(), **machine)
+    return load(ModelSpec("m", str(folder), "Tiny"), lambda _: None, threading.Event(), **machine)
 
 
 def refusal(folder, **machine):
@@ -117,12 +118,12 @@ def test_a_template_that_opens_the_thought_itself_loads(folder):
 def test_a_cpu_that_openvino_does_not_run_on_computes_in_float32_and_in_int8_where_that_does_not_fit(
     folder, monkeypatch
 ):
-    if hardware.machine().multiplies_bytes or hardware.device() != "cpu":
+    if hardware.machine().has_vnni or hardware.device() != "cpu":
         pytest.skip("for processors without VNNI")
     monkeypatch.setenv("ENGINE", "transformers")
-    assert loaded(folder).fit.numbers == "float32"
+    assert loaded(folder).plan.numbers == "float32"
     asked = []
-    loaded(folder, room=lambda fit: asked.append(fit.numbers) or (10**9 if fit.numbers == "int8" else 1000))
+    loaded(folder, available_bytes=lambda fit: asked.append(fit.numbers) or (10**9 if fit.numbers == "int8" else 1000))
     assert asked == ["float32", "int8"]
 
 
@@ -131,14 +132,16 @@ def test_a_bfloat16_file_needs_twice_its_size_in_float32(folder, tmp_path):
     edit(narrow / "config.json", dtype="bfloat16")
     change_weights(narrow, lambda t: t.update({name: value.bfloat16() for name, value in t.items()}))
     wide, half = [], []
-    loaded(folder, room=lambda fit: wide.append(fit.need) or 10**9)
-    assert loaded(narrow, room=lambda fit: half.append(fit.need) or 10**9).model.dtype == torch.float32
+    loaded(folder, available_bytes=lambda fit: wide.append(fit.need) or 10**9)
+    assert loaded(narrow, available_bytes=lambda fit: half.append(fit.need) or 10**9).model.dtype == torch.float32
     assert half[0] == pytest.approx(wide[0], rel=0.05)
 
 
 def test_a_model_too_large_for_the_memory_is_refused_with_both_figures(folder):
     size = openvino_bytes((folder / WEIGHTS).stat().st_size, layers=2)
-    need = int(re.search(r"needs about (\d+) MB", text := refusal(folder, room=lambda fit: 5_000))[1]) * 10**6
+    need = (
+        int(re.search(r"needs about (\d+) MB", text := refusal(folder, available_bytes=lambda fit: 5_000))[1]) * 10**6
+    )
     assert size < need < 1.2 * size
     assert "5 kB are free" in text
 
@@ -214,4 +217,4 @@ def test_a_stop_before_the_download_is_obeyed(folder):
     cancel = threading.Event()
     cancel.set()
     with pytest.raises(LoadingStopped):
-        load(ModelRow("m", str(folder), "Tiny"), lambda _: None, cancel)
+        load(ModelSpec("m", str(folder), "Tiny"), lambda _: None, cancel)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from examples import compare_strategies as compare
-from parley.generation.prompt import fit
+from parley.generation.prompt import render_prompt
 from parley.messages import build_messages
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
@@ -52,7 +52,7 @@ def test_diversity_is_what_bleu_leaves():
 
 def test_likelihood_is_the_mean_of_the_log_probabilities_one_token_after_the_other(budgie):
     messages = build_messages([], "What is top-p sampling?")
-    prompt = fit(budgie.loaded, messages, Settings.check({})).ids
+    prompt = render_prompt(budgie.loaded, messages, Settings.check({})).ids
     text = "Top-p keeps the most likely tokens."
     ids, logs = prompt, []
     for token in budgie.loaded.tokenizer.encode(f" {text}", add_special_tokens=False):

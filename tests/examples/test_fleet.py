@@ -18,8 +18,9 @@ from playwright.sync_api import expect
 
 from examples.fleet import sizing
 from examples.fleet.pair import Pair
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
 from parley.engines.remote.engine import RemoteEngine
+from parley.events import Answer
 from parley.messages import build_messages
 from parley.models import load_plan, registry
 from parley.models.remote_servers import find
@@ -68,7 +69,7 @@ def fleet(known):
 def ask(known, text, model=BUDGIE, cancel=None, **values):
     settings = Settings.check({"model": model, "top_k": 0, "max_new_tokens": 80} | values)
     engine = RemoteEngine(registry.find(model, known), find(known))
-    return engine.stream(build_messages([], text), settings, cancel or threading.Event())
+    return engine.stream(TurnRequest.of(build_messages([], text), settings, cancel or threading.Event()))
 
 
 def answer(known, text, **values):
@@ -77,7 +78,7 @@ def answer(known, text, **values):
 
 def local(budgie, text, **values):
     settings = Settings.check({"max_new_tokens": 80} | values)
-    return sum(budgie.stream(build_messages([], text), settings, threading.Event()), Answer())
+    return sum(budgie.stream(TurnRequest.of(build_messages([], text), settings, threading.Event())), Answer())
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_the_programs_under_an_answer_print_its_text(known, fleet, monkeypatch):
     made = answer(known, "What is 3 plus 4?", strategy="greedy", thinking=True)
     for name, value in known.items():
         monkeypatch.setenv(name, value)
-    for program in (made.ran.program, client_program(fleet.url, made.ran)):
+    for program in (made.run_record.program, client_program(fleet.url, made.run_record)):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(program, {})

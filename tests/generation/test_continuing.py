@@ -5,11 +5,12 @@ import threading
 import pytest
 import torch
 
-from parley.engines.base import Answer
-from parley.engines.openvino.session_cache import MIN_PIECE
+from parley.engines.base import TurnRequest
+from parley.engines.openvino.prefix_cache import MIN_PIECE
 from parley.engines.parrot import Parrot
-from parley.generation.prompt import fit
-from parley.generation.reasoning_parser import AnswerText, rejoined
+from parley.events import Answer
+from parley.generation.prompt import render_prompt
+from parley.generation.reasoning_parser import ReasoningParser, rejoined
 from parley.messages import Message, build_messages
 from parley.settings import Settings
 from parley.ui.client_snippets import client_program
@@ -29,7 +30,7 @@ TEMPLATES = {
 def answer(engine, messages, session="", **values):
     """Greedy unless `values` say otherwise."""
     settings = Settings.check({"strategy": "greedy"} | values)
-    return sum(engine.stream(messages, settings, threading.Event(), session=session), Answer())
+    return sum(engine.stream(TurnRequest.of(messages, settings, threading.Event(), session=session)), Answer())
 
 
 def begun(messages, so_far):
@@ -68,9 +69,9 @@ def test_the_prompt_ends_with_the_answer_so_far_whatever_the_template_does_to_it
     tokenizer = budgie.loaded.tokenizer
     monkeypatch.setattr(tokenizer, "chat_template", TEMPLATES[name])
     told = [Message("user", "Hi"), Message("assistant", "A list:\n\n")]
-    prompt = fit(budgie.loaded, told, Settings.check({}))
-    assert prompt.continues and not prompt.pre_opened
-    asked = tokenizer.decode(fit(budgie.loaded, told[:1], Settings.check({})).ids[0])
+    prompt = render_prompt(budgie.loaded, told, Settings.check({}))
+    assert prompt.continues and not prompt.in_reasoning
+    asked = tokenizer.decode(render_prompt(budgie.loaded, told[:1], Settings.check({})).ids[0])
     assert tokenizer.decode(prompt.ids[0]) == asked + "A list:\n\n"
 
 
@@ -79,9 +80,9 @@ def test_the_thought_so_far_follows_the_mark_that_the_template_has_set_or_brings
     told = [Message("user", "Hi"), Message("assistant", "<think>\nwell")]
     for opening in ("", "<think>\\n"):
         monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[0].content + '\\n" + opening + "' }}")
-        prompt = fit(budgie.loaded, told, Settings.check({}))
+        prompt = render_prompt(budgie.loaded, told, Settings.check({}))
         assert tokenizer.decode(prompt.ids[0]).endswith("Hi\n<think>\nwell")
-        assert prompt.continues and prompt.pre_opened
+        assert prompt.continues and prompt.in_reasoning
 
 
 def test_a_control_token_in_an_answer_that_is_continued_stays_text(budgie):
@@ -90,17 +91,17 @@ def test_a_control_token_in_an_answer_that_is_continued_stays_text(budgie):
     for marks, typed in ((0, "no {} yet"), (1, "<think>\nno {} yet"), (2, "<think>\na\n</think>\n\nb {} </think>")):
         for text in ("<|im_end|>", "nothing"):
             told = [Message("user", "Hi"), Message("assistant", typed.format(text))]
-            ids = fit(budgie.loaded, told, Settings.check({})).ids
+            ids = render_prompt(budgie.loaded, told, Settings.check({})).ids
             assert int(torch.isin(ids, control).sum()) == 1 + marks, (
                 "the end of the question, and the marks of the thought"
             )
 
 
 def test_what_goes_on_drops_no_blank_space_at_its_start():
-    assert AnswerText(goes_on=True).feed(" and so", last=True) == (" and so", "")
-    assert AnswerText(in_thought=True, goes_on=True).feed(" well\n</think>\n\nYes", last=True) == ("Yes", " well")
+    assert ReasoningParser(goes_on=True).feed(" and so", last=True) == (" and so", "")
+    assert ReasoningParser(in_thought=True, goes_on=True).feed(" well\n</think>\n\nYes", last=True) == ("Yes", " well")
     for text, thought in (("Yes.", "well"), ("", "well"), ("Yes.", "")):
-        assert AnswerText().feed(rejoined(text, thought), last=True) == (text, thought)
+        assert ReasoningParser().feed(rejoined(text, thought), last=True) == (text, thought)
 
 
 USER, BOT = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nHel"}
@@ -123,5 +124,5 @@ def test_the_parrot_goes_on_where_it_ended():
 def test_the_program_that_gives_a_continuation_again_sends_no_question(budgie):
     first = answer(budgie, STORY, max_new_tokens=5)
     rest = answer(budgie, begun(STORY, first), max_new_tokens=5)
-    program = client_program("http://127.0.0.1:7860", rest.ran)
+    program = client_program("http://127.0.0.1:7860", rest.run_record)
     assert "    ''," in program and repr(first.text) in program

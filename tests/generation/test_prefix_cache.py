@@ -11,16 +11,17 @@ import pytest
 import torch
 from transformers import GenerationConfig
 
-from parley.engines.base import Answer
-from parley.engines.local_engine import LocalEngine
-from parley.engines.openvino.session_cache import MIN_PIECE
+from parley.engines.base import TurnRequest
+from parley.engines.openvino.prefix_cache import MIN_PIECE
+from parley.engines.transformers.engine import TransformersEngine
+from parley.events import Answer
 from parley.generation.prefix_cache import BEFORE_THE_END, NoPrefixCache, PrefixCache
-from parley.generation.prompt import fit
+from parley.generation.prompt import render_prompt
 from parley.messages import Message, build_messages
 from parley.serving import turn
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
-from parley.ui.render import bubbles
+from parley.ui.render import render
 from tests.conftest import draft
 from tests.standins.tiny_models import MODELS, UNFIT
 
@@ -31,14 +32,14 @@ GREEDY = {"strategy": "greedy", "max_new_tokens": 12}
 
 def fresh(torch_budgie):
     """An engine with Budgie's model and nothing remembered."""
-    return LocalEngine(torch_budgie.loaded)
+    return TransformersEngine(torch_budgie.loaded)
 
 
 def tiny_engine(torch_budgie, make):
     torch.manual_seed(1)
     model = make().eval()
     model.generation_config = GenerationConfig(eos_token_id=[2], pad_token_id=0)
-    return LocalEngine(dataclasses.replace(torch_budgie.loaded, model=model, context=768, layers=4))
+    return TransformersEngine(dataclasses.replace(torch_budgie.loaded, model=model, context=768, layers=4))
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -48,7 +49,10 @@ def engine(torch_budgie, request):
 
 def said(engine, messages, session="", cancel=None, **values):
     chosen = Settings.check(values)
-    return sum(engine.stream(messages, chosen, cancel or threading.Event(), draft("transformers"), session), Answer())
+    return sum(
+        engine.stream(TurnRequest.of(messages, chosen, cancel or threading.Event(), draft("transformers"), session)),
+        Answer(),
+    )
 
 
 def reading(history, question):
@@ -75,9 +79,9 @@ def stop_at(model, layer, passes):
 def checked(engine, session, messages, cancel=None, **values):
     """One greedy turn, which must have given the tokens that the same prompt gives without a cache."""
     values = GREEDY | values
-    prompt = fit(engine.loaded, messages, Settings.check(values), engine._prefixes.sequence(session)).ids
+    prompt = render_prompt(engine.loaded, messages, Settings.check(values), engine.prefix_cache.sequence(session)).ids
     answer = said(engine, messages, session, cancel, **values)
-    sequence = engine._prefixes.sequence(session)
+    sequence = engine.prefix_cache.sequence(session)
     with torch.inference_mode():
         plain = engine.loaded.model.generate(
             prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=values["max_new_tokens"]
@@ -130,7 +134,7 @@ def test_a_model_whose_state_cannot_be_continued_is_read_from_the_beginning(torc
     engine = tiny_engine(torch_budgie, make)
     for question in ("owl", "river"):
         assert said(engine, reading([], question), "a", **GREEDY).usage.cached_tokens == 0
-    assert engine._prefixes.bytes == 0
+    assert engine.prefix_cache.bytes == 0
 
 
 def with_history(engine, session, strategy="greedy"):
@@ -152,12 +156,14 @@ def test_every_strategy_gives_the_same_answer_with_the_cache_and_without(torch_b
         assert cached.usage.prompt_tokens == plain.usage.prompt_tokens
         found = cached.usage.cached_tokens
         assert plain.usage.cached_tokens == 0
-        assert found == 0 if STRATEGIES[name].reads_all else 10 < found < cached.usage.prompt_tokens
+        assert found == 0 if STRATEGIES[name].needs_full_prefill else 10 < found < cached.usage.prompt_tokens
         again = said(engine, messages, strategy, **values)
         assert again.text == plain.text
 
 
-@pytest.mark.parametrize("name", [n for n, row in STRATEGIES.items() if n not in SPECULATIVE and not row.reads_all])
+@pytest.mark.parametrize(
+    "name", [n for n, row in STRATEGIES.items() if n not in SPECULATIVE and not row.needs_full_prefill]
+)
 def test_every_strategy_gives_the_same_answer_whatever_the_layers_keep(engine, name):
     values = {"strategy": name, "seed": 7, "max_new_tokens": 8, "force_words": "lantern"}
     said(engine, reading([], "owl river lamp seven north garden window"), name, **values)
@@ -185,7 +191,7 @@ def test_speculation_leaves_windows_and_convolutions_as_greedy_search_does(torch
         messages = [*messages, Message("assistant", guessed.text), Message("user", "owl river lamp seven")]
         for session in "ab":
             checked(engine, session, messages)
-        after, plain = (engine._prefixes._sessions[session] for session in "ab")
+        after, plain = (engine.prefix_cache.session(session) for session in "ab")
         assert after.bytes < 1.1 * plain.bytes  # nothing goes on to record the past
     assert said(engine, messages, "a", **GREEDY).usage.cached_tokens > 30
 
@@ -196,10 +202,10 @@ def test_after_a_stop_in_the_middle_of_a_step_the_next_tokens_are_right(engine, 
     with stop_at(engine.loaded.model, layer, passes=5) as cancel:
         stopped = checked(engine, "a", reading([], "owl river lamp seven north garden window"), cancel)
     assert stopped.finish == "stopped" and stopped.usage.new_tokens > 1
-    further = [*engine._prefixes.sequence("a"), 300, 301, 302]
+    further = [*engine.prefix_cache.sequence("a"), 300, 301, 302]
     model, ids = engine.loaded.model, torch.tensor([further])
     given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False}
-    with torch.inference_mode(), engine._prefixes.lend("a", further, 1, len(further) + 8, lambda: []) as loan:
+    with torch.inference_mode(), engine.prefix_cache.acquire("a", further, 1, len(further) + 8, lambda: []) as loan:
         assert loan.cached_tokens >= stopped.usage.prompt_tokens - BEFORE_THE_END
         assert torch.equal(model.generate(ids, **given, **loan.arguments), model.generate(ids, **given))
 
@@ -237,7 +243,7 @@ def test_after_an_exception_nothing_is_remembered_and_the_next_turn_is_right(tor
             said(engine, messages, "a", **GREEDY)
     finally:
         hook.remove()
-    assert engine._prefixes.sequence("a") == () and engine._prefixes.bytes == 0
+    assert engine.prefix_cache.sequence("a") == () and engine.prefix_cache.bytes == 0
     assert checked(engine, "a", messages).usage.cached_tokens == 0
 
 
@@ -245,10 +251,10 @@ def test_sessions_never_share_and_without_a_name_nothing_is_kept(torch_budgie):
     engine = fresh(torch_budgie)
     messages = with_history(engine, "a")
     assert said(engine, messages, "b", **GREEDY).usage.cached_tokens == 0
-    before = engine._prefixes.bytes
+    before = engine.prefix_cache.bytes
     for _ in range(2):
         assert said(engine, messages, "", **GREEDY).usage.cached_tokens == 0
-    assert engine._prefixes.bytes == before > 0
+    assert engine.prefix_cache.bytes == before > 0
     assert said(engine, messages, "a", **GREEDY).usage.cached_tokens > 20
 
 
@@ -258,13 +264,13 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     first, again = (sum(turn.reply(run, history, chosen, "visitor"), Answer()) for run in ("1", "2"))
     known, read = again.usage.cached_tokens, again.usage.prompt_tokens
     assert first.usage.cached_tokens == 0 and known >= read - MIN_PIECE
-    line, *_ = bubbles(again)[::-1]
+    line, *_ = render(again)[::-1]
     assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
 
 
-def lend(prefixes, session, prompt):
+def acquire(prefixes, session, prompt):
     """A turn that reads the prompt and generates nothing more than one token; how much was cached."""
-    with torch.inference_mode(), prefixes.lend(session, prompt, 1, len(prompt) + 1, lambda: [7]) as loan:
+    with torch.inference_mode(), prefixes.acquire(session, prompt, 1, len(prompt) + 1, lambda: [7]) as loan:
         ids = torch.tensor([prompt])
         prefixes_model = prefixes._model if isinstance(prefixes, PrefixCache) else None
         if prefixes_model:
@@ -276,10 +282,10 @@ def lend(prefixes, session, prompt):
 def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
     prefixes = PrefixCache(torch_budgie.loaded.model, most=lambda: 10**9)
     prompt = list(range(100, 140))
-    lend(prefixes, "a", prompt)
+    acquire(prefixes, "a", prompt)
     with (
-        prefixes.lend("a", prompt, 1, 60, lambda: []) as first,
-        prefixes.lend("a", prompt, 1, 60, lambda: []) as second,
+        prefixes.acquire("a", prompt, 1, 60, lambda: []) as first,
+        prefixes.acquire("a", prompt, 1, 60, lambda: []) as second,
     ):
         assert (first.cached_tokens, second.cached_tokens) == (39, 0)
         assert first.arguments["past_key_values"] is not second.arguments["past_key_values"]
@@ -291,23 +297,23 @@ def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(torch_budg
     prefixes = PrefixCache(model, most=lambda: most[0])
     prompt = list(range(100, 150))
     for session in "abc":
-        lend(prefixes, session, prompt)
+        acquire(prefixes, session, prompt)
     each = 2 * 50 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     assert prefixes.bytes == 3 * each
     most[0] = 3 * each
-    assert lend(prefixes, "a", prompt) == 49  # now b is the longest unused
-    lend(prefixes, "d", prompt)
+    assert acquire(prefixes, "a", prompt) == 49  # now b is the longest unused
+    acquire(prefixes, "d", prompt)
     assert prefixes.bytes == 3 * each
     assert [bool(prefixes.sequence(session)) for session in "abcd"] == [True, False, True, True]
     most[0] = each - 1
-    lend(prefixes, "c", prompt)
+    acquire(prefixes, "c", prompt)
     assert prefixes.bytes == 0
 
 
 def test_the_null_form_remembers_nothing():
     nothing = NoPrefixCache()
     for _ in range(2):
-        with nothing.lend("a", [1, 2, 3], 1, 10, lambda: [4]) as loan:
+        with nothing.acquire("a", [1, 2, 3], 1, 10, lambda: [4]) as loan:
             assert (loan.cached_tokens, loan.arguments) == (0, {})
         assert nothing.sequence("a") == ()
 
@@ -319,8 +325,8 @@ def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(torch_budgie):
         first = said(engine, reading([], "owl river"), "a", **values, seed=seed)
         history = [Message("user", "owl river"), Message("assistant", first.text)]
         if first.text.strip():
-            messages, kept = reading(history, "lamp"), engine._prefixes.sequence("a")
-            cut_anew = fit(engine.loaded, messages, Settings()).ids[0].tolist()
+            messages, kept = reading(history, "lamp"), engine.prefix_cache.sequence("a")
+            cut_anew = render_prompt(engine.loaded, messages, Settings()).ids[0].tolist()
             again = checked(engine, "a", messages)
             if cut_anew[: len(kept)] != list(kept) and again.usage.cached_tokens == len(kept) - 1:
                 unusual += 1
@@ -334,9 +340,9 @@ def test_the_program_of_an_answer_after_unusual_tokens_gives_its_text_again(torc
         first = said(engine, reading([], "owl river"), "a", **values, seed=seed)
         history = [Message("user", "owl river"), Message("assistant", first.text)]
         again = said(engine, reading(history, "Hello, who are you?"), "a", **GREEDY)
-        if "as generated" in again.ran.program:
+        if "as generated" in again.run_record.program:
             break
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(again.ran.program, {})
+        exec(again.run_record.program, {})
     assert printed.getvalue().strip() == again.text.strip() != ""

@@ -2,12 +2,12 @@ import random
 
 import pytest
 
-from parley.generation.reasoning_parser import AnswerText
+from parley.generation.reasoning_parser import ReasoningParser
 
 
 def read(text, pieces=None, **options):
     """The text and the thought that come out when `text` is fed in those pieces."""
-    reader = AnswerText(**options)
+    reader = ReasoningParser(**options)
     out = [reader.feed(piece) for piece in (pieces or [text])] + [reader.feed("", last=True)]
     return "".join(t for t, _ in out), "".join(t for _, t in out)
 
@@ -50,14 +50,14 @@ def test_text_and_thought_are_the_same_however_the_pieces_are_cut(text, options,
 
 
 def test_nothing_is_shown_after_a_stop_string():
-    reader = AnswerText(stop=["END"])
+    reader = ReasoningParser(stop=["END"])
     assert reader.feed("a END b") == ("a ", "")
     assert reader.stopped
     assert reader.feed("more", last=True) == ("", "")
 
 
 def test_only_what_may_begin_a_mark_is_held_back():
-    reader = AnswerText(stop=["\n\nUser:"])
+    reader = ReasoningParser(stop=["\n\nUser:"])
     assert reader.feed("Hello.\n") == ("Hello.", "")
     assert reader.feed("\nUs") == ("", "")
     assert reader.feed("ually") == ("\n\nUsually", "")

@@ -10,10 +10,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from parley.engines.base import Answer, Delta
+from parley.events import Answer, Delta
 from parley.generation import streaming
-from parley.generation.reasoning_parser import AnswerText
-from parley.generation.streaming import AnswerStreamer, Brake
+from parley.generation.reasoning_parser import ReasoningParser
+from parley.generation.streaming import AnswerStreamer, StopSignal
 
 TEXTS = [
     "ภาษาไทยไม่มีช่องว่างระหว่างคำ",
@@ -43,12 +43,12 @@ def sentencepiece_like():
 
 
 def brake(cancel=None, seconds=60.0):
-    return Brake(cancel or threading.Event(), seconds)
+    return StopSignal(cancel or threading.Event(), seconds)
 
 
 def fed(tokenizer, ids, prompt=(5, 6, 7)):
     """The pieces that each token brings."""
-    streamer = AnswerStreamer(tokenizer, prompt, AnswerText, brake())
+    streamer = AnswerStreamer(tokenizer, prompt, ReasoningParser, brake())
     streamer.put(torch.tensor([list(prompt)]))
     for token in ids:
         streamer.put(torch.tensor([token]))
@@ -86,7 +86,7 @@ def test_a_think_tag_that_is_a_special_token_still_opens_a_thought(sentencepiece
     )
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})
     ids = tokenizer.encode("<think>the fox</think>the dog", add_special_tokens=False)
-    streamer = AnswerStreamer(tokenizer, [5], AnswerText, brake())
+    streamer = AnswerStreamer(tokenizer, [5], ReasoningParser, brake())
     streamer.put(torch.tensor([5]))
     streamer.put(torch.tensor(ids))
     streamer.close()
@@ -102,7 +102,7 @@ def sum_of(deltas):
 
 
 def streamer_of(budgie, a_brake):
-    return AnswerStreamer(budgie.loaded.tokenizer, [5], AnswerText, a_brake)
+    return AnswerStreamer(budgie.loaded.tokenizer, [5], ReasoningParser, a_brake)
 
 
 def test_an_exception_in_the_thread_reaches_the_reader_within_a_second(budgie):

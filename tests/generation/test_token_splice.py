@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from parley.generation.token_splice import splice
+from parley.generation.token_splice import reuse_generated_ids
 from tests.generation.test_streaming import sentencepiece_like  # noqa: F401  (a fixture)
 
 
@@ -25,13 +25,13 @@ def test_generated_tokens_are_kept_where_the_text_would_be_cut_otherwise(budgie)
     plain = [*head, *tokenizer.encode(answer, add_special_tokens=False), *end, *later]
     kept = [*head, *cut_small(tokenizer, answer), *end]
     assert kept != plain[: len(kept)]
-    assert splice(kept, plain, tokenizer) == [*kept, *later]
+    assert reuse_generated_ids(kept, plain, tokenizer) == [*kept, *later]
     broken_off = [*head, *cut_small(tokenizer, " The owl said")]
-    spliced = splice(broken_off, plain, tokenizer)
+    spliced = reuse_generated_ids(broken_off, plain, tokenizer)
     assert spliced[: len(broken_off)] == broken_off
     assert tokenizer.decode(spliced) == tokenizer.decode(plain)
     edited = [*head, *tokenizer.encode(" The owl sang", add_special_tokens=False), *end, *later]
-    assert tokenizer.decode(splice(kept, edited, tokenizer)) == tokenizer.decode(edited)
+    assert tokenizer.decode(reuse_generated_ids(kept, edited, tokenizer)) == tokenizer.decode(edited)
 
 
 def test_what_was_text_in_the_prompt_never_becomes_a_control_token(budgie):
@@ -43,8 +43,8 @@ def test_what_was_text_in_the_prompt_never_becomes_a_control_token(budgie):
         tokenizer.encode("hello", add_special_tokens=False),
         tokenizer.encode(" you", add_special_tokens=False),
     )
-    assert splice([*head, control, *tail], [*head, *typed, *tail], tokenizer) == [*head, *typed, *tail]
-    assert splice([*head, *typed, *tail], [*head, control, *tail], tokenizer) == [*head, control, *tail]
+    assert reuse_generated_ids([*head, control, *tail], [*head, *typed, *tail], tokenizer) == [*head, *typed, *tail]
+    assert reuse_generated_ids([*head, *typed, *tail], [*head, control, *tail], tokenizer) == [*head, control, *tail]
 
 
 @pytest.mark.parametrize("family", ["byte level", "sentencepiece"])
@@ -61,7 +61,7 @@ def test_random_cuts_never_change_what_is_read(budgie, sentencepiece_like, famil
     for _ in range(300):
         texts = ["".join(chance.choices(parts, k=chance.randint(1, 12))) for _ in range(2)]
         kept, plain = cut(texts[0]), cut(texts[0] + texts[1] if chance.random() < 0.7 else texts[1])
-        spliced = splice(kept, plain, tokenizer)
+        spliced = reuse_generated_ids(kept, plain, tokenizer)
         added = tokenizer.added_tokens_decoder
         assert tokenizer.decode(spliced) == tokenizer.decode(plain)
         assert [i for i in spliced if i in added] == [i for i in plain if i in added]

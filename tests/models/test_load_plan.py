@@ -7,18 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from parley.engines import loader
 from parley.engines.loader import load
 from parley.engines.openvino.paged_kv import BLOCK_SIZE
+from parley.engines.transformers import loader as transformers_loader
 from parley.engines.transformers import quantization
 from parley.models import hardware, load_plan
-from parley.models.hardware import Card, Machine
-from parley.models.hub import ModelRow
+from parley.models.hardware import Gpu, Machine
 from parley.models.precision import PRECISIONS
+from parley.models.spec import ModelSpec
 from tests.conftest import engine
 from tests.standins.hub import WEIGHTS, save_tiny_model
 
-ROW = ModelRow("some/model", "some/model", "Some model")
+ROW = ModelSpec("some/model", "some/model", "Some model")
 CONFIG = {"model_type": "qwen3", "dtype": "bfloat16", "num_hidden_layers": 28, "num_attention_heads": 16}
 CONFIG |= {"num_key_value_heads": 8, "head_dim": 128, "hidden_size": 1024, "vocab_size": 100_000}
 CONFIG |= {"tie_word_embeddings": True, "max_position_embeddings": 40960}
@@ -34,10 +34,10 @@ AMPLE = 1000 * GB
 
 CPU = Machine("cpu", threads=2)
 NO_OPENVINO = replace(CPU, no_openvino="openvino is not installed")
-VNNI = replace(NO_OPENVINO, multiplies_bytes=True)
+VNNI = replace(NO_OPENVINO, has_vnni=True)
 APPLE = Machine("mps")
 T4, A100, L4, H100 = (
-    Card(*each) for each in ((16 * GB, (7, 5)), (80 * GB, (8, 0)), (24 * GB, (8, 9)), (80 * GB, (9, 0)))
+    Gpu(*each) for each in ((16 * GB, (7, 5)), (80 * GB, (8, 0)), (24 * GB, (8, 9)), (80 * GB, (9, 0)))
 )
 ZERO = Machine("cuda", (H100,), frozenset({"kernels", "flash_attn"}), zerogpu=True)
 
@@ -47,19 +47,19 @@ def gpu(*cards, packages=""):
 
 
 def considered(here, free=AMPLE, size=LARGE, config=CONFIG, **environ):
-    return load_plan.consider(ROW, config, size, lambda fit: free, here=here, environ=environ)
+    return load_plan.choose_load_plan(ROW, config, size, lambda fit: free, here=here, environ=environ)
 
 
 def decided(*given, **environ):
-    outlook = considered(*given, **environ)
-    assert outlook.fits
-    return outlook.fit
+    estimate = considered(*given, **environ)
+    assert estimate.fits
+    return estimate.plan
 
 
 def refusal(here, **given):
-    outlook = considered(here, **given)
-    assert not outlook.fits
-    return outlook.sentence
+    estimate = considered(here, **given)
+    assert not estimate.fits
+    return estimate.sentence
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def refusal(here, **given):
         # OpenVINO wherever it runs, in int8 but for small models, which are fast enough in floats.
         (CPU, CONFIG, LARGE, {}, ("openvino", "int8")),
         (CPU, CONFIG, SMALL, {}, ("openvino", "float32")),
-        (replace(CPU, multiplies_bytes=True), CONFIG, LARGE, {}, ("openvino", "int8")),
+        (replace(CPU, has_vnni=True), CONFIG, LARGE, {}, ("openvino", "int8")),
         # The owner decides.
         (CPU, CONFIG, LARGE, {"QUANTIZATION": "none"}, ("openvino", "float32")),
         (CPU, CONFIG, SMALL, {"QUANTIZATION": "int8"}, ("openvino", "int8")),
@@ -109,8 +109,10 @@ def test_floats_that_do_not_fit_are_refused_with_the_offer_of_int8():
 
 
 def test_what_openvino_has_refused_is_planned_for_transformers():
-    outlook = load_plan.consider(ROW, CONFIG, LARGE, lambda fit: AMPLE, here=CPU, environ={}, refused="it crashed")
-    assert (outlook.fit.engine, outlook.fit.numbers) == ("transformers", "float32")
+    estimate = load_plan.choose_load_plan(
+        ROW, CONFIG, LARGE, lambda fit: AMPLE, here=CPU, environ={}, refused="it crashed"
+    )
+    assert (estimate.plan.engine, estimate.plan.numbers) == ("transformers", "float32")
 
 
 @pytest.mark.parametrize(
@@ -203,15 +205,15 @@ def test_a_model_is_spread_over_the_cards_only_where_one_does_not_hold_it():
         return fit.cards * 2 * GB  # two on each card
 
     def on(here, size=2 * GB, **environ):
-        return load_plan.consider(ROW, CONFIG, size, free, here=here, environ=environ)
+        return load_plan.choose_load_plan(ROW, CONFIG, size, free, here=here, environ=environ)
 
     two = gpu(A100, A100, packages="accelerate bitsandbytes")
-    assert [on(two, LARGE).fit.cards, on(two).fit.cards] == [1, 2]
-    assert on(two).fit.numbers == "bfloat16"  # whole numbers lose more than a second card costs
-    assert on(two, 5 * GB).fit.numbers == "int8"
+    assert [on(two, LARGE).plan.cards, on(two).plan.cards] == [1, 2]
+    assert on(two).plan.numbers == "bfloat16"  # whole numbers lose more than a second card costs
+    assert on(two, 5 * GB).plan.numbers == "int8"
     assert not on(gpu(A100, A100)).fits  # without accelerate there is one card
     assert on(two).sentence.startswith("2 GPUs, bfloat16, SDPA: 2.0 GB of memory")
-    assert (on(two).fit.placed, on(two, LARGE).fit.placed) == (True, False)
+    assert (on(two).plan.placed, on(two, LARGE).plan.placed) == (True, False)
 
 
 QUANTISED = CONFIG | {"quantization_config": {"quant_method": "mxfp4"}}
@@ -261,9 +263,9 @@ def test_every_row_of_the_table_can_be_read_and_no_other():
 def test_transformers_is_asked_for_what_was_planned():
     assert quantization.arguments(decided(VNNI)) == {"dtype": "auto"}
     assert quantization.arguments(decided(NO_OPENVINO)) == {"dtype": "float32"}
-    two = load_plan.consider(
+    two = load_plan.choose_load_plan(
         ROW, CONFIG, LARGE, lambda fit: fit.cards * GB, here=gpu(T4, T4, packages="accelerate")
-    ).fit
+    ).plan
     assert quantization.arguments(two) == {"dtype": "float16", "device_map": "auto"}
     small = quantization.arguments(decided(gpu(H100, packages="accelerate kernels"), GB))
     assert small.pop("quantization_config").quant_method == "fp8"
@@ -272,7 +274,7 @@ def test_transformers_is_asked_for_what_was_planned():
 
 def test_an_attention_that_cannot_be_had_after_all_is_done_without(tiny, caplog):
     fit = decided(NO_OPENVINO)
-    model, kept = loader._model(ROW, tiny, replace(fit, attention="flash_attention_2"))
+    model, kept = transformers_loader.load(ROW, tiny, replace(fit, attention="flash_attention_2"))
     assert kept == fit
     assert model.config._attn_implementation == "sdpa"
     assert "some/model is loaded without FlashAttention 2" in caplog.text
@@ -320,7 +322,7 @@ def test_openvino_is_tried_wherever_there_is_a_wheel_of_it(monkeypatch, machine,
 
 def test_the_plan_says_all_that_it_decided_and_what_it_takes_in_one_line():
     def sentence(config=CONFIG, **environ):
-        return load_plan.consider(ROW, config, LARGE, lambda fit: 18 * GB, here=CPU, environ=environ).sentence
+        return load_plan.choose_load_plan(ROW, config, LARGE, lambda fit: 18 * GB, here=CPU, environ=environ).sentence
 
     assert sentence() == "CPU, int8, OpenVINO: 1.4 GB of memory, 61 MB more for each 1,000 tokens; 18.0 GB free."
     assert sentence({}, QUANTIZATION="none") == "CPU, 32-bit floats, SDPA: 2.4 GB of memory; 18.0 GB free."
@@ -328,7 +330,7 @@ def test_the_plan_says_all_that_it_decided_and_what_it_takes_in_one_line():
 
 def test_programs_get_the_figures_whether_it_fits_or_not():
     def figures(free, **environ):
-        return load_plan.consider(ROW, CONFIG, LARGE, lambda fit: free, here=CPU, environ=environ).figures
+        return load_plan.choose_load_plan(ROW, CONFIG, LARGE, lambda fit: free, here=CPU, environ=environ).figures
 
     known = {"weights": HELD, "needed": NEED, "per_1000_tokens": CACHE}
     assert figures(3 * GB, QUANTIZATION="int8") == {"fits": True, "free": 3 * GB, **known}
@@ -344,20 +346,20 @@ def test_the_weights_take_what_the_plan_says(tmp_path, name, quantization, tied,
     monkeypatch.setenv("ENGINE", name)
     sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 8}
     folder = save_tiny_model(tmp_path / "model", tie_word_embeddings=tied, **sizes)
-    loaded = load(ModelRow("m", str(folder), "Tiny"), lambda _: None, threading.Event())
-    assert loaded.fit.quantization == quantization
-    held, planned = loaded.model.get_memory_footprint(), loaded.fit.weights
+    loaded = load(ModelSpec("m", str(folder), "Tiny"), lambda _: None, threading.Event())
+    assert loaded.plan.quantization == quantization
+    held, planned = loaded.model.get_memory_footprint(), loaded.plan.weights
     if name == "openvino":  # the same for each layer besides, which is most of a model this small
         held, planned = held - load_plan.openvino_bytes(0, 8), planned - load_plan.openvino_bytes(0, 8)
     assert held == pytest.approx(planned, rel=0.05)
     if name == "transformers":  # which holds the stored weights while it makes them smaller
-        assert (folder / WEIGHTS).stat().st_size * 1.2 <= loaded.fit.need + 10_000
+        assert (folder / WEIGHTS).stat().st_size * 1.2 <= loaded.plan.need + 10_000
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 def test_a_plan_knows_the_keys_and_values_of_openvino(quantization):
     loaded = engine(QUANTIZATION=quantization).loaded
-    assert loaded.fit.cache * BLOCK_SIZE == 1000 * loaded.model.decoder.pool.bytes_per_block
+    assert loaded.plan.cache * BLOCK_SIZE == 1000 * loaded.model.decoder.pool.bytes_per_block
 
 
 def test_a_plan_knows_the_keys_and_values_of_a_thousand_tokens(torch_budgie):

@@ -8,8 +8,8 @@ import pytest
 
 from parley.errors import ModelUnavailable
 from parley.models import hardware, registry
-from parley.models.hub import ModelRow
-from parley.models.registry import CATALOGUE, Traits, find, models, recommended_settings, traits
+from parley.models.registry import MODELS, Traits, find, models, recommended_settings, traits
+from parley.models.spec import ModelSpec
 from parley.models.traits import context_length, reads_thinking
 from parley.settings import Settings
 
@@ -47,7 +47,7 @@ def test_a_pinned_revision_is_kept_beside_the_id():
 
 def test_a_model_of_the_catalogue_keeps_its_row_and_takes_a_revision():
     plain, pinned = models({"MODEL_IDS": f"{SMOL},{SMOL}@abc"}).values()
-    assert plain in CATALOGUE
+    assert plain in MODELS
     assert (pinned.licence, pinned.parameters, pinned.revision) == (plain.licence, plain.parameters, "abc")
     assert pinned.label != plain.label
 
@@ -74,7 +74,7 @@ def test_only_the_weights_that_would_be_loaded_count(folder):
     for name in ("model.safetensors", "consolidated.safetensors"):
         (folder / name).write_bytes(b"x" * 1000)
     row = find("", {"MODEL_IDS": str(folder)})
-    weights = registry.outlook(row, lambda fit: 10**9).figures["weights"]
+    weights = registry.estimate(row, lambda fit: 10**9).figures["weights"]
     assert weights in (1000, 2000, 4000)  # as stored, as 32-bit floats, and with the copy that OpenVINO has of them
 
 
@@ -90,9 +90,9 @@ def test_without_model_ids_the_hardware_decides_and_budgie_comes_first():
 
 
 def test_every_row_says_what_an_owner_wants_to_know():
-    assert {row.tier for row in CATALOGUE} <= {tier for tiers in registry.TIERS.values() for tier in tiers}
-    assert len({row.name for row in CATALOGUE}) == len({row.label for row in CATALOGUE}) == len(CATALOGUE)
-    for row in CATALOGUE:
+    assert {row.tier for row in MODELS} <= {tier for tiers in registry.TIERS.values() for tier in tiers}
+    assert len({row.name for row in MODELS}) == len({row.label for row in MODELS}) == len(MODELS)
+    for row in MODELS:
         assert row.licence in ("Apache-2.0", "MIT")
         assert row.thinking is not None
         if row.engine == "local":
@@ -180,7 +180,7 @@ def test_a_thinking_switch_is_one_that_the_template_reads(template, switch):
 def test_templates_are_found_wherever_tokenizers_keep_them(folder):
     thinks, plain = "{{ enable_thinking }}", "{{ messages }}"
     settings = folder / "tokenizer_config.json"
-    row = ModelRow("m", str(folder), "m")
+    row = ModelSpec("m", str(folder), "m")
     assert traits(row) == Traits({}, thinking=False, context=2048)
     settings.write_text(json.dumps({"chat_template": thinks, "model_max_length": 1000}))
     assert traits(row) == Traits({}, thinking=True, context=1000)
@@ -195,7 +195,7 @@ def test_spoilt_small_files_leave_the_traits_at_their_defaults(folder):
     (folder / "config.json").write_text("[1")
     (folder / "generation_config.json").write_text("[]")
     (folder / "tokenizer_config.json").write_bytes(b"\xff\xfe")
-    assert traits(ModelRow("m", str(folder), "m", thinking=True)) == Traits({}, thinking=True, context=None)
+    assert traits(ModelSpec("m", str(folder), "m", thinking=True)) == Traits({}, thinking=True, context=None)
 
 
 ODD = (True, 0, -1, 10**400, float("nan"), "x", ["x"], [{"name": ["x"]}], {"a": 1})
@@ -203,14 +203,14 @@ ODD = (True, 0, -1, 10**400, float("nan"), "x", ["x"], [{"name": ["x"]}], {"a": 
 
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: repr(odd)[:9])
 def test_values_of_any_kind_in_the_small_files_break_neither_the_traits_nor_the_plan(folder, odd):
-    row, sound = ModelRow("m", str(folder), "m", bytes=1000), json.loads((folder / "config.json").read_text())
+    row, sound = ModelSpec("m", str(folder), "m", bytes=1000), json.loads((folder / "config.json").read_text())
     names = ("model_type", "dtype", "text_config", "quantization_config", "num_hidden_layers", "layer_types")
     for name in (*names, "max_position_embeddings", "num_attention_heads", "hidden_size", "vocab_size"):
         (folder / "config.json").write_text(json.dumps(sound | {name: odd}))
         (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": odd, "model_max_length": odd}))
         known = traits(row)
         assert not known.thinking and known.recommended == {}
-        assert "of memory" in registry.outlook(row, lambda fit: 10**9, known).sentence
+        assert "of memory" in registry.estimate(row, lambda fit: 10**9, known).sentence
 
 
 def test_the_context_is_the_smaller_of_what_model_and_tokenizer_state():

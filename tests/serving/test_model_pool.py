@@ -7,14 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
 from parley.engines.parrot import Parrot
 from parley.errors import ModelUnavailable
+from parley.events import Answer
 from parley.messages import build_messages
 from parley.models import hardware, registry
-from parley.models.hub import LoadingStopped, ModelRow
+from parley.models.hub import LoadingStopped
 from parley.models.load_plan import WORKING_SPACE
 from parley.models.registry import BUDGIE
+from parley.models.spec import ModelSpec
 from parley.serving.model_pool import ModelPool
 from parley.settings import Settings
 from tests.conftest import until
@@ -33,12 +35,12 @@ def sizes_that_stay_the_same(monkeypatch):
 def rows(tmp_path_factory):
     """Three models of equal size, for the pool as different as any."""
     folder = save_tiny_model(tmp_path_factory.mktemp("pool") / "tiny")
-    return [ModelRow(name, str(folder), name.upper()) for name in "abc"]
+    return [ModelSpec(name, str(folder), name.upper()) for name in "abc"]
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
-    return ModelRow("broken", str(tmp_path_factory.mktemp("broken")), "Broken")
+    return ModelSpec("broken", str(tmp_path_factory.mktemp("broken")), "Broken")
 
 
 @pytest.fixture
@@ -67,12 +69,12 @@ def use(pool, *rows):
 
 def said(engine, text, session=""):
     asked = build_messages([], text), Settings.check({"max_new_tokens": 3}), threading.Event()
-    return sum(engine.stream(*asked, session=session), Answer())
+    return sum(engine.stream(TurnRequest.of(*asked, session=session)), Answer())
 
 
 def remembered(pool):
     """The bytes of all prefixes."""
-    return sum(entry.remembered for entry in pool._entries.values())
+    return pool.cached_bytes
 
 
 class Blocked:
@@ -168,7 +170,7 @@ def test_budgie_is_given_up_last(rows, for_two):
 
 
 def test_nothing_is_given_up_for_a_model_that_would_not_fit_anyway(rows, for_two, tmp_path):
-    big = ModelRow("big", str(save_tiny_model(tmp_path / "big", hidden_size=512)), "Big")
+    big = ModelSpec("big", str(save_tiny_model(tmp_path / "big", hidden_size=512)), "Big")
     pool = pool_of(for_two)
     use(pool, rows[0])
     with pytest.raises(ModelUnavailable, match="of memory"):
@@ -195,7 +197,7 @@ def test_what_is_remembered_of_conversations_goes_before_any_model_does(rows, fo
 def test_a_model_that_could_be_loaded_were_all_others_gone_counts_as_one_that_fits(rows, for_two):
     pool = pool_of(for_two)
     use(pool, rows[0])
-    assert pool.room(SimpleNamespace(cards=1)) == for_two
+    assert pool.available_bytes(SimpleNamespace(cards=1)) == for_two
 
 
 def test_a_failed_load_or_turn_leaves_the_pool_as_it_was(rows, for_two, broken):
@@ -210,7 +212,7 @@ def test_a_failed_load_or_turn_leaves_the_pool_as_it_was(rows, for_two, broken):
 
 def test_models_are_placed_at_the_start_and_none_drives_out_another(rows, for_two, broken):
     pool = pool_of(for_two)
-    pool.place([rows[0], broken, rows[1], rows[2]])
+    pool.preload([rows[0], broken, rows[1], rows[2]])
     assert list(pool.loaded) == ["a", "b"]
     for row, reason in ((broken, "Broken"), (rows[2], "of memory")):
         with pytest.raises(ModelUnavailable, match=reason):
@@ -258,7 +260,7 @@ def test_a_container_without_limits_has_the_memory_of_the_machine(tmp_path):
 
 def untouched(pool):
     """The bytes that are set aside and were never written."""
-    return sum(entry.untouched for entry in pool._entries.values())
+    return pool.unwritten_bytes
 
 
 def test_the_room_counts_what_is_set_aside_for_keys_and_values_once(rows, monkeypatch):
@@ -267,11 +269,11 @@ def test_the_room_counts_what_is_set_aside_for_keys_and_values_once(rows, monkey
     use(pool, rows[0])
     set_aside = untouched(pool)
     assert 0 < set_aside < pool.loaded["a"]
-    assert pool.room(SimpleNamespace(cards=1)) == PLENTY
+    assert pool.available_bytes(SimpleNamespace(cards=1)) == PLENTY
     with lease(pool, rows[0]) as engine:
         assert said(engine, "owl " * 60).usage.new_tokens > 0
     assert 0 < untouched(pool) < set_aside
-    assert pool.room(SimpleNamespace(cards=1)) == PLENTY
+    assert pool.available_bytes(SimpleNamespace(cards=1)) == PLENTY
 
 
 def test_memory_that_is_set_aside_is_not_free_for_another_model(rows, monkeypatch):

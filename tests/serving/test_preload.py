@@ -13,13 +13,13 @@ def on_zerogpu(**environ):
 
 
 def test_the_catalogue_fits_into_a_usual_turns_memory():
-    rows = preload.at_start(on_zerogpu())
+    rows = preload.models_at_startup(on_zerogpu())
     assert {row.name for row in rows} >= set(registry.models(on_zerogpu()))
 
 
 def test_models_that_do_not_fit_together_end_the_start_with_a_table_of_sizes():
     with pytest.raises(SystemExit) as end:
-        preload.at_start(on_zerogpu(MODEL_IDS=LARGE))
+        preload.models_at_startup(on_zerogpu(MODEL_IDS=LARGE))
     head, _, *table = str(end.value).splitlines()
     assert "the 48 GB that a turn on ZeroGPU gets" in head and "ZEROGPU_SIZE=xlarge" in head and "MODEL_IDS" in head
     assert [line.split("  ")[0] for line in table] == [
@@ -37,16 +37,16 @@ def test_models_that_do_not_fit_together_end_the_start_with_a_table_of_sizes():
 
 
 def test_a_whole_card_takes_them_and_fewer_bytes_a_weight_make_them_fit():
-    assert len(preload.at_start(on_zerogpu(MODEL_IDS=LARGE, ZEROGPU_SIZE="xlarge"))) == 5
-    assert len(preload.at_start(on_zerogpu(MODEL_IDS=LARGE, QUANTIZATION="int4"))) == 5
+    assert len(preload.models_at_startup(on_zerogpu(MODEL_IDS=LARGE, ZEROGPU_SIZE="xlarge"))) == 5
+    assert len(preload.models_at_startup(on_zerogpu(MODEL_IDS=LARGE, QUANTIZATION="int4"))) == 5
 
 
 def test_an_unknown_part_of_a_card_is_refused():
     with pytest.raises(SystemExit, match="Set it to one of large, xlarge"):
-        preload.slice_size({"ZEROGPU_SIZE": "huge"})
-    assert preload.slice_size({}) is None
+        preload.gpu_size({"ZEROGPU_SIZE": "huge"})
+    assert preload.gpu_size({}) is None
 
 
 def test_elsewhere_only_a_default_that_is_here_is_loaded():
-    assert [row.name for row in preload.at_start({"MODEL_IDS": "budgie,parrot"})] == ["budgie"]
-    assert preload.at_start({"MODEL_IDS": "Qwen/Qwen3-8B"}) == []
+    assert [row.name for row in preload.models_at_startup({"MODEL_IDS": "budgie,parrot"})] == ["budgie"]
+    assert preload.models_at_startup({"MODEL_IDS": "Qwen/Qwen3-8B"}) == []

@@ -9,8 +9,8 @@ import time
 import pytest
 
 from parley import strategies
-from parley.engines.base import Answer
 from parley.errors import BadConversation, ModelUnavailable
+from parley.events import Answer
 from parley.messages import Message
 from parley.serving import turn
 from parley.serving.model_pool import ModelPool
@@ -53,12 +53,12 @@ class Reader(pickle.Unpickler):
 @pytest.mark.parametrize("strategy", strategies.STRATEGIES)
 def test_all_that_crosses_the_process_line_is_plain_data(strategy):
     answer = list(in_worker(strategy=strategy, max_new_tokens=3))
-    assert answer[-1].usage.new_tokens and answer[-1].ran
+    assert answer[-1].usage.new_tokens and answer[-1].run_record
     settings = Settings.check({"strategy": strategy})
     for value in (*answer, ("a run", QUESTION, settings, "", 60)):
         reader = Reader(value)
         assert reader.load() == value
-        assert reader.modules <= {"parley.engines.base", "parley.messages", "parley.settings"}
+        assert reader.modules <= {"parley.events", "parley.messages", "parley.settings"}
     assert not turn._cancels
 
 
@@ -73,17 +73,17 @@ def test_a_model_that_could_not_be_placed_is_refused_before_a_gpu_is_asked_for(t
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     monkeypatch.setenv("MODEL_IDS", str(tmp_path))
     monkeypatch.setattr(turn, "POOL", ModelPool())
-    turn.POOL.place([turn.catalog.find("")])
+    turn.POOL.preload([turn.registry.find("")])
     asked = []
     with pytest.raises(ModelUnavailable, match="no weights in the safetensors format"):
-        list(turn.reply_by(lambda *given: asked.append(given) or (), "a run", QUESTION, Settings.check({})))
+        list(turn.reply_on_zerogpu(lambda *given: asked.append(given) or (), "a run", QUESTION, Settings.check({})))
     assert not asked
 
 
 def test_a_turn_ends_by_itself_before_its_gpu_time_is_over(endless_folder, monkeypatch):
     monkeypatch.setenv("MODEL_IDS", endless_folder)
     monkeypatch.setattr(turn, "POOL", ModelPool())
-    turn.POOL.place([turn.catalog.find("")])
+    turn.POOL.preload([turn.registry.find("")])
     began = time.monotonic()
     *_, last = in_worker(model="", max_new_tokens=4000, seconds=2)
     assert last.finish == "time" and last.usage.new_tokens
@@ -96,7 +96,7 @@ def test_a_turn_is_stopped_from_the_process_that_it_was_forked_from():
     child = os.fork()
     if not child:
         os.read(reading, 1)  # until the parent has stopped the turn
-        os._exit(0 if turn.stops.asked("a run") and not turn.stops.asked("another") else 1)
+        os._exit(0 if turn.cancellation.is_requested("a run") and not turn.cancellation.is_requested("another") else 1)
     assert turn.stop("a run") is False, "it does not run here"
     os.write(writing, b".")
     assert os.waitpid(child, 0)[1] == 0

@@ -8,9 +8,9 @@ import gradio as gr
 import pytest
 from starlette.requests import Request
 
-from parley.engines.base import Delta
 from parley.errors import ServerFault
-from parley.serving.turn_thread import Running
+from parley.events import Delta
+from parley.serving.turn_thread import TurnThread
 from parley.settings import OPTIONS
 from parley.ui.chat_function import _answers
 from parley.ui.chat_interface import FREE, SKIP
@@ -33,7 +33,7 @@ def test_a_cancellation_that_comes_with_a_piece_is_not_lost(rounds):
 
     async def turn():
         texts: list[str] = []
-        running = Running(lambda: stopped.set() or True)
+        running = TurnThread(lambda: stopped.set() or True)
         reading = asyncio.create_task(read(running, texts))
         while texts != ["one"]:
             await asyncio.sleep(0)

@@ -297,16 +297,16 @@ def _obey(order, report, cancel):
         found = registry.traits(row)
         return {"recommended": found.recommended, "thinking": found.thinking, "context": found.context}
     if order.get("op") == "outlook":
-        outlook = registry.outlook(row, lambda fit: order["memory"])
-        return outlook and outlook.figures
+        estimate = registry.estimate(row, lambda fit: order["memory"])
+        return estimate and estimate.figures
     from parley.engines.loader import load
 
     memory = order.get("memory")
-    loaded = load(row, report, cancel, room=None if memory is None else lambda _: memory, disk=disk)
+    loaded = load(row, report, cancel, available_bytes=None if memory is None else lambda _: memory, disk=disk)
     return {
         "context": loaded.context,
         "dtype": str(loaded.model.dtype),
-        "weights": loaded.fit.weights,
+        "weights": loaded.plan.weights,
         "thinking": loaded.thinking,
     }
 

@@ -11,17 +11,18 @@ import pytest
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
 from parley.errors import BadConversation, BadSetting
+from parley.events import Answer
 from parley.generation import generation_config
-from parley.generation.prompt import fit
+from parley.generation.prompt import render_prompt
 from parley.messages import build_messages
 from parley.settings import OPTIONS, Settings
 from parley.strategies import STRATEGIES
 from tests.conftest import ROOT, Passes, draft
 
 ALL = list(STRATEGIES)
-BEAMED = [name for name, row in STRATEGIES.items() if row.runs.endswith("beams")]
+BEAMED = [name for name, row in STRATEGIES.items() if row.decoder.endswith("beams")]
 SPECULATIVE = [name for name, row in STRATEGIES.items() if "draft_tokens" in row.settings]
 
 
@@ -31,12 +32,14 @@ def settings(strategy, **values):
 
 def deltas(engine, chosen, question="Tell me a story about an owl.", cancel=None):
     messages = build_messages([], question) if isinstance(question, str) else question
-    return list(engine.stream(messages, chosen, cancel or threading.Event(), draft()))
+    return list(engine.stream(TurnRequest.of(messages, chosen, cancel or threading.Event(), draft())))
 
 
 def plan(engine, chosen):
-    prompt = fit(engine.loaded, build_messages([], "Hello"), chosen)
-    return generation_config.plan(engine.loaded, chosen, prompt, draft().loaded)
+    prompt = render_prompt(engine.loaded, build_messages([], "Hello"), chosen)
+    return generation_config.plan_generation(
+        engine.loaded, STRATEGIES[chosen.strategy], chosen, prompt, draft().loaded
+    )
 
 
 def answer(engine, chosen, question="Tell me a story about an owl."):
@@ -48,7 +51,7 @@ def test_the_row_says_what_a_reader_wants_to_know(name):
     row = STRATEGIES[name]
     assert row.summary.endswith(".") and row.when.endswith(".") and row.source.startswith("https://")
     assert set(row.uses) <= set(OPTIONS)
-    assert row.runs in generation_config.RUNS
+    assert callable(row.decode())
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -74,7 +77,7 @@ def test_stop_ends_it_within_one_step_and_keeps_what_there_is(endless, name):
     chosen = settings(name, max_new_tokens=900, force_words="lantern")
     so_far, passes_at_stop = Answer(), None
     with Passes(endless.loaded.model) as passes:
-        for delta in endless.stream(build_messages([], "Tell me a story."), chosen, cancel, draft()):
+        for delta in endless.stream(TurnRequest.of(build_messages([], "Tell me a story."), chosen, cancel, draft())):
             so_far += delta
             if len(so_far.text) > 20 and not cancel.is_set():
                 cancel.set()
@@ -222,7 +225,7 @@ def guided(engine, negative, scale=3.0):
     """The scores of the first token of an answer that is steered away, by the processors of the plan."""
     chosen = settings("greedy", guidance_scale=scale, negative_prompt=negative)
     planned = plan(engine, chosen)
-    prompt, model = fit(engine.loaded, build_messages([], "Hello"), chosen), engine.loaded.model
+    prompt, model = render_prompt(engine.loaded, build_messages([], "Hello"), chosen), engine.loaded.model
     away = {"negative_prompt_ids": prompt.negative.ids} if prompt.negative else {}
     made = model.generate(
         prompt.ids,
@@ -249,7 +252,7 @@ def test_guidance_moves_the_scores_away_from_those_after_the_negative_prompt(bud
 def test_without_guidance_a_negative_prompt_changes_nothing(budgie):
     plain, named = (answer(budgie, settings("greedy", negative_prompt=text)) for text in ("", "Be a pirate."))
     assert plain.text == named.text
-    assert "negative" not in named.ran.program
+    assert "negative" not in named.run_record.program
 
 
 def test_a_negative_prompt_that_does_not_fit_is_refused(budgie):
@@ -287,7 +290,7 @@ def test_the_program_of_an_answer_gives_its_text_again(budgie):
     answers = [answer(budgie, settings(name, **values), typed) for name in ALL]
     thinking = settings("greedy", thinking=True, thinking_budget=3)
     answers.append(answer(budgie, thinking, "Which is larger, 12 or 31?"))
-    programs = json.dumps([made.ran.program for made in answers])
+    programs = json.dumps([made.run_record.program for made in answers])
     ran = subprocess.run(
         [sys.executable, "-c", "import json, sys\nfor each in json.load(sys.stdin): exec(each); print(chr(0))"],
         input=programs,
@@ -305,10 +308,10 @@ def test_the_program_of_an_answer_gives_its_text_again(budgie):
 
 def test_what_ran_shows_the_prompt_with_its_control_tokens_and_every_value_that_decided(budgie):
     made = answer(budgie, settings("sampling", temperature=1.25), "Hello")
-    assert made.ran.prompt == "<|im_start|>user\n Hello<|im_end|>\n<|im_start|>assistant\n"
-    assert made.ran.config["temperature"] == 1.25 and made.ran.config["num_beams"] == 1
-    assert "torch.manual_seed(5)" in made.ran.program
+    assert made.run_record.prompt == "<|im_start|>user\n Hello<|im_end|>\n<|im_start|>assistant\n"
+    assert made.run_record.config["temperature"] == 1.25 and made.run_record.config["num_beams"] == 1
+    assert "torch.manual_seed(5)" in made.run_record.program
 
 
 def test_a_program_says_nothing_of_where_this_machine_keeps_its_models(budgie):
-    assert str(ROOT) not in answer(budgie, settings("greedy"), "Hello").ran.program
+    assert str(ROOT) not in answer(budgie, settings("greedy"), "Hello").run_record.program

@@ -13,15 +13,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers.models.auto.configuration_auto import model_type_to_module_name
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
 from parley.errors import BadSetting, ModelUnavailable
+from parley.events import Answer
 from parley.messages import build_messages
 from parley.models import registry
-from parley.models.hub import ModelRow
+from parley.models.spec import ModelSpec
 from parley.serving import preload
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
-from parley.strategies.requirements import STATEFUL, Abilities
+from parley.strategies.requirements import STATEFUL, ModelTraits
 from tests.conftest import draft, engine
 from tests.standins.hub import save_tiny_model
 
@@ -51,19 +52,21 @@ CANNOT = {
 @pytest.fixture(scope="module", params=KINDS)
 def kind(request, tmp_path_factory):
     folder = save_tiny_model(tmp_path_factory.mktemp("kinds") / request.param, request.param, **KINDS[request.param])
-    row = ModelRow(request.param, str(folder), request.param, draft="budgie-draft")
+    row = ModelSpec(request.param, str(folder), request.param, draft="budgie-draft")
     return request.param, row, engine(row)
 
 
 def answer(model, strategy, helper=None, **values):
     chosen = {"strategy": strategy, "max_new_tokens": 12, "seed": 5, "exit_layer": 1, "force_words": "tea"} | values
     messages = build_messages([], "Say: tea, tea, tea")
-    return sum(model.stream(messages, Settings.check(chosen), threading.Event(), helper or draft()), Answer())
+    return sum(
+        model.stream(TurnRequest.of(messages, Settings.check(chosen), threading.Event(), helper or draft())), Answer()
+    )
 
 
 def test_every_strategy_answers_with_every_kind_of_model_or_is_refused_before_it_is_loaded_and_after(kind):
     name, row, model = kind
-    abilities = registry.abilities(row)
+    abilities = registry.strategy_traits(row)
     assert {each.name for each in STRATEGIES.values() if each.refusal(abilities)} == CANNOT[name]
     for strategy in STRATEGIES.values():
         if strategy.name in CANNOT[name]:
@@ -94,11 +97,15 @@ def test_the_stateful_architectures_are_those_of_the_library():
 @pytest.mark.parametrize(
     ("strategy", "abilities", "sentence"),
     [
-        ("assisted", Abilities("X"), "X has no draft model, so Assisted decoding does not work with it."),
-        ("assisted", Abilities("X", draft="Y", same_tokenizer=False), "Y, the draft of X, has another tokenizer, so"),
-        ("early_exit", Abilities("X", layers=1), "X has one layer only, so Self-speculative early exit does not"),
-        ("prompt_lookup", Abilities("X", stateful=True), "X keeps a state that cannot be taken back, so"),
-        ("contrastive", Abilities("X", recurrent=True), "X has layers other than attention, so"),
+        ("assisted", ModelTraits("X"), "X has no draft model, so Assisted decoding does not work with it."),
+        (
+            "assisted",
+            ModelTraits("X", draft="Y", same_tokenizer=False),
+            "Y, the draft of X, has another tokenizer, so",
+        ),
+        ("early_exit", ModelTraits("X", layers=1), "X has one layer only, so Self-speculative early exit does not"),
+        ("prompt_lookup", ModelTraits("X", stateful=True), "X keeps a state that cannot be taken back, so"),
+        ("contrastive", ModelTraits("X", recurrent=True), "X has layers other than attention, so"),
     ],
 )
 def test_a_refusal_says_what_is_lacking_and_what_to_do(strategy, abilities, sentence):
@@ -106,7 +113,7 @@ def test_a_refusal_says_what_is_lacking_and_what_to_do(strategy, abilities, sent
     assert refusal.startswith(sentence) and refusal.endswith("Choose another strategy.")
 
 
-@pytest.mark.parametrize("abilities", [Abilities("X", draft="Y"), Abilities("X", draft="Y", same_tokenizer=True)])
+@pytest.mark.parametrize("abilities", [ModelTraits("X", draft="Y"), ModelTraits("X", draft="Y", same_tokenizer=True)])
 def test_what_is_not_known_yet_is_not_refused(abilities):
     assert not any(row.refusal(abilities) for row in STRATEGIES.values())
 
@@ -134,23 +141,23 @@ def test_a_draft_with_another_tokenizer_guesses_through_the_text_only(tmp_path, 
     made = answer(budgie, "universal_assisted", helper, max_new_tokens=40)
     assert made.text == answer(budgie, "greedy", max_new_tokens=40).text
     assert made.usage.drafted > 0
-    assert "assistant_tokenizer=" in made.ran.program or "tokenizers=" in made.ran.program
+    assert "assistant_tokenizer=" in made.run_record.program or "tokenizers=" in made.run_record.program
 
 
 def test_drafts_come_from_the_environment_else_from_the_table(monkeypatch, tmp_path):
     row = registry.find("budgie")
     assert registry.draft_of(row, {}) == registry.DRAFT
-    assert registry.abilities(row).same_tokenizer is True
+    assert registry.strategy_traits(row).same_tokenizer is True
     chosen = registry.draft_of(row, {"DRAFT_MODELS": "Qwen/Qwen3-8B=org/small@v1, budgie=org/tiny"})
     assert (chosen.id, chosen.revision) == ("org/tiny", None)
     assert registry.draft_of(registry._BY_NAME["Qwen/Qwen3-8B"], {}).name == "Qwen/Qwen3-0.6B"
     folder = save_tiny_model(tmp_path / "stranger")
     monkeypatch.setenv("DRAFT_MODELS", f"budgie={folder}")
-    assert registry.abilities(row).same_tokenizer is True  # it has Budgie's
+    assert registry.strategy_traits(row).same_tokenizer is True  # it has Budgie's
     other_tokenizer(folder)
-    assert registry.abilities(row).same_tokenizer is False
+    assert registry.strategy_traits(row).same_tokenizer is False
     monkeypatch.setenv("DRAFT_MODELS", "budgie=org/never-downloaded")
-    assert registry.abilities(row).same_tokenizer is None
+    assert registry.strategy_traits(row).same_tokenizer is None
 
 
 @pytest.mark.parametrize("pairs", ["budgie", "budgie=", "=org/tiny", "budgie=org/tiny,x"])
@@ -160,7 +167,7 @@ def test_what_draft_models_cannot_say_is_refused_with_how_to_write_it(pairs):
 
 
 def test_drafts_are_placed_at_start_on_zerogpu():
-    placed = preload.at_start({"SPACES_ZERO_GPU": "true", "MODEL_IDS": "budgie,Qwen/Qwen3-1.7B"})
+    placed = preload.models_at_startup({"SPACES_ZERO_GPU": "true", "MODEL_IDS": "budgie,Qwen/Qwen3-1.7B"})
     assert [row.name for row in placed] == ["budgie", "Qwen/Qwen3-1.7B", "budgie-draft", "Qwen/Qwen3-0.6B"]
 
 

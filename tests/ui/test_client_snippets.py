@@ -9,13 +9,13 @@ from dataclasses import replace
 import pytest
 from gradio_client import Client
 
-from parley.engines.base import Ran
+from parley.events import RunRecord
 from parley.messages import Message
 from parley.serving import turn
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
 from parley.ui.client_snippets import client_program, curl_commands
-from parley.ui.render import LEFT_OUT, MOST_FOLDED, bubbles, lightened
+from parley.ui.render import LEFT_OUT, MOST_FOLDED, render, trim_folded
 from tests.conftest import Passes, until
 from tests.strategies.test_registry import answer
 
@@ -38,7 +38,7 @@ def test_the_copied_programs_print_the_text_of_the_answer(budgie, inside, name):
     made = answer(budgie, Settings.check(VALUES | {"strategy": name, "top_n_sigma": 1.5}), SAID)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(client_program(inside.url, made.ran), {})
+        exec(client_program(inside.url, made.run_record), {})
     assert printed.getvalue().strip() == made.text.strip() != ""
 
 
@@ -46,7 +46,7 @@ def test_the_copied_programs_print_the_text_of_the_answer(budgie, inside, name):
 @pytest.mark.parametrize("name", ["sampling", "beams"])
 def test_the_copied_commands_stream_the_text_of_the_answer(budgie, inside, name):
     made = answer(budgie, Settings.check(VALUES | {"strategy": name}), SAID)
-    commands = curl_commands(inside.url, made.ran)
+    commands = curl_commands(inside.url, made.run_record)
     ran = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, timeout=60, check=False)
     assert ran.returncode == 0, ran.stderr
     last = ran.stdout.rpartition("event: complete")[2]
@@ -65,7 +65,7 @@ def test_the_api_streams_every_strategy_and_a_cancelled_call_ends_it(inside, cli
 
 
 def test_the_parrot_can_be_asked_again_too(inside, client):
-    ran = Ran("hello", {}, "", [Message("user", "hello")], {"model": "parrot", "max_new_tokens": 1, "stop": ""})
+    ran = RunRecord("hello", {}, "", [Message("user", "hello")], {"model": "parrot", "max_new_tokens": 1, "stop": ""})
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(client_program(inside.url, ran), {})
@@ -79,15 +79,15 @@ def shown(text, title=""):
 def test_what_is_folded_away_never_outgrows_a_request_and_the_newest_stays():
     old, new = (shown(f"{n} tokens.\n\n{'x' * (MOST_FOLDED // 2)}", "quiet line") for n in (1, 2))
     said = shown("y" * MOST_FOLDED)
-    cut, kept_text, kept = lightened([old, said, new])
+    cut, kept_text, kept = trim_folded([old, said, new])
     assert cut["content"][0]["text"] == f"1 tokens. {LEFT_OUT}"
     assert (kept_text, kept) == (said, new)
-    assert lightened([cut, said, new]) == [cut, said, new]
+    assert trim_folded([cut, said, new]) == [cut, said, new]
 
 
 def test_an_answer_to_a_whole_book_shows_its_figures_only(budgie):
     made = answer(budgie, Settings.check({"max_new_tokens": 3}), "Hello")
-    book = replace(made, ran=replace(made.ran, prompt="x" * MOST_FOLDED))
-    texts = [bubbles(each, url="http://there")[-1].content[0]["text"] for each in (made, book)]
+    book = replace(made, run_record=replace(made.run_record, prompt="x" * MOST_FOLDED))
+    texts = [render(each, url="http://there")[-1].content[0]["text"] for each in (made, book)]
     assert "curl" in texts[0]
     assert texts[1].startswith("Prompt: ") and texts[1].endswith(LEFT_OUT) and len(texts[1]) < 300

@@ -69,7 +69,7 @@ def test_stop_keeps_the_text_and_the_talk_goes_on_from_it(chatterbox, inside):
     until(lambda: passes.count > counted)
     visitor.stop_button.click()
     visitor.until_free()
-    read = [engine.loaded.tokenizer.decode(each.sequence) for each in engine._prefixes._sessions.values()]
+    read = [engine.loaded.tokenizer.decode(each.sequence) for each in engine.prefix_cache._sessions.values()]
     (talk,) = (text for text in read if "and then?" in text)
     assert " ".join(kept.split())[:40] in " ".join(talk.split())
     assert counted < 900, "it would have run to the end of the context"
@@ -257,7 +257,7 @@ def test_a_template_without_the_switch_hides_it_and_the_models_own_sampling_is_t
 
 
 def test_how_a_model_is_run_and_what_it_takes_stands_over_its_name(visitor, inside):
-    expect(visitor.setting("model")).to_contain_text(inside.engine("budgie").loaded.fit.sentence)
+    expect(visitor.setting("model")).to_contain_text(inside.engine("budgie").loaded.plan.sentence)
     visitor.choose("model", "Parrot")
     expect(visitor.setting("model")).to_contain_text("Apache-2.0")
     expect(visitor.setting("model")).not_to_contain_text("memory")

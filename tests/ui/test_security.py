@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from parley.ui.security import MOST_BYTES
+from parley.ui.security import MAX_REQUEST_BYTES
 
 
 def ask(url, method, path, body=None, **headers):
@@ -20,13 +20,13 @@ def ask(url, method, path, body=None, **headers):
 
 
 def test_a_request_that_is_too_large_is_refused_with_the_limit(inside):
-    body = json.dumps({"message": "x" * MOST_BYTES})
+    body = json.dumps({"message": "x" * MAX_REQUEST_BYTES})
     status, _, said = ask(inside.url, "POST", "/gradio_api/call/v2/chat", body)
-    assert status == 413 and str(MOST_BYTES) in said
+    assert status == 413 and str(MAX_REQUEST_BYTES) in said
 
 
 def test_a_large_request_without_a_stated_length_is_refused_too(inside):
-    pieces = (b"x" * 100_000 for _ in range(MOST_BYTES // 100_000 + 1))
+    pieces = (b"x" * 100_000 for _ in range(MAX_REQUEST_BYTES // 100_000 + 1))
     status, _, _ = ask(inside.url, "POST", "/gradio_api/call/v2/chat", pieces)
     assert status == 413
 

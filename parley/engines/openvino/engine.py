@@ -1,52 +1,55 @@
-"""The engine for a model on a CPU: the local one, over a graph that OpenVINO computes."""
+"""The engine for a model on a CPU, over a graph that OpenVINO computes."""
 
 from typing import Any
 
 import torch
 
-from parley.engines.loader import Loaded
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph
 from parley.engines.openvino.model_adapter import ModelAdapter
-from parley.engines.openvino.session_cache import TURNS, SessionCache
+from parley.engines.openvino.prefix_cache import TURNS, PagedPrefixCache
+from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
-from parley.generation.streaming import AnswerStreamer, Brake, raise_if_stopped
+from parley.generation.streaming import AnswerStreamer, StopSignal, raise_if_stopped
 
 
 class OpenVinoEngine(LocalEngine):
     """Answers with one graph; one turn generates at a time, others wait."""
 
-    def __init__(self, loaded: Loaded, turn_seconds: float = 300.0) -> None:
-        super().__init__(loaded, turn_seconds)
-        self._prefixes = SessionCache(loaded.model.decoder)
-        self._exit = ExitGraph(loaded.folder, loaded.model, loaded.fit.numbers, loaded.fit.threads)
+    def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
+        assert isinstance(loaded.model, ModelAdapter)
+        self._model = loaded.model
+        super().__init__(loaded, PagedPrefixCache(self._model.decoder), turn_seconds)
+        self._exit = ExitGraph(loaded.folder, self._model, loaded.plan.numbers, loaded.plan.threads)
 
     @property
-    def bytes(self) -> int:
-        """What its graphs take, and the pool of keys and values, of which a part may be `untouched`."""
-        pool = self.loaded.model.decoder.pool
-        return super().bytes + pool.num_blocks * pool.bytes_per_block
+    def memory_bytes(self) -> int:
+        """The memory of its graphs, and of the pool of keys and values, of which a part may be unwritten."""
+        pool = self._model.decoder.pool
+        return super().memory_bytes + pool.num_blocks * pool.bytes_per_block
 
     @property
-    def untouched(self) -> int:
-        """What of the pool was never written."""
-        pool = self.loaded.model.decoder.pool
+    def unwritten_bytes(self) -> int:
+        """The part of the pool that was never written."""
+        pool = self._model.decoder.pool
         return (pool.num_blocks - pool.num_touched) * pool.bytes_per_block
 
     @property
-    def _computes(self) -> str:
-        return f"OpenVINO {self.loaded.fit.numbers}"
+    def _library(self) -> str:
+        return "OpenVINO"
 
-    def _generate(self, prompt: Prompt, arguments: dict[str, Any], brake: Brake, streamer: AnswerStreamer) -> None:
+    def _generate(
+        self, prompt: Prompt, arguments: dict[str, Any], signal: StopSignal, streamer: AnswerStreamer
+    ) -> None:
         config = arguments["generation_config"]
         with TURNS.running():
             if (layer := config.assistant_early_exit) is not None:
                 self._prepare_exit(layer, streamer)
             threads = torch.get_num_threads()
-            if isinstance(arguments.get("draft", self.loaded.model), ModelAdapter):
+            if isinstance(arguments.get("draft", self._model), ModelAdapter):
                 torch.set_num_threads(1)  # little is left to torch, and its second thread waits on a needed core
             try:
-                super()._generate(prompt, arguments, brake, streamer)
+                super()._generate(prompt, arguments, signal, streamer)
             finally:
                 torch.set_num_threads(threads)
 

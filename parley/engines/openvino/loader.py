@@ -5,15 +5,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig, PreTrainedConfig
+from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
+from parley.engines import load_errors
+from parley.engines.load_errors import EngineRefused
 from parley.engines.openvino import graph
 from parley.engines.openvino.batch_invariance import max_rows
 from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import blocks_for
-from parley.engines.openvino.weights import Precision, Weights
-from parley.models.load_plan import Fit
+from parley.engines.openvino.weights import NotFinite, Precision, Weights
+from parley.events import Report
+from parley.models import hub
+from parley.models.load_plan import LoadPlan
+from parley.models.spec import ModelSpec
 from parley.strategies.decoders.dola import early_layers
 
 KEYS_AND_VALUES: dict[Precision, dict[str, str]] = {
@@ -26,7 +31,7 @@ EXTRA_BLOCKS = 2  # of nobody's, and the one that a copy on write needs
 
 
 class NotInvariant(RuntimeError):
-    """On this processor a row's logits depend on its company, or the library crashed."""
+    """On this processor a spec's logits depend on its company, or the library crashed."""
 
 
 def properties(precision: Precision, threads: int) -> dict[str, Any]:
@@ -34,22 +39,52 @@ def properties(precision: Precision, threads: int) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads} | KEYS_AND_VALUES[precision]
 
 
-def load(folder: Path, weights: Weights, config: PreTrainedConfig, fit: Fit, progress: Progress) -> ModelAdapter:
+def load(spec: ModelSpec, folder: Path, plan: LoadPlan, report: Report, cancel: threading.Event) -> ModelAdapter:
+    """The model as a graph; raises `EngineRefused` where the library cannot run it, and what `_read_model` raises."""
+
+    def progress(share: float) -> None:
+        if cancel.is_set():
+            raise hub.stopped(spec)
+        report(f"Loading {spec.label}: {share:.0%}")
+
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+        weights = Weights(folder)
+        return _write_and_compile(folder, weights, config, plan, progress)
+    except hub.LoadingStopped:
+        raise
+    except graph.Misfit as error:
+        if missing := [name for name in error.names if weights.stored_name(name) is None]:
+            raise load_errors.incomplete(spec, missing) from error
+        raise load_errors.unsuitable(spec, "weights", error) from error  # of another shape
+    except NotFinite as error:
+        raise load_errors.not_finite(spec) from error
+    except MemoryError as error:
+        raise load_errors.too_large(spec) from error
+    except (graph.NotDescribed, RuntimeError) as error:  # the latter is the library's, and the probe's
+        raise EngineRefused(str(error).splitlines()[0][:200]) from error
+    except Exception as error:  # SafetensorError, OSError, …
+        raise load_errors.unsuitable(spec, "weights", error) from error
+
+
+def _write_and_compile(
+    folder: Path, weights: Weights, config: PreTrainedConfig, plan: LoadPlan, progress: Progress
+) -> ModelAdapter:
     """The model of a folder as it was planned, with its pool of keys and values.
 
     `progress` takes the share that is done, and may raise to stop. Raises `graph.Misfit`, `weights.NotFinite` and
     `SafetensorError` for files that cannot be used; `graph.NotDescribed` and `NotInvariant` where another engine has
     to answer.
     """
-    precision, threads = fit.numbers, fit.threads
-    rows = max_rows(config, precision, properties(precision, threads))
-    if not rows:
-        raise NotInvariant("the probe found no number of rows at which a row does not depend on its company")
+    precision, threads = plan.numbers, plan.threads
+    specs = max_rows(config, precision, properties(precision, threads))
+    if not specs:
+        raise NotInvariant("the probe found no number of specs at which a spec does not depend on its company")
     layers = config.num_hidden_layers
     early = sorted({n for half in ("low", "high") for n in early_layers(layers, config.tie_word_embeddings, half)})
     written = graph.write(config, weights, precision, early=early, progress=lambda done, of: progress(0.9 * done / of))
-    decoder = Decoder(written, properties(precision, threads), early, rows)
-    decoder.make_pool(blocks_for(fit.kv_tokens) + EXTRA_BLOCKS)
+    decoder = Decoder(written, properties(precision, threads), early, specs)
+    decoder.make_pool(blocks_for(plan.kv_tokens) + EXTRA_BLOCKS)
     progress(1.0)
     model = ModelAdapter(config, decoder)
     if (folder / "generation_config.json").is_file():

@@ -3,20 +3,19 @@
 import json
 import logging
 import random
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from parley import strategies
-from parley.engines.base import FLUSH, Delta, Engine, Ran
+from parley.engines.base import Engine, TurnRequest
 from parley.engines.remote import errors
-from parley.engines.remote.stream import NO_KEY, Heard, asked, gathered
+from parley.engines.remote.stream import NO_KEY, StreamState, drain, open_stream
 from parley.errors import BadSetting
-from parley.generation.reasoning_parser import CLOSE, AnswerText
+from parley.events import FLUSH, Delta, RunRecord
+from parley.generation.reasoning_parser import THINK_CLOSE, ReasoningParser
 from parley.messages import Message
-from parley.models.hub import ModelRow
 from parley.models.remote_servers import EXTRA, Server
+from parley.models.spec import ModelSpec
 from parley.settings import Settings
 from parley.snippet import call, listed, named
 
@@ -26,44 +25,38 @@ GRACE = 1.0  # seconds that a finished answer waits for its usage
 _log = logging.getLogger(__name__)
 
 
-class RemoteEngine:
+class RemoteEngine(Engine):
     """Answers by asking a server; any number of turns at a time, and waits for nothing on this machine."""
 
-    def __init__(self, row: ModelRow, server: Server, turn_seconds: float = 300.0, silence: float = SILENCE) -> None:
-        self._row = row
+    def __init__(self, spec: ModelSpec, server: Server, turn_seconds: float = 300.0, silence: float = SILENCE) -> None:
+        self._spec = spec
         self._server = server
         self._seconds = turn_seconds
         self._silence = silence
 
-    def stream(
-        self,
-        messages: Sequence[Message],
-        settings: Settings,
-        cancel: threading.Event,
-        draft: Engine | None = None,
-        session: str = "",
-    ) -> Iterator[Delta]:
+    def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """See `Engine.stream`; ending it closes the connection. Raises `ServerFault` after all that came before."""
-        if refusal := self._row.honours.refusal(self._row.label, settings):
+        messages, settings, cancel = request.messages, request.settings, request.cancel
+        if refusal := self._spec.capabilities.refusal(self._spec.label, settings):
             raise BadSetting(refusal)
         told, before = _asked(messages)
-        arguments = self._arguments(told, settings)
-        heard = Heard(settings, before)
+        arguments = self._arguments(told, request)
+        heard = StreamState(settings, before)
         deadline = time.monotonic() + self._seconds
-        with asked(self._server, arguments) as inbox:
+        with open_stream(self._server, arguments) as inbox:
             while not heard.over and not cancel.is_set() and time.monotonic() < deadline:
-                items = gathered(inbox)
+                items = drain(inbox)
                 yield heard.take(items)
                 if heard.silence > (GRACE if heard.finish else self._silence):
-                    heard.end(errors.Told(errors.SILENT.replace("{seconds}", f"{self._silence:g}")))
+                    heard.end(errors.ServerError(errors.SILENT.replace("{seconds}", f"{self._silence:g}")))
                 if items and not heard.over:
                     cancel.wait(FLUSH)
         text, thought = heard.text.feed("", last=True)
         if heard.fault:
             yield Delta(text=text, thought=thought)
-            _log.warning("%s: %s", self._row.name, type(heard.fault).__name__)
-            known = {"name": self._row.label, "key": self._server.key, "key_name": self._server.key_name}
-            raise errors.explained(heard.fault, bool(heard.pieces), **known) from None
+            _log.warning("%s: %s", self._spec.name, type(heard.fault).__name__)
+            known = {"name": self._spec.label, "key": self._server.key, "key_name": self._server.key_name}
+            raise errors.to_sentence(heard.fault, bool(heard.pieces), **known) from None
         usage, finish = heard.usage(), heard.finish or ("stopped" if cancel.is_set() else "time")
         if finish == "length" and usage.unit == "token" and usage.new_tokens < settings.max_new_tokens:
             finish = "context"
@@ -74,12 +67,13 @@ class RemoteEngine:
             usage=usage,
             seed=arguments.get("seed"),
             notices=heard.notices,
-            ran=self._ran(arguments, messages, settings),
+            run_record=self._run_record(arguments, request),
         )
 
-    def _arguments(self, messages: Sequence[Message], settings: Settings) -> dict[str, Any]:
+    def _arguments(self, messages: Sequence[Message], request: TurnRequest) -> dict[str, Any]:
         """Those of `chat_completion`; what the server does not honour is left out, and neutral."""
-        used = self._row.honours.settings.intersection(("thinking", *strategies.find(settings.strategy).uses))
+        settings = request.settings
+        used = self._spec.capabilities.settings.intersection(("thinking", *request.strategy.uses))
         values = {name: getattr(settings, name) for name in sorted(used)}
         extra = {name: values[name] for name in EXTRA if name in values}
         if "thinking" in extra:
@@ -88,7 +82,7 @@ class RemoteEngine:
             extra["top_k"] = -1  # every server that knows it takes this for all
         arguments = {
             "messages": [m._asdict() for m in messages],
-            "model": self._row.name,
+            "model": self._spec.name,
             "max_tokens": settings.max_new_tokens,
             "temperature": 0.0 if settings.strategy == "greedy" else values.get("temperature"),
             "top_p": values.get("top_p"),
@@ -98,16 +92,17 @@ class RemoteEngine:
         }
         return {name: value for name, value in arguments.items() if value is not None}
 
-    def _ran(self, arguments: Mapping[str, Any], messages: Sequence[Message], settings: Settings) -> Ran:
+    def _run_record(self, arguments: Mapping[str, Any], request: TurnRequest) -> RunRecord:
+        settings = request.settings
         request = {name: value for name, value in arguments.items() if name != "extra_body"}
         request |= arguments.get("extra_body", {})
-        names = ["model", "strategy", *strategies.find(settings.strategy).uses, "thinking"]
-        values = {name: getattr(settings, name) for name in names if name in self._row.honours.settings}
-        return Ran(
+        names = ["model", "strategy", *request.strategy.uses, "thinking"]
+        values = {name: getattr(settings, name) for name in names if name in self._spec.capabilities.settings}
+        return RunRecord(
             prompt="",
             config={"engine": "server"},
             program=self._program(arguments, settings),
-            messages=messages,
+            messages=request.messages,
             values=values | ({"seed": arguments["seed"]} if "seed" in arguments else {}),
             library="huggingface_hub",
             request=json.dumps(request, ensure_ascii=False, indent=1),
@@ -125,7 +120,7 @@ class RemoteEngine:
             f"client = {call('InferenceClient', [*where, f'api_key={key}'])}",
             f"messages = {listed(arguments['messages'])}",
             f"output = {call('client.chat_completion', ['messages', *rest])}",
-            f"answer = output.choices[0].message.content.rpartition({CLOSE!r})[2]",
+            f"answer = output.choices[0].message.content.rpartition({THINK_CLOSE!r})[2]",
             *[f"answer = answer.partition({text!r})[0]" for text in settings.stop_strings],
             "print(answer.strip())",
         ]
@@ -140,5 +135,5 @@ def _asked(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
     *before, last = messages
     if last.role != "assistant":
         return messages, ""
-    text, _ = AnswerText().feed(last.content, last=True)
+    text, _ = ReasoningParser().feed(last.content, last=True)
     return ([*before, Message("assistant", text), Message("user", GO_ON)] if text else before), text

@@ -39,11 +39,11 @@ UNKNOWN = "The address of the server of {name} is not known. The owner of this a
 UNREACHED = "The server of {name} does not answer. Press Retry in a moment, or choose another model."
 
 
-class Told(Exception):
+class ServerError(Exception):
     """A fault that no library raises; its text is one of the templates above."""
 
 
-def explained(error: Exception, begun: bool, **known: str) -> ServerFault:
+def to_sentence(error: Exception, begun: bool, **known: str) -> ServerFault:
     """The sentence for what ended a stream, of which something has come if it had `begun`.
 
     Known are the model's `name`, the `key`, and its variable, `key_name`. Raises `error` again if it is a bug.
@@ -53,7 +53,7 @@ def explained(error: Exception, begun: bool, **known: str) -> ServerFault:
     if answered:
         return ServerFault(_by_status(answered[0], **known))
     match error:
-        case Told():
+        case ServerError():
             text = str(error)
         case OverloadedError():
             text = STATUSES[503]

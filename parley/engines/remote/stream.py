@@ -13,11 +13,11 @@ from typing import Any
 import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 
-from parley.engines.base import HEARTBEAT, Delta, FinishReason, Usage
 from parley.engines.remote import errors
-from parley.generation.reasoning_parser import AnswerText
+from parley.events import HEARTBEAT, Delta, FinishReason, Usage
+from parley.generation.reasoning_parser import ReasoningParser
 from parley.models.remote_servers import Server
-from parley.settings import Settings, whole
+from parley.settings import Settings, replace_lone_surrogates
 
 FINISHES: dict[str, FinishReason] = {  # those of the standard, and of Text Generation Inference
     "stop": "end",
@@ -35,7 +35,7 @@ _starting = threading.Lock()
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """What one chunk of the stream says."""
 
     text: str = ""
@@ -49,7 +49,7 @@ Inbox = queue.SimpleQueue  # of pieces, and at last an exception or `END`
 
 
 @contextmanager
-def asked(server: Server, arguments: Mapping[str, Any]) -> Iterator[Inbox]:
+def open_stream(server: Server, arguments: Mapping[str, Any]) -> Iterator[Inbox]:
     """Asks for a completion; its pieces come into the inbox. Leaving the block closes the connection, and waits for
     nothing. `arguments` are those of `InferenceClient.chat_completion`.
     """
@@ -63,7 +63,7 @@ def asked(server: Server, arguments: Mapping[str, Any]) -> Iterator[Inbox]:
         reading.cancel()
 
 
-def gathered(inbox: Inbox) -> list[object]:
+def drain(inbox: Inbox) -> list[object]:
     """All that has come in; waits for something, but no longer than a heartbeat."""
     try:
         items = [inbox.get(timeout=HEARTBEAT)]
@@ -86,11 +86,11 @@ async def _read(server: Server, arguments: Mapping[str, Any], put: Callable[[obj
         put(error)
 
 
-def _piece(chunk: Any) -> Piece:
+def _piece(chunk: Any) -> Chunk:
     """Raises one of `faults.MALFORMED` for what is no chunk."""
     usage = chunk.usage if isinstance(chunk.usage, Mapping) else None
     if not chunk.choices:  # the last one may have the usage only
-        return Piece(usage=usage)
+        return Chunk(usage=usage)
     choice = chunk.choices[0]
     text = choice.delta.get("content") or ""
     thought = choice.delta.get("reasoning_content") or choice.delta.get("reasoning") or ""
@@ -99,7 +99,7 @@ def _piece(chunk: Any) -> Piece:
         finish = "stop_sequence"
     if not all(isinstance(each, str) for each in (text, thought, finish)):
         raise TypeError
-    return Piece(whole(text), whole(thought), finish, usage)
+    return Chunk(replace_lone_surrogates(text), replace_lone_surrogates(thought), finish, usage)
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -113,7 +113,7 @@ class _Bounded(httpx2.AsyncByteStream):
         async for part in self._stream:
             room -= len(part)
             if room < 0:
-                raise errors.Told(errors.FLOOD)
+                raise errors.ServerError(errors.FLOOD)
             yield part
 
     async def aclose(self) -> None:
@@ -144,12 +144,12 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-class Heard:
+class StreamState:
     """All that was heard of one answer so far."""
 
     def __init__(self, settings: Settings, before: str = "") -> None:
         """`before` is the answer so far, where it is to be continued."""
-        self.text = AnswerText(settings.stop_strings)
+        self.text = ReasoningParser(settings.stop_strings)
         self._before = before
         self.pieces = 0
         self.finish: FinishReason | None = None
@@ -170,14 +170,14 @@ class Heard:
         """What is new in them for the reader."""
         text = thought = ""
         for item in items:
-            if isinstance(item, Piece):
+            if isinstance(item, Chunk):
                 self._last = item.at
                 more_text, more_thought = self._read(item)
                 text, thought = text + more_text, thought + more_thought
             elif isinstance(item, Exception):
                 self.end(item)
             else:
-                self.end(errors.Told(errors.CUT if self.pieces else errors.NO_STREAM))
+                self.end(errors.ServerError(errors.CUT if self.pieces else errors.NO_STREAM))
             if self.over:
                 break
         if text:
@@ -190,7 +190,7 @@ class Heard:
         """Nothing more will come; that is a fault unless there was a finish reason."""
         self.fault, self.over = None if self.finish else fault, True
 
-    def _read(self, piece: Piece) -> tuple[str, str]:
+    def _read(self, piece: Chunk) -> tuple[str, str]:
         self._usage = piece.usage or self._usage
         text = thought = ""
         if (piece.text or piece.thought) and not self.finish:
@@ -203,7 +203,7 @@ class Heard:
         if self.text.stopped:
             self.finish, self.over = "stop string", True
         elif self._room < 0:
-            self.end(errors.Told(errors.FLOOD))
+            self.end(errors.ServerError(errors.FLOOD))
         elif piece.finish and not self.finish:
             self.finish = FINISHES.get(piece.finish, "end")
             if piece.finish not in FINISHES:

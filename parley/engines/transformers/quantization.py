@@ -7,7 +7,7 @@ from transformers import BitsAndBytesConfig, FineGrainedFP8Config, PreTrainedMod
 
 from parley.engines.transformers import int8_linear
 from parley.models import attention
-from parley.models.load_plan import Fit
+from parley.models.load_plan import LoadPlan
 from parley.models.precision import STORED
 
 
@@ -17,13 +17,13 @@ def _torchao(name: str, **options: Any) -> TorchAoConfig:
     return TorchAoConfig(getattr(quantization, name)(**options))
 
 
-def _torchao_fp8(fit: Fit) -> TorchAoConfig:
+def _torchao_fp8(fit: LoadPlan) -> TorchAoConfig:
     from torchao.quantization import PerRow
 
     return _torchao("Float8DynamicActivationFloat8WeightConfig", granularity=PerRow())
 
 
-CONFIGS: dict[tuple[str, str], Callable[[Fit], Any]] = {
+CONFIGS: dict[tuple[str, str], Callable[[LoadPlan], Any]] = {
     ("bitsandbytes", "int8"): lambda fit: BitsAndBytesConfig(load_in_8bit=True),
     ("bitsandbytes", "int4"): lambda fit: BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=fit.dtype
@@ -36,7 +36,7 @@ CONFIGS: dict[tuple[str, str], Callable[[Fit], Any]] = {
 }
 
 
-def arguments(fit: Fit) -> dict[str, Any]:
+def arguments(fit: LoadPlan) -> dict[str, Any]:
     """For `from_pretrained`."""
     config = CONFIGS.get((fit.by, fit.quantization))
     return {
@@ -48,7 +48,7 @@ def arguments(fit: Fit) -> dict[str, Any]:
     }
 
 
-def finish(model: PreTrainedModel, fit: Fit) -> None:
+def finish(model: PreTrainedModel, fit: LoadPlan) -> None:
     """Changes a model that was read with these arguments in place, where its layers are ours."""
     if (fit.by, fit.quantization) == ("parley", "int8"):
         int8_linear.quantise(model)

@@ -12,6 +12,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from parley.strategies.decoders.beams import Finished, Hypothesis, OnBeams, alive, cache, end_tokens
+from parley.strategies.decoders.live_beams import live_beams
 
 Phrase = tuple[int, ...]  # the tokens of one word or phrase that must occur, at least one
 
@@ -89,8 +90,10 @@ def constrained_beams(
     """For `generate(custom_generate=…)`: one prompt, repeated, shape (beams, tokens); returns the best, (1, tokens).
 
     An answer that lacks one of the `phrases` does not finish; only when none has finished at the end, because the
-    room for the answer was too small, the best of those is returned.
+    room for the answer was too small, the best of those is returned. Without phrases it is a plain beam search.
     """
+    if not phrases:
+        return live_beams(model, input_ids, logits_processor, stopping_criteria, generation_config, on_beams, **inputs)
     config, prompt, device = generation_config, input_ids.shape[1], input_ids.device
     search = Search(config, phrases)
     sums = torch.full((config.num_beams,), -1e9, device=device)

@@ -12,19 +12,19 @@ import torch
 from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
 from parley.strategies.decoders.guidance import take_guidance
-from parley.strategies.decoders.prompt_lookup import Guesses
+from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
 
 
 @torch.no_grad()
-def tokens(
+def decode_loop(
     model: PreTrainedModel,
     input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     on_token: Callable[[torch.Tensor], None],
-    on_guess: Callable[[int, int], None],
+    on_draft: Callable[[int, int], None],
     lookup: bool,
     **inputs: Any,
 ) -> torch.Tensor:
@@ -32,13 +32,13 @@ def tokens(
 
     Only for models whose memory of the text is a cache of keys and values. With `lookup` guesses are made, for which
     tokens must be croppable from that cache, and the processors must not remember what they were asked before.
-    `on_guess` takes how many tokens a step guessed, and how many were right.
+    `on_draft` takes how many tokens a step guessed, and how many were right.
     """
     guided, processors = None, logits_processor
     if hasattr(model, "prefill_beside"):
         guided, processors = take_guidance(logits_processor, input_ids)
     choose = Sampler(processors, generation_config.do_sample)
-    guesses, guessed = Guesses(input_ids[0].tolist(), getattr(model, "free_drafts", 0)), []
+    guesses, guessed = PromptLookup(input_ids[0].tolist(), getattr(model, "free_drafts", 0)), []
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
@@ -59,7 +59,7 @@ def tokens(
             if over or not as_guessed:
                 break
         if guessed:
-            on_guess(len(guessed), right)
+            on_draft(len(guessed), right)
             guesses.learn(len(guessed), right)
             cache.crop(right - len(guessed))
         if over:

@@ -12,7 +12,7 @@ PAYS = 2  # a pass over some guesses takes about as long as two over one token: 
 REST, LONGEST_REST = 4, 64  # tokens that come without guesses after a wrong guess, and after many
 
 
-class Guesses:
+class PromptLookup:
     """What may come next in one answer. `take` wants every token in turn, those of the prompt included.
 
     `free` tokens cost nothing to guess: the model reads so many rows beside the one that it needs in the same time.

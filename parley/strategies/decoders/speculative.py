@@ -41,7 +41,7 @@ def speculative(
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
     on_token: Callable[[torch.Tensor], None],
-    on_guess: Callable[[int, int], None],
+    on_draft: Callable[[int, int], None],
     draft: PreTrainedModel | None = None,
     tokenizers: tuple[PreTrainedTokenizerBase | None, PreTrainedTokenizerBase | None] = (None, None),
     **inputs: Any,
@@ -49,14 +49,14 @@ def speculative(
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
     The guesses come from the `draft` model; with the `tokenizers` of model and draft they are tokenised anew. Without
-    a draft the configuration says where they come from. `on_guess` takes how many tokens were guessed in a step and
+    a draft the configuration says where they come from. `on_draft` takes how many tokens were guessed in a step and
     how many of them the model accepted.
     """
     config = model.config.get_text_config()
     layers = config.num_hidden_layers
     try:
         return GenerationMixin._assisted_decoding(
-            _Watched(model, on_guess, generation_config),
+            _Watched(model, on_draft, generation_config),
             input_ids,
             logits_processor,
             stopping_criteria,
@@ -75,8 +75,8 @@ def speculative(
 class _Watched:
     """The model for one answer: the source of the guesses is listened to, and the first step mended."""
 
-    def __init__(self, model: PreTrainedModel, on_guess: Callable[[int, int], None], config: GenerationConfig) -> None:
-        self._model, self._on_guess, self._config = model, on_guess, config
+    def __init__(self, model: PreTrainedModel, on_draft: Callable[[int, int], None], config: GenerationConfig) -> None:
+        self._model, self._on_guess, self._config = model, on_draft, config
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -114,8 +114,8 @@ class _Watched:
 class _Counted:
     """A source of guesses that tells how many it made and how many were accepted."""
 
-    def __init__(self, source: Any, on_guess: Callable[[int, int], None]) -> None:
-        self._source, self._on_guess = source, on_guess
+    def __init__(self, source: Any, on_draft: Callable[[int, int], None]) -> None:
+        self._source, self._on_guess = source, on_draft
         self._guessed = 0
 
     def __getattr__(self, name: str) -> Any:

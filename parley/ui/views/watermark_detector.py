@@ -9,7 +9,7 @@ from parley import strategies
 from parley.errors import ChatError
 from parley.models import registry
 from parley.serving import turn
-from parley.settings import OPTIONS, Settings, whole
+from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 
 MOST_CHARACTERS = 10_000
 
@@ -38,7 +38,7 @@ def _detect(text: Any, model: str, strategy: str, watermark_key: Any) -> dict[st
         raise ChatError(f"{strategies.find(strategy).label} leaves no mark. Choose a strategy with a watermark.")
     if not isinstance(text, str) or not 0 < len(text) <= MOST_CHARACTERS:
         raise ChatError(f"Give a text of at most {MOST_CHARACTERS:,} characters.")
-    found = turn.detect(whole(text), settings)
+    found = turn.detect(replace_lone_surrogates(text), settings)
     return {"marked": found.marked, "z": round(found.z, 2), "p": found.p, "scored": found.scored}
 
 

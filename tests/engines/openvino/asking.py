@@ -3,7 +3,8 @@
 import threading
 
 from parley import strategies
-from parley.engines.base import Answer
+from parley.engines.base import TurnRequest
+from parley.events import Answer
 from parley.messages import Message
 from parley.settings import Settings
 from tests.conftest import draft
@@ -22,7 +23,7 @@ def deltas(engine, messages, cancel=None, session="", helper=None, **values):
     chosen = Settings.check({"strategy": "greedy", "seed": 5, "max_new_tokens": 16, **values})
     if strategies.find(chosen.strategy).drafts:
         helper = helper or draft()
-    return engine.stream(messages, chosen, cancel or threading.Event(), helper, session)
+    return engine.stream(TurnRequest.of(messages, chosen, cancel or threading.Event(), helper, session))
 
 
 def answer(engine, messages, *args, **values):
@@ -32,4 +33,10 @@ def answer(engine, messages, *args, **values):
 
 def ids(engine, session):
     """The tokens of that session's last turn, prompt and answer."""
-    return list(engine._prefixes.sequence(session))
+    return list(engine.prefix_cache.sequence(session))
+
+
+def has_read_answer(engine, session):
+    """Whether the session's last answer was read again, to its last token."""
+    kept = engine.prefix_cache.session(session)
+    return kept is not None and len(kept.sequence) - kept.table.length < 2 and not engine.prefix_cache.is_reading

@@ -32,8 +32,8 @@ def asked(precision):
 
 def is_read(asked_engine, session):
     """Whether the session's last answer is read again, all but a single row, and nobody reads any more."""
-    kept = asked_engine._prefixes._sessions.get(session)
-    return kept is not None and len(kept.sequence) - kept.table.length < 2 and not asked_engine._prefixes._reading
+    kept = asked_engine.prefix_cache.session(session)
+    return kept is not None and len(kept.sequence) - kept.table.length < 2 and not asked_engine.prefix_cache.is_reading
 
 
 def at_once(model, session, turn):
@@ -54,14 +54,14 @@ def given_up(model, session, turn):
     if turn:
         until(lambda: is_read(model, session), 60)
     if turn % 2:
-        model._prefixes.clear()
+        model.prefix_cache.clear()
     while model.loaded.model.decoder.pool.reclaim():
         assert turn % 2 == 0
     return model, session
 
 
 def restarted(model, session, turn):
-    precision = model.loaded.fit.quantization
+    precision = model.loaded.plan.quantization
     return engine(QUANTIZATION=precision) if turn in (3, 8) else model, session
 
 

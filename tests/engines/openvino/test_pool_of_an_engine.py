@@ -15,12 +15,12 @@ from parley.engines.openvino.engine import OpenVinoEngine
 from parley.engines.openvino.loader import properties
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import OutOfBlocks
-from parley.engines.openvino.session_cache import SessionCache
+from parley.engines.openvino.prefix_cache import PagedPrefixCache
 from parley.engines.openvino.weights import Weights
 from parley.errors import ChatError
 from parley.messages import Message
 from tests.conftest import until
-from tests.engines.openvino.asking import SHORT, answer
+from tests.engines.openvino.asking import SHORT, answer, has_read_answer
 
 BLOCKS = 14  # one is nobody's: the others hold 32 tokens each
 FOUR_BLOCKS = [Message("user", "Tell me a story about an owl and a lamp by the river in the north. " * 6)]
@@ -47,18 +47,13 @@ class Held:
 def small(budgie):
     """Budgie with few blocks, of the test's own."""
     loaded = budgie.loaded
-    config, numbers = loaded.model.config, loaded.fit.numbers
+    config, numbers = loaded.model.config, loaded.plan.numbers
     written = graph.write(config, Weights(loaded.folder), numbers, early=loaded.model.decoder.early)
     decoder = Decoder(written, properties(numbers, 1), loaded.model.decoder.early, loaded.model.decoder.max_rows)
     decoder.make_pool(BLOCKS)
     model = ModelAdapter(config, decoder)
     model.generation_config = copy.deepcopy(loaded.model.generation_config)
     return OpenVinoEngine(dataclasses.replace(loaded, model=model))
-
-
-def is_idle(engine, session):
-    kept = engine._prefixes._sessions.get(session)
-    return kept is not None and len(kept.sequence) - kept.table.length < 2 and not engine._prefixes._reading
 
 
 def free(engine):
@@ -70,8 +65,8 @@ def test_it_answers_and_gives_up_the_longest_unused_session(small, budgie):
     expected = answer(budgie, FOUR_BLOCKS).text
     for session in "abac":  # b is now the longest unused
         assert answer(small, FOUR_BLOCKS, session=session).text == expected
-        until(lambda session=session: is_idle(small, session))
-    assert [bool(small._prefixes.sequence(session)) for session in "abc"] == [True, False, True]
+        until(lambda session=session: has_read_answer(small, session))
+    assert [bool(small.prefix_cache.sequence(session)) for session in "abc"] == [True, False, True]
     assert answer(small, FOUR_BLOCKS, session="a").usage.cached_tokens > 100
     again = answer(small, FOUR_BLOCKS, session="b")
     assert (again.text, again.usage.cached_tokens) == (expected, 0)
@@ -83,7 +78,7 @@ def test_what_does_not_fit_is_refused_with_a_sentence_and_takes_nothing(small, b
     long = [Message("user", "owl " * 600)]
     with pytest.raises(ChatError, match="The memory for this model's keys and values is used up"):
         answer(small, long, session="b", strategy=strategy)
-    assert small._prefixes.sequence("b") == ()
+    assert small.prefix_cache.sequence("b") == ()
     assert free(small) == BLOCKS - 1  # what others had was given up in vain
     assert answer(small, SHORT, session="b", strategy=strategy).text == answer(budgie, SHORT, strategy=strategy).text
 
@@ -100,36 +95,36 @@ def test_an_answer_that_outgrows_the_memory_ends_with_the_sentence_and_the_next_
 def test_the_size_of_the_pool_counts_and_what_was_never_written_is_untouched(small):
     pool = small.loaded.model.decoder.pool
     weights = small.loaded.model.get_memory_footprint()
-    assert small.bytes == weights + BLOCKS * pool.bytes_per_block
-    assert small.untouched == (BLOCKS - 1) * pool.bytes_per_block
+    assert small.memory_bytes == weights + BLOCKS * pool.bytes_per_block
+    assert small.unwritten_bytes == (BLOCKS - 1) * pool.bytes_per_block
     answer(small, FOUR_BLOCKS)
-    assert (BLOCKS - 8) * pool.bytes_per_block < small.untouched < (BLOCKS - 3) * pool.bytes_per_block
-    before = small.untouched
+    assert (BLOCKS - 8) * pool.bytes_per_block < small.unwritten_bytes < (BLOCKS - 3) * pool.bytes_per_block
+    before = small.unwritten_bytes
     answer(small, FOUR_BLOCKS)
-    assert small.untouched == before
+    assert small.unwritten_bytes == before
 
 
 def test_sessions_share_no_block(small):
     for session in "ab":
         answer(small, FOUR_BLOCKS, session=session)
-        until(lambda session=session: is_idle(small, session))
-    one, other = (set(small._prefixes._sessions[session].table.blocks) for session in "ab")
+        until(lambda session=session: has_read_answer(small, session))
+    one, other = (set(small.prefix_cache.session(session).table.blocks) for session in "ab")
     assert one and other and not one & other
     assert not any(small.loaded.model.decoder.pool._references[block] > 1 for block in one | other)
 
 
 def test_what_a_turn_has_is_not_given_up(small):
-    cache = SessionCache(small.loaded.model.decoder)
+    cache = PagedPrefixCache(small.loaded.model.decoder)
     pool, prompt = small.loaded.model.decoder.pool, list(range(100, 170))
 
-    def lend(session):
-        return cache.lend(session, prompt, 1, 100, lambda: [])
+    def acquire(session):
+        return cache.acquire(session, prompt, 1, 100, lambda: [])
 
     for session in "ab":
-        with lend(session) as loan:
+        with acquire(session) as loan:
             loan.arguments["past_key_values"].tables[0].reserve(70)
             loan.arguments["past_key_values"].tables[0].length = 70
-    with lend("a") as loan:
+    with acquire("a") as loan:
         [table] = loan.arguments["past_key_values"].tables
         assert loan.cached_tokens == 68
         assert pool.reclaim() and cache.sequence("b") == ()
@@ -142,14 +137,14 @@ def test_what_a_turn_has_is_not_given_up(small):
 
 
 def test_what_is_being_read_is_not_given_up_and_its_next_turn_waits(small, monkeypatch):
-    decoder, prefixes = small.loaded.model.decoder, small._prefixes
+    decoder, prefixes = small.loaded.model.decoder, small.prefix_cache
     answer(small, SHORT, session="other")
-    until(lambda: is_idle(small, "other"))
+    until(lambda: has_read_answer(small, "other"))
     held = Held(decoder._request)
     monkeypatch.setattr(decoder, "_request", held)
     expected = answer(small, SHORT, session="a")
     # The thread that reads the answer again may be at it already.
-    until(lambda: is_idle(small, "a"))
+    until(lambda: has_read_answer(small, "a"))
     again = [*SHORT, Message("assistant", expected.text), Message("user", "Why?")]
     plain = answer(small, again).text
     prefixes._sessions["a"].table.crop(20)  # as if that were all that was read

@@ -193,7 +193,7 @@ def test_transformers_answers_where_there_is_none_and_the_log_says_why(crashing,
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(loader, "max_rows", lambda *asked: max_rows(*asked, tmp_path / "rows.json"))
     made = engine()
-    assert made.loaded.fit.engine == "transformers"
+    assert made.loaded.plan.engine == "transformers"
     assert answer(made, SHORT).text
     [line] = [record.getMessage() for record in caplog.records if "OpenVINO does not run it" in record.getMessage()]
     assert line.startswith("Transformers answers as budgie: ") and "the probe found no number of rows" in line

@@ -34,29 +34,29 @@ def printed(program):
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_with_floats_the_program_prints_the_text_and_promises_it(budgie, name):
     made = answer(budgie, LONG[:-1] + SHORT, strategy=name, force_words="lantern", exit_layer=4)
-    assert made.ran.config["engine"] == "OpenVINO float32"
-    assert "differ" not in made.ran.program and made.ran.program.startswith("import torch")
-    assert printed(made.ran.program) == made.text.strip() != ""
+    assert made.run_record.config["engine"] == "OpenVINO float32"
+    assert "differ" not in made.run_record.program and made.run_record.program.startswith("import torch")
+    assert printed(made.run_record.program) == made.text.strip() != ""
 
 
 @pytest.mark.parametrize("name", ["sampling", "greedy"])
 def test_guidance_is_printed_too(budgie, name):
     values = {"strategy": name, "temperature": 1.3, "top_k": 0, "top_p": 1.0}
     made = answer(budgie, SHORT, guidance_scale=2.0, negative_prompt="Answer like a pirate.", **values)
-    assert printed(made.ran.program) == made.text.strip() != answer(budgie, SHORT, **values).text.strip()
+    assert printed(made.run_record.program) == made.text.strip() != answer(budgie, SHORT, **values).text.strip()
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_with_one_byte_a_weight_it_says_that_words_may_differ(small, name):
     made = answer(small, SHORT, strategy=name, force_words="lantern", max_new_tokens=4)
-    assert made.ran.config["engine"] == "OpenVINO int8"
-    assert made.ran.program.splitlines()[0] == MAY_DIFFER
-    compile(made.ran.program, "program", "exec")
+    assert made.run_record.config["engine"] == "OpenVINO int8"
+    assert made.run_record.program.splitlines()[0] == MAY_DIFFER
+    compile(made.run_record.program, "program", "exec")
 
 
 def test_what_the_program_of_one_byte_a_weight_prints_begins_alike(small):
     made = answer(small, [SHORT[0]._replace(content="What is the capital of Japan?")])
-    assert printed(made.ran.program) == made.text.strip()  # Budgie is sure of this one
+    assert printed(made.run_record.program) == made.text.strip()  # Budgie is sure of this one
 
 
 @pytest.mark.parametrize("precision", ["none", "int8"])

@@ -92,7 +92,7 @@ PUBLISHED = {
         "vocab_size": 100352,
     },
 }
-CPU_ROWS = [row for row in registry.CATALOGUE if row.engine == "local" and row.tier == "cpu"]
+CPU_ROWS = [row for row in registry.MODELS if row.engine == "local" and row.tier == "cpu"]
 
 
 def test_every_model_of_the_table_for_cpus_is_looked_at():
@@ -103,8 +103,8 @@ def test_every_model_of_the_table_for_cpus_is_looked_at():
 def test_openvino_runs_it(row):
     here = Machine("cpu", threads=2)
     assert load_plan.engine_obstacle(PUBLISHED[row.id], here, {}) == ""
-    outlook = load_plan.consider(row, PUBLISHED[row.id], row.bytes, lambda fit: 10**11, here=here, environ={})
-    assert (outlook.fit.engine, outlook.fit.numbers) == ("openvino", "int8")
+    estimate = load_plan.choose_load_plan(row, PUBLISHED[row.id], row.bytes, lambda fit: 10**11, here=here, environ={})
+    assert (estimate.plan.engine, estimate.plan.numbers) == ("openvino", "int8")
 
 
 def test_the_real_model_s_own_file_is_one_that_openvino_runs(real_model):

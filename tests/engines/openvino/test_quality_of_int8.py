@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parley.messages import Message
-from parley.models.hub import ModelRow
+from parley.models.spec import ModelSpec
 from tests.conftest import engine
 from tests.engines.openvino.asking import answer
 
@@ -28,8 +28,8 @@ QUESTIONS = ["What is the capital of France?", "Write one sentence about the sea
 
 @pytest.fixture(scope="module")
 def small(real_model):
-    made = engine(ModelRow("real", str(real_model), "SmolLM2"), QUANTIZATION="int8")
-    assert (made.loaded.fit.engine, made.loaded.fit.numbers) == ("openvino", "int8")
+    made = engine(ModelSpec("real", str(real_model), "SmolLM2"), QUANTIZATION="int8")
+    assert (made.loaded.plan.engine, made.loaded.plan.numbers) == ("openvino", "int8")
     return made
 
 

@@ -17,7 +17,7 @@ from transformers import (
     TypicalLogitsWarper,
 )
 
-from parley.generation.prompt import fit
+from parley.generation.prompt import render_prompt
 from parley.settings import Settings
 from parley.strategies.decoders.sampling import FEW, Sampler
 from parley.strategies.processors.top_n_sigma import TopNSigma
@@ -46,7 +46,7 @@ def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, nam
     stock = {key: value for key, value in values.items() if key != "top_n_sigma"}
     ours = LogitsProcessorList([TopNSigma(values["top_n_sigma"])] if "top_n_sigma" in values else [])
     model, tokenizer = torch_budgie.loaded.model, torch_budgie.loaded.tokenizer
-    prompt = fit(torch_budgie.loaded, SHORT, Settings.check({"max_new_tokens": TOKENS})).ids
+    prompt = render_prompt(torch_budgie.loaded, SHORT, Settings.check({"max_new_tokens": TOKENS})).ids
     said = set()
     for seed in range(20):
         torch.manual_seed(seed)

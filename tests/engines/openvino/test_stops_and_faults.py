@@ -7,11 +7,11 @@ import pytest
 
 pytest.importorskip("openvino")
 
-from parley.engines.base import Answer
 from parley.engines.openvino import loader
+from parley.events import Answer
 from parley.messages import Message, build_messages
 from tests.conftest import draft, engine, until
-from tests.engines.openvino.asking import LONG, SHORT, answer, deltas, ids
+from tests.engines.openvino.asking import LONG, SHORT, answer, deltas, has_read_answer
 
 PROMPT = [Message("user", "Tell me a story about an owl and a lamp by the river. " * 40)]  # of many pieces
 STRATEGIES = {
@@ -68,14 +68,14 @@ def own():
 def decoder(own):
     """Its decoder, none of whose blocks is in use; none may be in use afterwards, garbage collected or not."""
     made = own.loaded.model.decoder
-    until(lambda: not own._prefixes._reading)
-    own._prefixes.clear()
+    until(lambda: not own.prefix_cache.is_reading)
+    own.prefix_cache.clear()
     gc.disable()
     free = made.pool.num_blocks - 1
     assert made.pool.num_free == free
     yield made
-    until(lambda: not own._prefixes._reading)
-    own._prefixes.clear()
+    until(lambda: not own.prefix_cache.is_reading)
+    own.prefix_cache.clear()
     until(lambda: made.pool.num_free == free, 5)
     gc.enable()
 
@@ -137,7 +137,7 @@ def test_a_fault_in_a_pass_ends_its_turn_and_the_next_one_is_right(own, decoder,
     with pytest.raises(RuntimeError, match="the library failed"):
         for delta in deltas(own, story, session="a", **values):
             said += delta
-    assert own._prefixes.sequence("a") == ()
+    assert own.prefix_cache.sequence("a") == ()
     assert decoder.pool.num_free == decoder.pool.num_blocks - 1
     again = answer(own, story, session="a", **values)
     assert (again.text, again.usage.cached_tokens) == (expected.text, 0)
@@ -145,7 +145,7 @@ def test_a_fault_in_a_pass_ends_its_turn_and_the_next_one_is_right(own, decoder,
 
 def test_a_fault_of_one_session_costs_no_other_one_anything(own, decoder, at_pass):
     first = answer(own, SHORT, session="a")
-    until(lambda: not own._prefixes._reading and len(ids(own, "a")) - own._prefixes._sessions["a"].table.length < 2)
+    until(lambda: has_read_answer(own, "a"))
     at_pass(decoder, 2, fail)
     with pytest.raises(RuntimeError):
         answer(own, LONG, session="b")
@@ -158,11 +158,11 @@ def test_a_fault_of_one_session_costs_no_other_one_anything(own, decoder, at_pas
 def test_a_fault_while_an_answer_is_read_again_costs_nothing_but_that(own, decoder, at_pass, recwarn):
     passes = decoder.num_passes
     first = answer(own, SHORT, session="a")
-    until(lambda: not own._prefixes._reading and len(ids(own, "a")) - own._prefixes._sessions["a"].table.length < 2)
+    until(lambda: has_read_answer(own, "a"))
     taken = decoder.num_passes - passes - 1  # the last one is the reader's
     at_pass(decoder, taken + 1, fail)
     again = answer(own, SHORT, session="b")
-    until(lambda: not own._prefixes._reading and decoder._request.passes == taken + 1)
+    until(lambda: not own.prefix_cache.is_reading and decoder._request.passes == taken + 1)
     further = build_messages([SHORT[0]._asdict(), {"role": "assistant", "content": again.text}], "And then?")
     assert again.text == first.text
     assert answer(own, further, session="b").text == answer(own, further).text

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("openvino")
 
-from parley.engines.base import Answer
 from parley.engines.openvino.decoder import Decoder
+from parley.events import Answer
 from parley.models import registry
 from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
@@ -58,7 +58,7 @@ def test_each_strategy_has_a_case():
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
-    assert (budgie.loaded.fit.engine, torch_budgie.loaded.fit.engine) == ("openvino", "transformers")
+    assert (budgie.loaded.plan.engine, torch_budgie.loaded.plan.engine) == ("openvino", "transformers")
     values = CASES[case]
     for messages in (SHORT,) if "," in case else (SHORT, LONG):
         ours = answer(budgie, messages, **values)
@@ -78,7 +78,7 @@ def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
 @pytest.mark.parametrize("strategy", ["assisted", "universal_assisted"])
 def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, strategy):
     made = {
-        (main.loaded.fit.engine, name): answer(main, SHORT, helper=draft(name), strategy=strategy)
+        (main.loaded.plan.engine, name): answer(main, SHORT, helper=draft(name), strategy=strategy)
         for main in (budgie, torch_budgie)
         for name in ("openvino", "transformers")
     }
@@ -121,7 +121,7 @@ def own():
 
 
 def test_the_exit_changes_ten_times_and_one_cut_graph_is_kept_and_counted(own):
-    model, plain = own.loaded.model, own.bytes
+    model, plain = own.loaded.model, own.memory_bytes
     exits, counted, resident = [], {}, []
     for layer in (2, *(1, 2) * 5):  # the first sets up what is set up once
         said = list(deltas(own, SHORT, strategy="early_exit", exit_layer=layer, max_new_tokens=8))
@@ -130,8 +130,8 @@ def test_the_exit_changes_ten_times_and_one_cut_graph_is_kept_and_counted(own):
         assert sum(said, Answer()).usage.drafted > 0
         again = deltas(own, SHORT, strategy="early_exit", exit_layer=layer, max_new_tokens=8)
         assert not any(delta.status for delta in again)  # it is there already
-        assert own.bytes - plain == openvino_bytes(model.exit.weight_bytes, model.exit.num_layers)
-        assert counted.setdefault(layer, own.bytes) == own.bytes
+        assert own.memory_bytes - plain == openvino_bytes(model.exit.weight_bytes, model.exit.num_layers)
+        assert counted.setdefault(layer, own.memory_bytes) == own.memory_bytes
         exits.append(weakref.ref(model.exit))
         assert [each() is not None for each in exits] == [False] * (len(exits) - 1) + [True]
         resident.append(psutil.Process().memory_info().rss)

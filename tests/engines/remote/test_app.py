@@ -116,12 +116,12 @@ def test_the_program_under_an_answer_asks_for_the_same_once_more(faulty, monkeyp
     every = engine(faulty.url, "tagged thought", REMOTE_SETTINGS=ALL)
     made = answer(every, said, stop="!!", temperature=0.3, seed=9)
     _, headers, body = faulty.asked[-1]
-    assert KEY not in str(made.ran) and faulty.url not in str(made.ran)
+    assert KEY not in str(made.run_record) and faulty.url not in str(made.run_record)
     for name, value in environ(faulty.url, "tagged thought").items():
         monkeypatch.setenv(name, value)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(made.ran.program, {})
+        exec(made.run_record.program, {})
     _, again, same = faulty.asked[-1]
     assert same == {name: value for name, value in body.items() if name != "stream_options"} | {"stream": False}
     assert again["authorization"] == headers["authorization"]

@@ -14,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from parley.engines.base import Answer, Delta
+from parley.engines.base import TurnRequest
 from parley.engines.remote import engine as remote_engine
 from parley.errors import BadSetting, ModelUnavailable, ServerFault
+from parley.events import Answer, Delta
 from parley.messages import Message, build_messages
 from parley.models import registry, remote_servers
 from parley.settings import Settings
@@ -40,7 +41,7 @@ def engine(url, model="sound", silence=30.0, seconds=60.0, **rest):
 
 def deltas(engine, messages=HELLO, cancel=None, **values):
     settings = Settings.check({"top_k": 0, "max_new_tokens": 20} | values)
-    return engine.stream(messages, settings, cancel or threading.Event())
+    return engine.stream(TurnRequest.of(messages, settings, cancel or threading.Event()))
 
 
 def answer(engine, messages=HELLO, **values):
@@ -61,8 +62,8 @@ def test_an_answer_streams_with_what_the_server_says_that_it_cost(faulty):
     made = answer(engine(faulty.url))
     assert "".join(pieces) == made.text == "".join(WORDS)
     assert (made.finish, made.usage.prompt_tokens, made.usage.new_tokens) == ("end", 21, 4)
-    assert 0 < made.usage.first_piece <= made.usage.seconds
-    assert replace(made.usage, seconds=made.usage.first_piece + 0.001).tokens_per_second is None
+    assert 0 < made.usage.time_to_first_token <= made.usage.seconds
+    assert replace(made.usage, seconds=made.usage.time_to_first_token + 0.001).tokens_per_second is None
     assert answer(engine(faulty.url, "cached")).usage.cached_tokens == 16
 
 
@@ -170,7 +171,7 @@ def test_a_setting_that_the_server_does_not_honour_is_refused_before_it_is_asked
 def test_only_the_strategies_that_a_server_knows_are_offered():
     for named, possible in (("temperature", {"sampling", "greedy"}), ("seed", {"sampling"}), ("", {"sampling"})):
         row = registry.find("m", environ("http://x", "m", REMOTE_SETTINGS=named))
-        refusals = {name: each.refusal(registry.abilities(row)) for name, each in STRATEGIES.items()}
+        refusals = {name: each.refusal(registry.strategy_traits(row)) for name, each in STRATEGIES.items()}
         assert {name for name, refusal in refusals.items() if not refusal} == possible
     assert refusals["beams"].startswith("m answers from a server that only does sampling, so Beam search does not")
 

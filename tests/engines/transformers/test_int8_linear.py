@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from parley import strategies
+from parley.engines.base import TurnRequest
 from parley.engines.transformers import int8_linear
 from parley.messages import Message
 from parley.settings import Settings
@@ -23,7 +24,7 @@ def answer(asked_engine, **settings):
     asked = Settings(**({"model": "budgie", "max_new_tokens": 24, "seed": 1} | settings))
     messages = [Message("user", "Say after me: the green owl reads the green book.")]
     helper = draft("transformers") if strategies.find(asked.strategy).drafts else None
-    deltas = list(asked_engine.stream(messages, asked, threading.Event(), helper))
+    deltas = list(asked_engine.stream(TurnRequest.of(messages, asked, threading.Event(), helper)))
     return "".join(delta.text for delta in deltas if not delta.replaces), deltas[-1]
 
 
@@ -91,5 +92,5 @@ def test_every_strategy_runs_on_it_without_a_warning(small, name):
         last = answer(small, strategy=name)[1]
     assert last.finish in ("end", "length")
     assert last.usage.new_tokens > 1
-    assert last.ran.config["engine"] == "PyTorch int8"
-    assert last.ran.program.startswith("# PyTorch int8 answered.")
+    assert last.run_record.config["engine"] == "PyTorch int8"
+    assert last.run_record.program.startswith("# PyTorch int8 answered.")

@@ -19,7 +19,7 @@ def floats(budgie):
 @pytest.mark.parametrize("way", quality.WAYS)
 def test_held_out_dialogues_stay_as_likely(way, floats):
     rough = quality.WAYS[way]()
-    assert rough.loaded.fit.engine == way and rough.loaded.fit.quantization == "int8"
+    assert rough.loaded.plan.engine == way and rough.loaded.plan.quantization == "int8"
     drop = floats - quality.log_likelihood(rough, DIALOGUES)
     assert drop != 0
     assert abs(drop) < 0.01  # nats a token: one per cent of its probability

@@ -8,14 +8,15 @@ import pytest
 import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
-from parley.engines.base import Answer
-from parley.engines.local_engine import LocalEngine
+from parley.engines.base import TurnRequest
+from parley.engines.transformers.engine import TransformersEngine
+from parley.events import Answer
 from parley.generation.prefix_cache import croppable, new_cache
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.decoders import prompt_lookup
-from parley.strategies.decoders.decode_loop import tokens
-from parley.strategies.decoders.prompt_lookup import Guesses
+from parley.strategies.decoders.decode_loop import decode_loop
+from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from tests import conftest
@@ -54,9 +55,9 @@ def made(model, ids, way, *, new=48, lookup=None, processors=()):
     config = GenerationConfig(
         max_new_tokens=new, pad_token_id=0, eos_token_id=model.generation_config.eos_token_id, **way
     )
-    loop = {} if lookup is None else {"custom_generate": tokens, "lookup": lookup, "on_token": lambda _: None}
+    loop = {} if lookup is None else {"custom_generate": decode_loop, "lookup": lookup, "on_token": lambda _: None}
     if loop:
-        loop["on_guess"] = lambda *counts: guesses.append(counts)
+        loop["on_draft"] = lambda *counts: guesses.append(counts)
     torch.manual_seed(5)
     with torch.inference_mode():
         out = model.generate(
@@ -115,7 +116,7 @@ def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endl
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
 
     def said(session, *messages):
-        return sum(engine.stream(messages, settings, threading.Event(), session=session), Answer())
+        return sum(engine.stream(TurnRequest.of(messages, settings, threading.Event(), session=session)), Answer())
 
     first = said("a", question)
     assert first.finish == "stop string" and first.usage.accepted
@@ -129,23 +130,23 @@ def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endl
 def test_guesses_stand_behind_answers_in_exact_numbers(name, quantization):
     engine = conftest.engine(QUANTIZATION=quantization, ENGINE=name)
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
-    answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
-    assert answer.ran.config["lookup"] is True
+    answer = sum(engine.stream(TurnRequest.of([Message("user", QUESTIONS[2])], settings, threading.Event())), Answer())
+    assert answer.run_record.config["lookup"] is True
     assert answer.usage.drafted > 0
 
 
 def test_16_bit_numbers_are_not_guessed_ahead(torch_budgie):
     half = copy.deepcopy(torch_budgie.loaded.model).bfloat16()
-    fit = dataclasses.replace(torch_budgie.loaded.fit, dtype=torch.bfloat16)
-    engine = LocalEngine(dataclasses.replace(torch_budgie.loaded, model=half, fit=fit))
+    fit = dataclasses.replace(torch_budgie.loaded.plan, dtype=torch.bfloat16)
+    engine = TransformersEngine(dataclasses.replace(torch_budgie.loaded, model=half, plan=fit))
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
-    answer = sum(engine.stream([Message("user", QUESTIONS[2])], settings, threading.Event()), Answer())
-    assert "lookup" not in answer.ran.config and not answer.usage.drafted
+    answer = sum(engine.stream(TurnRequest.of([Message("user", QUESTIONS[2])], settings, threading.Event())), Answer())
+    assert "lookup" not in answer.run_record.config and not answer.usage.drafted
 
 
 def test_wrong_guesses_become_rare():
     period = [*range(100, 110)]
-    guesses = Guesses(period * 3)
+    guesses = PromptLookup(period * 3)
     passes = 0
     for step in range(400):
         guessed = guesses.next(prompt_lookup.MOST)
@@ -157,7 +158,7 @@ def test_wrong_guesses_become_rare():
 
 
 def test_right_guesses_grow():
-    guesses, lengths = Guesses([*range(100, 140)] * 2), []
+    guesses, lengths = PromptLookup([*range(100, 140)] * 2), []
     for _ in range(4):
         guessed = guesses.next(40)
         lengths.append(len(guessed))
@@ -168,7 +169,7 @@ def test_right_guesses_grow():
 
 
 def test_a_free_guess_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_a_pass():
-    guesses, lengths = Guesses([*range(100, 140)] * 2, free=1), []
+    guesses, lengths = PromptLookup([*range(100, 140)] * 2, free=1), []
     for _ in range(5):
         guessed = guesses.next(40)
         lengths.append(len(guessed))
@@ -178,15 +179,15 @@ def test_a_free_guess_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_
     assert lengths == [1, 3, 7, 15, 15]
     guesses.learn(15, 14)
     assert len(guesses.next(40)) == 1
-    assert Guesses([5, 6, 7, 5], free=1).next(40) == [6]
-    assert Guesses([5, 6, 7, 5]).next(40) == []
+    assert PromptLookup([5, 6, 7, 5], free=1).next(40) == [6]
+    assert PromptLookup([5, 6, 7, 5]).next(40) == []
 
 
 def test_guesses_go_round_with_the_text():
-    assert Guesses([7, 8, 9, 1, 2, 3, 1, 2, 3]).next(40) == [1, 2, 3, 1]
+    assert PromptLookup([7, 8, 9, 1, 2, 3, 1, 2, 3]).next(40) == [1, 2, 3, 1]
 
 
 def test_no_more_is_guessed_than_there_is_room_for():
-    guesses = Guesses([*range(100, 110)] * 2)
+    guesses = PromptLookup([*range(100, 110)] * 2)
     assert len(guesses.next(2)) == 2
     assert guesses.next(0) == [] == guesses.next(-1)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from parley.engines.openvino.decoder import Decoder, Rows
 from parley.engines.openvino.model_adapter import cuts
 from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCache
-from parley.generation.prefix_cache import Loan, NoPrefixCache, common_prefix
+from parley.generation.prefix_cache import CacheLease, NoPrefixCache, common_prefix
 from parley.generation.streaming import Interrupted
 
 _log = logging.getLogger(__name__)
@@ -60,13 +60,13 @@ class Session:
     table: BlockTable
     sequence: list[int] = field(default_factory=list)  # prompt and answer of the last turn, as generated
 
-    def reach(self, prompt: Sequence[int]) -> int:
+    def match_length(self, prompt: Sequence[int]) -> int:
         """How many tokens of this prompt need not be read again; the last ones always are, as a piece."""
         common = common_prefix(self.sequence[: self.table.length], prompt)
         return min(common, max(0, len(prompt) - MIN_PIECE))
 
 
-class SessionCache(NoPrefixCache):
+class PagedPrefixCache(NoPrefixCache):
     """What the sessions left behind with one model. No two sessions, and no two turns, share a table."""
 
     def __init__(self, decoder: Decoder) -> None:
@@ -87,19 +87,33 @@ class SessionCache(NoPrefixCache):
         with self._changed:
             self._sessions = {session: kept for session, kept in self._sessions.items() if session == self._reading}
 
+    @property
+    def is_reading(self) -> bool:
+        """Whether an answer is being read just now."""
+        return bool(self._reading)
+
+    def session(self, session: str) -> Session | None:
+        """What the session's last turn left; None while a turn has it."""
+        return self._sessions.get(session)
+
     def sequence(self, session: str) -> Sequence[int]:
         """The tokens of the session's last turn, the prompt and what was generated; empty while a turn has it."""
         kept = self._sessions.get(session)
         return kept.sequence if kept else ()
 
     @contextmanager
-    def lend(
-        self, session: str, prompt: Sequence[int], rows: int, longest: int, answer: Callable[[], Sequence[int]]
-    ) -> Iterator[Loan]:
-        """The session's table for one turn; see `PrefixCache.lend`. The answer is read once no turn runs."""
+    def acquire(
+        self,
+        session: str,
+        prompt: Sequence[int],
+        num_sequences: int,
+        max_length: int,
+        answer: Callable[[], Sequence[int]],
+    ) -> Iterator[CacheLease]:
+        """The session's table for one turn; see `PrefixCache.acquire`. The answer is read once no turn runs."""
         table = self._take(session, prompt)
         try:
-            yield Loan(table.length, {"past_key_values": PagedKVCache([table], len(prompt))})
+            yield CacheLease(table.length, {"past_key_values": PagedKVCache([table], len(prompt))})
         except Interrupted:
             self._leave(session, table, prompt, answer())
             raise
@@ -110,7 +124,7 @@ class SessionCache(NoPrefixCache):
         with self._changed:
             self._changed.wait_for(lambda: self._reading != session)
             kept = self._sessions.pop(session, None) or Session(BlockTable(self._decoder.pool))
-        kept.table.crop(kept.reach(prompt))
+        kept.table.crop(kept.match_length(prompt))
         return kept.table
 
     def _leave(self, session: str, table: BlockTable, prompt: Sequence[int], answer: Sequence[int]) -> None:
@@ -154,7 +168,7 @@ class Readers:
         self._closing = False
         atexit.register(self.close)
 
-    def start(self, cache: "weakref.ref[SessionCache]", session: str) -> None:
+    def start(self, cache: "weakref.ref[PagedPrefixCache]", session: str) -> None:
         """Reads a session's answer piece by piece. Does not keep the cache alive."""
         thread = threading.Thread(target=self._read, args=(cache, session), daemon=True, name="read-answer")
         self._threads.add(thread)
@@ -166,7 +180,7 @@ class Readers:
         for thread in list(self._threads):
             thread.join()
 
-    def _read(self, cache: "weakref.ref[SessionCache]", session: str) -> None:
+    def _read(self, cache: "weakref.ref[PagedPrefixCache]", session: str) -> None:
         while not self._closing:
             idle = TURNS.wait_for_idle(LOOK_SECONDS)
             alive = cache()

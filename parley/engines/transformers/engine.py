@@ -1,0 +1,30 @@
+"""The engine for a model of transformers, on a GPU or on the CPU."""
+
+import torch
+
+from parley.engines.local_engine import LocalEngine
+from parley.engines.transformers.abort_hooks import install_abort_hooks
+from parley.generation.loaded_model import LoadedModel
+from parley.generation.prefix_cache import PrefixCache
+from parley.models import hardware
+
+CACHE_SHARE = 4  # one part in so many of the memory that is free goes to the KV caches of sessions
+
+
+class TransformersEngine(LocalEngine):
+    """Answers with PyTorch's own layers."""
+
+    def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
+        self._sessions = PrefixCache(loaded.model, self._max_cache_bytes)
+        super().__init__(loaded, self._sessions, turn_seconds)
+        install_abort_hooks(loaded.model)
+
+    @property
+    def _library(self) -> str:
+        return "PyTorch"
+
+    def _max_cache_bytes(self) -> int:
+        """Bytes for the caches of all sessions: a share of the memory that would be free without them."""
+        gpu = self.loaded.model.device.type == "cuda"
+        free = torch.cuda.mem_get_info()[0] if gpu else hardware.free_memory()
+        return (free + self._sessions.bytes) // CACHE_SHARE
