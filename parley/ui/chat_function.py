@@ -4,7 +4,6 @@ import asyncio
 import functools
 import inspect
 import logging
-import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -27,7 +26,6 @@ from parley.ui.gpu_queue import leave_gpu_queue
 log = logging.getLogger("parley")
 
 Reply = Callable[[str, Sequence[Message], Settings, str], Iterator[Delta]]  # run, messages, settings, session
-FLUSH = 0.05  # seconds between two updates of the page: each costs the browser several milliseconds
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
 
@@ -134,23 +132,15 @@ class ChatFunction:
 
 
 async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:
-    """Yields the whole answer so far, at most every `FLUSH` seconds; the last one has a finish reason.
+    """Yields the whole answer so far after each delta; the last one has a finish reason.
 
     Heartbeats make it yield too, unchanged: Gradio ends a turn whose visitor has left only between two yields.
-    Raises what `deltas` raises, after all that came before.
     """
-    answer, shown, due = Answer(), Answer(), 0.0
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                answer += delta
-                if answer.finish or time.monotonic() >= due:
-                    yield (shown := answer)
-                    due = time.monotonic() + FLUSH
-    except Exception:
-        if answer != shown:  # a call that is refused yields nothing, and is no part of its conversation
+    answer = Answer()
+    async with aclosing(deltas):
+        async for delta in deltas:
+            answer += delta
             yield answer
-        raise
     if not answer.finish:
         yield answer + Delta(finish="stopped")
 

@@ -1,7 +1,8 @@
 """The chat on the page: what is shown is the only state, and nothing that fails ever locks it."""
 
+import enum
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -21,32 +22,66 @@ FREE = gr.update(submit_btn=True, stop_btn=False)
 BUSY = gr.update(submit_btn=False, stop_btn=True)
 SKIP = gr.skip(), gr.skip()
 STALE_AFTER_SECONDS = 5.0  # seconds after which a question whose second step never came no longer hinders the next one
-LONGEST = 100.0  # seconds after which that step comes no more
+MAX_STEP_SECONDS = 100.0  # seconds after which that step comes no more
 REFUSED = "The server was not reached, or could not take this turn. Nothing is lost: press Retry."
+
+
+class Phase(enum.Enum):
+    """Where a turn stands.
+
+    | phase | what has happened | on the second step | on Stop | on Clear |
+    | --- | --- | --- | --- | --- |
+    | ASKED | the question is shown, and its second step is on its way | ANSWERING | STOPPED_EARLY | CLEARED_EARLY |
+    | STOPPED_EARLY | Stop came before the second step | STOPPED | | CLEARED_EARLY |
+    | CLEARED_EARLY | Clear came before the second step | the turn ends, and nothing is shown | | |
+    | ANSWERING | the second step runs an engine | refused | STOPPED | CLEARED |
+    | STOPPED | Stop came during the answer, which ends with what there is | refused | | CLEARED |
+    | CLEARED | Clear came during the answer, of which nothing more is shown | refused | | |
+    """
+
+    ASKED = enum.auto()
+    STOPPED_EARLY = enum.auto()
+    CLEARED_EARLY = enum.auto()
+    ANSWERING = enum.auto()
+    STOPPED = enum.auto()
+    CLEARED = enum.auto()
+
+
+ON_SECOND_STEP = {Phase.ASKED: Phase.ANSWERING, Phase.STOPPED_EARLY: Phase.STOPPED}
+ON_STOP = {Phase.ASKED: Phase.STOPPED_EARLY, Phase.ANSWERING: Phase.STOPPED}
+ON_CLEAR = {
+    Phase.ASKED: Phase.CLEARED_EARLY,
+    Phase.STOPPED_EARLY: Phase.CLEARED_EARLY,
+    Phase.ANSWERING: Phase.CLEARED,
+    Phase.STOPPED: Phase.CLEARED,
+}
+EARLY = (Phase.ASKED, Phase.STOPPED_EARLY, Phase.CLEARED_EARLY)
 
 
 @dataclass
 class TurnState:
-    """Where a session's turn stands, from its question on. Read and changed on the event loop only."""
+    """A session's turn, from its question on. Read and changed on the event loop only."""
 
-    asked: float  # time.monotonic()
-    length: int  # how many messages were shown then: its second step brings as many
-    answering: bool = False
-    stopped: bool = False
-    cleared: bool = False  # what is on its way to the page then brings the old talk back; the end takes it away
+    started_at: float  # time.monotonic()
+    num_messages: int  # how many messages were shown then: the second step brings as many
+    phase: Phase = Phase.ASKED
+
+    def advance(self, transitions: Mapping[Phase, Phase]) -> None:
+        """Goes to the next phase; stays where the table has none for this one."""
+        self.phase = transitions.get(self.phase, self.phase)
 
 
 @dataclass(frozen=True)
-class End:
-    """What the page is told at the end of a turn, so that one knows whether it has heard it."""
+class SentEnd:
+    """What the page was sent at the end of a turn, to tell whether the page has it already."""
 
-    asked: int  # messages of the talk up to the question
-    shown: int  # those, and what stands below the question
-    at: float  # time.monotonic()
+    num_asked: int  # messages up to the question
+    num_shown: int  # those, and what stands below the question
+    sent_at: float  # time.monotonic()
 
 
 class ResilientChatInterface(gr.ChatInterface):
-    """A ChatInterface whose roads to an answer (send, retry, edit, example, continue) are two steps each.
+    """A ChatInterface that answers in two steps, after each of send, retry, edit, example and continue.
 
     The first shows the question, at once and outside the queue, or takes away what stands under an answer that has
     only begun; the second answers the last question that is shown, or goes on with its answer.
@@ -60,7 +95,7 @@ class ResilientChatInterface(gr.ChatInterface):
     ) -> None:
         self.chat_function = ChatFunction(reply, max_running)
         self._turns: dict[str | None, TurnState] = {}  # by session
-        self._ends: dict[str | None, End] = {}
+        self._ends: dict[str | None, SentEnd] = {}
         super().__init__(
             with_named_parameters(self.chat_function.chat),
             additional_inputs=additional_inputs,
@@ -73,7 +108,7 @@ class ResilientChatInterface(gr.ChatInterface):
         shown, box = self.chatbot, self.textbox
         private = {"show_progress": "hidden", "api_visibility": "private"}
         at_once = private | {"queue": False}
-        roads = [
+        first_steps = [
             box.submit(self._send, [box, shown], [shown, box], **at_once),
             shown.retry(self._retry, shown, [shown, box], **at_once),
             shown.edit(self._edit, shown, [shown, box], **at_once),
@@ -82,10 +117,10 @@ class ResilientChatInterface(gr.ChatInterface):
         ]
         inputs = [shown, *self.additional_inputs]
         answers = [
-            road.success(
+            first_step.success(
                 self._answer, inputs, [shown, box], concurrency_limit=None, trigger_mode="multiple", **private
             )
-            for road in roads
+            for first_step in first_steps
         ]
         for answer in answers:
             answer.failure(self._recover, shown, [shown, box], **at_once)
@@ -110,22 +145,26 @@ class ResilientChatInterface(gr.ChatInterface):
         self._turns = {
             session: turn
             for session, turn in self._turns.items()
-            if turn.answering or now - turn.asked < (STALE_AFTER_SECONDS if session == mine else LONGEST)
+            if turn.phase not in EARLY
+            or now - turn.started_at < (STALE_AFTER_SECONDS if session == mine else MAX_STEP_SECONDS)
         }
-        self._ends = {session: end for session, end in self._ends.items() if now - end.at < STALE_AFTER_SECONDS}
+        self._ends = {session: end for session, end in self._ends.items() if now - end.sent_at < STALE_AFTER_SECONDS}
         if mine in self._turns:
             return SKIP
         self._turns[mine] = TurnState(now, len(shown))
         return shown, BUSY | box
 
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
-        end = self._ends.get(request.session_hash)
-        unheard = (
-            end and len(shown) < end.shown and len(_split_at_last_question(shown)[0]) == end.asked
-        )  # it would be overwritten
-        if not text.strip() or (unheard and time.monotonic() - end.at < STALE_AFTER_SECONDS):
+        if not text.strip() or self._end_is_on_its_way(request, shown):
             return SKIP
         return self._begin(request, [*trim_folded(shown), question(text)], value="")
+
+    def _end_is_on_its_way(self, request: gr.Request, shown: Shown) -> bool:
+        """Whether the page does not have the end of the last answer yet: a question would overwrite it."""
+        end = self._ends.get(request.session_hash)
+        if end is None or time.monotonic() - end.sent_at >= STALE_AFTER_SECONDS:
+            return False
+        return len(shown) < end.num_shown and len(_split_at_last_question(shown)[0]) == end.num_asked
 
     async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         talk, _ = _split_at_last_question(shown)
@@ -152,22 +191,23 @@ class ResilientChatInterface(gr.ChatInterface):
 
     async def _stop(self, request: gr.Request) -> None:
         if turn := self._turns.get(request.session_hash):
-            turn.stopped = True
+            turn.advance(ON_STOP)
             self.chat_function.stop(request)
 
     async def _clear(self, request: gr.Request) -> Any:
         if turn := self._turns.get(request.session_hash):
-            turn.cleared = True
-            await self._stop(request)
+            turn.advance(ON_CLEAR)
+            self.chat_function.stop(request)
         return gr.skip() if turn else FREE
 
     async def _answer(self, request: gr.Request, shown: Shown, *values: Any) -> AsyncGenerator[tuple[Any, Any]]:
         turn = self._turns.get(request.session_hash)
-        if turn and turn.cleared and not turn.answering:
+        if turn and turn.phase is Phase.CLEARED_EARLY:
             del self._turns[request.session_hash]
             yield [], FREE
             return
-        if not turn or turn.answering or turn.length != len(shown):  # a first step that was refused has a second too
+        # A first step that was refused has a second one too.
+        if not turn or turn.phase not in EARLY or turn.num_messages != len(shown):
             yield SKIP
             return
         talk, rest = _split_at_last_question(shown)
@@ -175,21 +215,21 @@ class ResilientChatInterface(gr.ChatInterface):
         asked, history = _text(talk[-1]), talk[:-1]
         if kept:
             asked, history = "", [*talk, {"role": "assistant", "content": rejoined(before.text, before.thought)}]
-        turn.answering = True
+        turn.advance(ON_SECOND_STEP)
         *settings, _ = values  # the last one is the API's `messages`
         answer, error, url = Answer(), "", address(request)
         try:
             yield [*talk, *render(answer, before=before)], gr.skip()
-            if turn.stopped:
+            if turn.phase is not Phase.ANSWERING:  # stopped or cleared meanwhile
                 answer = Answer(finish="stopped")
             else:
                 taken = self.chat_function.take_turn(asked, history, settings, request)
                 async with aclosing(taken):
                     async for answer, error in taken:
-                        if not turn.cleared:
+                        if turn.phase is not Phase.CLEARED:
                             yield [*talk, *render(answer, error, url, before)], gr.skip()
-            whole = [] if turn.cleared else [*talk, *render(answer, error, url, before)]
-            self._ends[request.session_hash] = End(len(talk), len(whole), time.monotonic())
+            whole = [] if turn.phase is Phase.CLEARED else [*talk, *render(answer, error, url, before)]
+            self._ends[request.session_hash] = SentEnd(len(talk), len(whole), time.monotonic())
             yield whole, FREE
         finally:
             if self._turns.get(request.session_hash) is turn:  # not the next one, where this one's reader was lost
