@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -28,6 +29,7 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # a program finds what lies beside it, and `parley` lies one folder up
 
+from parley.engines.local_engine import LocalEngine
 from parley.errors import ChatError
 from parley.events import Answer
 from parley.generation.loaded_model import LoadedModel
@@ -53,7 +55,7 @@ PANELS = (  # title and unit
 )
 INK, MUTED, RULE = "#1f2328", "#59636e", "#d1d9e0"
 COLOURS = {True: "#0a7d54", False: "#4f5fc4"}  # whether the strategy draws at random
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "parley",
     "font.size": 9,
@@ -112,7 +114,7 @@ def _bleu(words: Sequence[str], others: Sequence[Sequence[str]]) -> float:
         return float(words in others)
     precisions = []
     for size in range(1, min(2, len(words)) + 1):
-        counts, most = Counter(_grams(words, size)), Counter()
+        counts, most = Counter(_grams(words, size)), Counter[tuple[str, ...]]()
         for other in others:
             most |= Counter(_grams(other, size))
         precisions.append((counts & most).total() / counts.total())
@@ -134,7 +136,7 @@ class Runs:
     @property
     def speeds(self) -> list[float]:
         """Tokens a second in each round, the reading of the prompt included."""
-        usages = [[answer.usage for answer in said] for said in self.rounds]
+        usages = [[answer.usage for answer in said if answer.usage] for said in self.rounds]
         return [sum(u.new_tokens for u in said) / sum(u.seconds for u in said) for said in usages]
 
     def samples(self, prompt: int) -> list[str]:
@@ -145,7 +147,7 @@ class Runs:
 
 def answer(strategy: Strategy, prompt: str, seed: int, options: argparse.Namespace) -> Answer:
     """One turn, the whole answer. Raises `ChatError` where the model cannot run the strategy."""
-    return sum(turn.reply(uuid.uuid4().hex, build_messages([], prompt), _settings(strategy, seed, options)), Answer())
+    return Answer.of(turn.reply(uuid.uuid4().hex, build_messages([], prompt), _settings(strategy, seed, options)))
 
 
 def _settings(strategy: Strategy, seed: int, options: argparse.Namespace) -> Settings:
@@ -193,6 +195,7 @@ class Measured:
 def measure(ready: Sequence[Runs], prompts: Sequence[str], options: argparse.Namespace) -> list[Measured]:
     """What the figure shows. An answer without any text has no likelihood and is left out of it."""
     with turn.POOL.lease(registry.find(options.model), lambda _: None, Event()) as engine:
+        assert isinstance(engine, LocalEngine)  # `run` was refused for any other model
 
         @functools.cache
         def likely(prompt: str, text: str) -> float:

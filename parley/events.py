@@ -1,6 +1,8 @@
 """What travels up from an engine to the reader: deltas, and the answer that is a fold over them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -88,6 +90,11 @@ class Delta:
 @dataclass(frozen=True, slots=True)
 class Answer(Delta):
     """Everything so far: `answer + delta` is the answer after that delta."""
+
+    @classmethod
+    def of(cls, deltas: Iterable[Delta]) -> "Answer":
+        """The whole answer."""
+        return functools.reduce(operator.add, deltas, cls())
 
     def __add__(self, delta: Delta) -> "Answer":
         said = delta.text or delta.thought

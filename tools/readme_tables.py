@@ -82,7 +82,7 @@ def transcript() -> str:
     with ModelPool().lease(registry.MODELS[0], lambda _: None, threading.Event()) as engine:
         for text in ASKED:
             messages = build_messages([m._asdict() for m in history], text)
-            answer = sum(engine.stream(TurnRequest.of(messages, settings, threading.Event())), Answer())
+            answer = Answer.of(engine.stream(TurnRequest.of(messages, settings, threading.Event())))
             history += [messages[-1], Message("assistant", answer.text)]
     return "\n>\n".join(f"> **{'You' if m.role == 'user' else 'Budgie'}:** {m.content}" for m in history)
 

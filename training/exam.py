@@ -127,14 +127,15 @@ def poem(reply: str, expected: str) -> bool:
 def list_of(reply: str, expected: str) -> bool:
     """Nothing but that many different bullets or numbered lines."""
     lines = [re.fullmatch(r"(?:-|\d+\.) (\S.*)", line) for line in reply.splitlines() if line.strip()]
-    return all(lines) and len({line[1] for line in lines}) == len(lines) == int(expected)
+    found = [line[1] for line in lines if line]
+    return len(set(found)) == len(found) == len(lines) == int(expected)
 
 
 def code(reply: str, expected: str) -> bool:
     """One block of Python that parses and holds what is expected."""
     block = re.search(r"```python\n(.*?)\n```\s*$", reply, re.DOTALL)
     try:
-        return bool(block) and bool(ast.parse(block[1]).body) and says(block[1], expected)
+        return block is not None and bool(ast.parse(block[1]).body) and says(block[1], expected)
     except SyntaxError:
         return False
 
@@ -157,7 +158,7 @@ def pirate(reply: str, expected: str) -> bool:
 def thinks(reply: str, expected: str) -> bool:
     """A thought that is not empty, then the answer; both hold the result."""
     parts = re.fullmatch(r"<think>\s*(\S.*?)\s*</think>\s*(\S.*)", reply, re.DOTALL)
-    return bool(parts) and "<think>" not in parts[2] and says(parts[1], expected) and says(parts[2], expected)
+    return parts is not None and "<think>" not in parts[2] and says(parts[1], expected) and says(parts[2], expected)
 
 
 MARKED = (says, says_symbol, exactly, numbers, number, story, poem, list_of, code, one_word, capitals, pirate, thinks)
@@ -179,7 +180,7 @@ def candidate(folder: Path) -> LocalEngine:
 
 def reply(engine: LocalEngine, messages: Sequence[Message], settings: Settings) -> str:
     """What answers `messages`, a thought between its marks."""
-    answer = sum(engine.stream(TurnRequest.of(messages, settings, threading.Event())), Answer())
+    answer = Answer.of(engine.stream(TurnRequest.of(messages, settings, threading.Event())))
     said = rejoined(answer.text, answer.thought).strip()
     return said if answer.finish == "end" else said + UNFINISHED
 

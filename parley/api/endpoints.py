@@ -5,6 +5,7 @@ from typing import Any
 import gradio as gr
 from fastapi import Request
 from fastapi.routing import APIRoute
+from gradio.blocks import APIInfo
 from gradio.data_classes import ResetBody
 from gradio.server_messages import ProcessCompletedMessage
 
@@ -68,10 +69,11 @@ class Page(gr.Blocks):
     Gradio would tell, and its clients would send, what the control shows at first, which is the first model's.
     """
 
-    def get_api_info(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def get_api_info(self, *args: Any, **kwargs: Any) -> APIInfo:
         """As of Gradio's, but for the defaults of /chat."""
         info = super().get_api_info(*args, **kwargs)
-        for parameter in info["named_endpoints"].get("/chat", {}).get("parameters", ()):
+        chat = info["named_endpoints"].get("/chat")
+        for parameter in chat["parameters"] if chat else ():
             if parameter["parameter_name"] in OPTIONS:
                 parameter["parameter_default"] = None
         return info

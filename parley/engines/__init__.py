@@ -3,4 +3,4 @@
 import sys
 
 # OpenVINO's reporter, which would tell Google of every start. Where it is missing, the library takes a stub.
-sys.modules.setdefault("openvino_telemetry", None)
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

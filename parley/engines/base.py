@@ -57,9 +57,17 @@ class ClearableCache(Protocol):
 class Engine(ABC):
     """Turns messages into text. An engine without a model in this process holds no memory."""
 
-    memory_bytes: int = 0  # that are its own, what is only reserved included
-    unwritten_bytes: int = 0  # of these: reserved and never written, which the machine still counts as free
-    prefix_caches: Sequence[ClearableCache] = ()
+    prefix_caches: Sequence[ClearableCache] = ()  # what it keeps of conversations, beside its own memory
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory of its own, including what is only reserved."""
+        return 0
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """The part of this memory that is reserved and was never written: the machine still counts it as free."""
+        return 0
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:

@@ -1,4 +1,4 @@
-"""From a spec of the catalogue to a model that answers: checked before and after its download, code never run."""
+"""From a row of the registry to a model that answers: checked before and after its download, code never run."""
 
 import json
 import logging

@@ -120,7 +120,7 @@ class LocalEngine(Engine):
 
     def _run_record(self, prompt: Prompt, request: TurnRequest, plan: GenerationPlan, seed: int) -> RunRecord:
         settings = request.settings
-        config = {"engine": self._runs_on}
+        config: dict[str, Any] = {"engine": self._runs_on}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
         program = transformers_program(self.loaded, prompt, settings, plan, seed)

@@ -77,7 +77,11 @@ class GenerationPlan:
             **({"custom_generate": self.decoder, **events} if self.decoder else {"streamer": streamer}),
             **self.options,
             **({"draft": self.draft.model} if self.draft else {}),
-            **({"tokenizers": (streamer.tokenizer, self.draft.tokenizer)} if self.cross_tokenizer else {}),
+            **(
+                {"tokenizers": (streamer.tokenizer, self.draft.tokenizer)}
+                if self.draft and self.cross_tokenizer
+                else {}
+            ),
         }
 
 

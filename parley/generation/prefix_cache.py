@@ -73,7 +73,15 @@ class CacheLease:
 
 
 class NoPrefixCache:
-    """Remembers nothing: every prompt is read from its beginning."""
+    """Keeps nothing: every prompt is read from its beginning."""
+
+    @property
+    def bytes(self) -> int:
+        """The memory that it holds beyond that of the model."""
+        return 0
+
+    def clear(self) -> None:
+        """Nothing is given up."""
 
     def sequence(self, session: str) -> Sequence[int]:
         """No tokens."""

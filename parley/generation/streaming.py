@@ -75,6 +75,7 @@ class AnswerStreamer(TextIteratorStreamer):
         signal: StopSignal,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
+        self._prompt_taken = False
         self.ids: list[int] = []  # every generated token, the closing one included
         self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
         self.drafted = self.accepted = 0  # guesses of speculative decoding
@@ -88,8 +89,8 @@ class AnswerStreamer(TextIteratorStreamer):
 
     def put(self, value: torch.Tensor) -> None:
         """Takes token ids of shape (n,) or (1, n) from `generate`; the first call brings the prompt."""
-        if self.next_tokens_are_prompt:
-            self.next_tokens_are_prompt = False
+        if not self._prompt_taken:
+            self._prompt_taken = True
             return
         self.take(value)
 

@@ -95,13 +95,13 @@ def find(spec: ModelSpec, seconds: float = 10) -> Source:
     try:
         info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True, timeout=seconds)
     except (HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is no JSON, a hotel's login page
-        answered = isinstance(error, HfHubHTTPError)
-        if answered and error.response.status_code < 500:
+        answer = error.response if isinstance(error, HfHubHTTPError) else None
+        if answer is not None and answer.status_code < 500:
             raise to_sentence(spec, error) from error
         try:
             return Source(spec, _listed(_cached(spec, SMALL + WEIGHTS)))
         except ModelUnavailable as absent:
-            raise (to_sentence(spec, error) if answered else absent) from error
+            raise (absent if answer is None else to_sentence(spec, error)) from error
     files = {s.rfilename: s.size or 0 for s in info.siblings or ()}
     return Source(spec, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
 

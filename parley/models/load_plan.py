@@ -85,9 +85,9 @@ class LoadEstimate:
 
     label: str
     plan: LoadPlan | None = None  # the first that fits, else the last that was tried
-    free: int | None = None  # bytes, for that one
+    free: int = 0  # bytes, for that one
     refusal: str = ""  # a sentence; there is no plan then
-    smaller: LoadPlan | None = None  # one that would plan, were the owner to choose it
+    smaller: LoadPlan | None = None  # one that would fit, were the owner to choose it
 
     @property
     def fits(self) -> bool:
@@ -111,11 +111,13 @@ class LoadEstimate:
     def figures(self) -> dict[str, int | bool | None]:
         """For programs: bytes, and whether it fits."""
         plan = self.plan
+        if plan is None:
+            return dict.fromkeys(("weights", "needed", "per_1000_tokens", "free")) | {"fits": False}
         return {
             "fits": self.fits,
-            "weights": plan and plan.weights,
-            "needed": plan and plan.need,
-            "per_1000_tokens": plan and plan.cache,
+            "weights": plan.weights,
+            "needed": plan.need,
+            "per_1000_tokens": plan.cache,
             "free": self.free,
         }
 
@@ -283,9 +285,9 @@ def _as_stored(quantised: Mapping[str, Any], here: Machine) -> Precision:
 
 def _weights(row: Precision, text: Mapping[str, Any], size: int, width: int) -> float:
     """The bytes of the weights once they are loaded, for `size` of them in numbers of `width` bytes."""
-    sizes = text.get("vocab_size"), text.get("hidden_size")
+    vocabulary, hidden = text.get("vocab_size"), text.get("hidden_size")
     tied = text.get("tie_word_embeddings") is True
-    words = sizes[0] * sizes[1] if all(isinstance(n, int) for n in sizes) else 0
+    words = vocabulary * hidden if isinstance(vocabulary, int) and isinstance(hidden, int) else 0
     words = min(words, size // width // (1 if tied else 2))
     layers = size / width - words * (1 if tied else 2)
     outer = {"float32": 4, STORED: width}.get(row.dtype, 2)  # bytes of what is not quantised
@@ -303,6 +305,8 @@ def kv_bytes(config: Mapping[str, Any], width: float, for_each_head: int = 0) ->
     size = config.get("head_dim")
     if not size and isinstance(heads, int) and heads > 0 and isinstance(hidden := config.get("hidden_size"), int):
         size = hidden // heads
-    if not all(isinstance(n, int) and n > 0 for n in (layers, grouped, size)):
+    if not (isinstance(layers, int) and isinstance(grouped, int) and isinstance(size, int)):
+        return None
+    if min(layers, grouped, size) < 1:
         return None
     return int(2 * layers * grouped * (size * width + for_each_head) * 1000)

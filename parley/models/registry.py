@@ -41,14 +41,20 @@ TIERS: dict[str, tuple[str, ...]] = {
 
 
 def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelSpec:
-    known = {"licence": APACHE, "thinking": False} | rest
+    known: dict[str, Any] = {"licence": APACHE, "thinking": False} | rest
     return ModelSpec(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
 
 
 def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelSpec:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     # Two bytes a parameter; the card has the exact count.
-    known = {"parameters": size // 2, "bytes": size, "licence": APACHE, "thinking": True, "draft": draft}
+    known: dict[str, Any] = {
+        "parameters": size // 2,
+        "bytes": size,
+        "licence": APACHE,
+        "thinking": True,
+        "draft": draft,
+    }
     return ModelSpec(name, str(folder), label, **known)
 
 
@@ -187,7 +193,7 @@ def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
         found["strategy"] = "sampling" if sample else "greedy"
     for name in ("temperature", "top_p", "top_k", "min_p", "repetition_penalty"):
         value, o = generation.get(name), OPTIONS[name]
-        if is_number(value):
+        if is_number(value) and o.low is not None and o.high is not None:
             found[name] = o.kind(min(max(value, o.low), o.high))
     return found
 

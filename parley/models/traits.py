@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from jinja2 import TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -35,11 +35,12 @@ def reads_thinking(template: str) -> bool:
 def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:
     """How many tokens a model reads, by its configuration and its tokenizer's; None where neither says."""
     text = config.get("text_config")
-    stated = [text.get("max_position_embeddings")] if isinstance(text, Mapping) else []
-    stated += [config.get(name) for name in ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")]
-    stated = [n for n in stated if _is_context(n)][:1] + [n for n in (model_max_length,) if _is_context(n)]
-    return min(map(int, stated), default=None)
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")
+    stated = [*([text.get(names[0])] if isinstance(text, Mapping) else []), *map(config.get, names)]
+    by_config = [int(n) for n in stated if _is_context(n)][:1]
+    by_tokenizer = [int(model_max_length)] if _is_context(model_max_length) else []
+    return min(by_config + by_tokenizer, default=None)
 
 
-def _is_context(value: Any) -> bool:
+def _is_context(value: Any) -> TypeGuard[float]:
     return is_number(value) and 0 < value < MOST_CONTEXT

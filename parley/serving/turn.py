@@ -33,7 +33,9 @@ if hasattr(os, "register_at_fork"):  # not on Windows, nor is ZeroGPU
     os.register_at_fork(after_in_child=lambda: _forks.append(time.monotonic()))
 
 
-def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str = "") -> Iterator[Delta]:
+def reply(
+    run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
+) -> Generator[Delta, None, None]:
     """Yields the answer as it is made; loads the model first where that is needed.
 
     `run_id` is a fresh name for this turn, for `stop`; `session` the visitor's own, a secret.

@@ -157,7 +157,7 @@ def with_named_parameters(chat: Callable[..., Any]) -> Callable[..., Any]:
     types = {"message": str, "history": list, **{n: o.kind for n, o in OPTIONS.items()}, "messages": list}
     parameters = [inspect.Parameter(n, plain, default=None, annotation=t) for n, t in types.items()]
     request = inspect.Parameter("request", plain, default=None, annotation=gr.Request)
-    named.__signature__ = inspect.Signature([*parameters, request])
+    vars(named)["__signature__"] = inspect.Signature([*parameters, request])
     named.__annotations__ = types | {"request": gr.Request}
     named.__doc__ = chat.__doc__
     return named

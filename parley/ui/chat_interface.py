@@ -98,7 +98,7 @@ class ResilientChatInterface(gr.ChatInterface):
         self._ends: dict[str | None, SentEnd] = {}
         super().__init__(
             with_named_parameters(self.chat_function.chat),
-            additional_inputs=additional_inputs,
+            additional_inputs=list[str | Component](additional_inputs),
             concurrency_limit=None,
             cache_examples=False,  # on a Space Gradio would answer them at start
             **rest,
@@ -106,8 +106,8 @@ class ResilientChatInterface(gr.ChatInterface):
 
     def _setup_events(self) -> None:
         shown, box = self.chatbot, self.textbox
-        private = {"show_progress": "hidden", "api_visibility": "private"}
-        at_once = private | {"queue": False}
+        private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+        at_once: dict[str, Any] = private | {"queue": False}
         first_steps = [
             box.submit(self._send, [box, shown], [shown, box], **at_once),
             shown.retry(self._retry, shown, [shown, box], **at_once),
@@ -173,7 +173,7 @@ class ResilientChatInterface(gr.ChatInterface):
     async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
         if not edit.value.strip():
             return SKIP
-        return self._begin(request, [*shown[: edit.index], question(edit.value)])
+        return self._begin(request, [*shown[: _index(edit)], question(edit.value)])
 
     async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
         return self._begin(request, [*shown, question(example.value["text"])])  # what is in the box stays there
@@ -246,6 +246,11 @@ def _split_at_last_question(shown: Shown) -> tuple[Shown, Shown]:
     """The talk up to its last question, that included, and what stands below it."""
     end = next((i + 1 for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), 0)
     return shown[:end], shown[end:]
+
+
+def _index(edit: gr.EditData) -> int:
+    """Which message was edited: a number, because the chatbot shows messages and not pairs."""
+    return edit.index if isinstance(edit.index, int) else edit.index[0]
 
 
 def _text(message: Any) -> str:

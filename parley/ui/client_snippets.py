@@ -13,6 +13,7 @@ from parley.snippet import call, listed, named
 def address(request: gr.Request) -> str:
     """Where this visitor found the page, without a slash at its end."""
     asked = request.request
+    assert asked is not None  # it is None only for a function that Gradio does not call
     return get_root_url(asked, asked.url.path, asked.scope.get("root_path"))
 
 

@@ -121,7 +121,8 @@ def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[s
 
 def _last_exit(traits: registry.Traits) -> int:
     """The last layer after which a model can exit early, and have one left; a slider needs two values at least."""
-    return max(2, (traits.layers or OPTIONS["exit_layer"].high + 1) - 1)
+    most = int(OPTIONS["exit_layer"].high or 2)
+    return max(2, traits.layers - 1 if traits.layers else most)
 
 
 def _about(row: ModelSpec, traits: registry.Traits) -> str:
@@ -129,30 +130,36 @@ def _about(row: ModelSpec, traits: registry.Traits) -> str:
     reads = f"reads {traits.context:,} tokens" if traits.context else ""
     estimate = turn.estimate(row, traits)
     facts = " · ".join(filter(None, (size, reads, PLACE if row.engine == "remote" else row.licence)))
-    return "\n".join(filter(None, (facts, estimate and estimate.sentence)))
+    return "\n".join(filter(None, (facts, estimate.sentence if estimate else "")))
 
 
 def _control(o: Option) -> Component:
     look: dict[str, Any] = {"label": o.label, "info": o.help, "elem_id": f"setting-{o.name}"}
-    named = {"model": registry.models(), "strategy": strategies.STRATEGIES}
-    if o.name in named:
-        rows = [(row.label, name) for name, row in named[o.name].items()]
-        return Dropdown(rows, allow_custom_value=o.name == "model" and registry.allows_any(), **look)
+    if o.name == "model":
+        models = [(spec.label, name) for name, spec in registry.models().items()]
+        return Dropdown(models, allow_custom_value=registry.allows_any(), **look)
+    if o.name == "strategy":
+        return Dropdown([(row.label, name) for name, row in strategies.STRATEGIES.items()], **look)
     if o.choices:
         return Dropdown(list(o.choices), value=o.default, **look)
-    if o.kind is bool:
-        return gr.Checkbox(o.default, **look)
+    return gr.Checkbox(o.default, **look) if o.kind is bool else _free_control(o, look)
+
+
+def _free_control(o: Option, look: dict[str, Any]) -> Component:
+    """For text and numbers."""
     if o.kind is str:
         return gr.Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
     number = {"value": o.default, **look}
     if o.step is None:
         return Number(precision=0, placeholder="fresh" if o.optional else None, **number)
-    return Slider(o.low, o.high, step=o.step, **number)
+    return Slider(o.low or 0, o.high or 0, step=o.step, **number)
 
 
 def connect(made: dict[str, Component]) -> None:
     """Lets another model or strategy change what the controls show."""
-    private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     everything = list(made.values())
-    made["model"].input(for_model, made["model"], everything, **private)
-    made["strategy"].input(for_strategy, [made["strategy"], made["model"]], everything, **private)
+    model, strategy = made["model"], made["strategy"]
+    assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown)
+    model.input(for_model, model, everything, **private)
+    strategy.input(for_strategy, [strategy, model], everything, **private)

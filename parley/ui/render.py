@@ -57,13 +57,14 @@ def render(answer: Answer, error: str = "", url: str = "", before: Answer = _NOT
 
 def partial_answer(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
     """Of the messages that show an answer, as Gradio hands them over, those with its thought and its text."""
-    kept, said = [], {"text": "", "thought": ""}
+    kept, text, thought = [], "", ""
     for message in shown:
         title = (message.get("metadata") or {}).get("title")
         if title in (None, THOUGHT, THINKING):
             kept.append(message)
-            said["thought" if title else "text"] += "".join(part.get("text", "") for part in message["content"])
-    return kept, Answer(**said)
+            said = "".join(part.get("text", "") for part in message["content"])
+            text, thought = (text, thought + said) if title else (text + said, thought)
+    return kept, Answer(text=text, thought=thought)
 
 
 def question(text: str) -> gr.ChatMessage:
@@ -88,10 +89,11 @@ def trim_folded(shown: Sequence[Any]) -> list[Any]:
 
 def _said(role: Literal["user", "assistant"], text: str) -> gr.ChatMessage:
     # A list of parts, for Gradio takes the indentation out of a plain string.
-    return gr.ChatMessage([{"type": "text", "text": text}], role=role)
+    parts: list[Any] = [{"type": "text", "text": text}]
+    return gr.ChatMessage(parts, role=role)
 
 
-def _titled(title: str, text: str, status: str | None = None) -> gr.ChatMessage:
+def _titled(title: str, text: str, status: Literal["pending", "done"] | None = None) -> gr.ChatMessage:
     message = _said("assistant", text)
     message.metadata = {"title": title, "status": status} if status else {"title": title}
     return message

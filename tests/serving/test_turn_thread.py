@@ -13,7 +13,7 @@ from parley.events import Delta
 from parley.serving.turn_thread import TurnThread
 from parley.settings import OPTIONS
 from parley.ui.chat_function import _answers
-from parley.ui.chat_interface import FREE, SKIP
+from parley.ui.chat_interface import FREE, SKIP, Phase
 from parley.ui.render import question
 
 
@@ -101,7 +101,7 @@ def test_the_second_step_of_what_was_refused_takes_nobodys_turn(inside):
         asked = [*grown, said("assistant", "far"), said("user", "two")]
         assert inside.chat._begin(request, asked)[0] is asked
         assert [each async for each in second_step(inside.chat, request, grown)] == [SKIP]
-        assert not inside.chat._turns.pop(request.session_hash).answering
+        assert inside.chat._turns.pop(request.session_hash).phase is Phase.ASKED
 
     asyncio.run(hurry())
 

@@ -52,7 +52,7 @@ class Decoder:
         self._lock = threading.Lock()
         self.early, self.max_rows = tuple(early), max_rows
         self.num_passes = 0
-        self.pool: BlockPool | None = None
+        self._pool: BlockPool | None = None
         self._tensors: dict[str, openvino.Tensor] = {}
         self._inputs: dict[str, np.ndarray] = {}  # what the request reads, other than the caches
         self._layout = {  # of one block in each cache
@@ -71,6 +71,12 @@ class Decoder:
         """The memory of one block in all layers."""
         return sum(int(np.prod(shape)) * kind.size for kind, shape in self._layout.values())
 
+    @property
+    def pool(self) -> BlockPool:
+        """The blocks that it reads and writes. It must have been made or shared before."""
+        assert self._pool is not None
+        return self._pool
+
     def make_pool(self, num_blocks: int) -> None:
         """Gives it a pool of its own; to be called once, before the first pass."""
         self._tensors = {
@@ -78,12 +84,12 @@ class Decoder:
             for name, (kind, shape) in self._layout.items()
         }
         self._use(self._tensors)
-        self.pool = BlockPool(list(self._tensors.values()), num_blocks)
+        self._pool = BlockPool(list(self._tensors.values()), num_blocks)
 
     def share_pool(self, other: "Decoder") -> None:
         """Reads and writes the blocks of `other`, whose first layers are its own."""
         self._use({name: other._tensors[name] for name in self._layout})
-        self.pool, self._lock = other.pool, other._lock
+        self._pool, self._lock = other.pool, other._lock
 
     def _use(self, tensors: Mapping[str, openvino.Tensor]) -> None:
         for name, tensor in tensors.items():
@@ -138,7 +144,8 @@ class _RaggedRows:
         self.wanted: list[int] = []
         self._positions: list[int] = []
         self._past: list[int] = []
-        self._begins, self._blocks, self._block_begins = [0], [], [0]
+        self._begins, self._block_begins = [0], [0]
+        self._blocks: list[int] = []
 
     def add(self, asked: Rows) -> None:
         """The rows of one sequence."""

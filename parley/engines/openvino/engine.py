@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from parley.engines.local_engine import LocalEngine
-from parley.engines.openvino.loader import ExitGraph
+from parley.engines.openvino.loader import ExitGraph, precision_of
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.prefix_cache import TURNS, PagedPrefixCache
 from parley.generation.loaded_model import LoadedModel
@@ -20,7 +20,7 @@ class OpenVinoEngine(LocalEngine):
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model
         super().__init__(loaded, PagedPrefixCache(self._model.decoder), turn_seconds)
-        self._exit = ExitGraph(loaded.folder, self._model, loaded.plan.numbers, loaded.plan.threads)
+        self._exit = ExitGraph(loaded.folder, self._model, precision_of(loaded.plan), loaded.plan.threads)
 
     @property
     def memory_bytes(self) -> int:

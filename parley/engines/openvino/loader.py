@@ -30,8 +30,13 @@ Progress = Callable[[float], None]
 EXTRA_BLOCKS = 2  # of nobody's, and the one that a copy on write needs
 
 
+def precision_of(plan: LoadPlan) -> Precision:
+    """In which numbers the graph of this plan is."""
+    return "int8" if plan.quantization == "int8" else "float32"
+
+
 class NotInvariant(RuntimeError):
-    """On this processor a spec's logits depend on its company, or the library crashed."""
+    """On this processor a row's logits depend on its company, or the library crashed."""
 
 
 def properties(precision: Precision, threads: int) -> dict[str, Any]:
@@ -76,14 +81,14 @@ def _write_and_compile(
     `SafetensorError` for files that cannot be used; `graph.NotDescribed` and `NotInvariant` where another engine has
     to answer.
     """
-    precision, threads = plan.numbers, plan.threads
-    specs = max_rows(config, precision, properties(precision, threads))
-    if not specs:
-        raise NotInvariant("the probe found no number of specs at which a spec does not depend on its company")
+    precision, threads = precision_of(plan), plan.threads
+    num_rows = max_rows(config, precision, properties(precision, threads))
+    if not num_rows:
+        raise NotInvariant("the probe found no number of rows at which a row does not depend on its company")
     layers = config.num_hidden_layers
     early = sorted({n for half in ("low", "high") for n in early_layers(layers, config.tie_word_embeddings, half)})
     written = graph.write(config, weights, precision, early=early, progress=lambda done, of: progress(0.9 * done / of))
-    decoder = Decoder(written, properties(precision, threads), early, specs)
+    decoder = Decoder(written, properties(precision, threads), early, num_rows)
     decoder.make_pool(blocks_for(plan.kv_tokens) + EXTRA_BLOCKS)
     progress(1.0)
     model = ModelAdapter(config, decoder)

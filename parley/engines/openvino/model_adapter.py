@@ -133,8 +133,9 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         else:
             made = [self._read(cache, input_ids[0].tolist(), keep, early)]
         if len(made) == 1:
-            return tuple(part.unsqueeze(-3) for part in made[0])
-        return tuple(torch.stack([part[i] for part in made], -3) for i in range(3))
+            logits, early_logits, hidden = made[0]
+            return logits.unsqueeze(-3), early_logits.unsqueeze(-3), hidden.unsqueeze(-3)
+        return _joined(torch.stack, made, -3)
 
     def _step(self, cache: PagedKVCache, ids: Sequence[int], early: bool) -> "list[Parts]":
         """One token for each sequence."""
@@ -150,7 +151,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
     def _read(self, cache: PagedKVCache, ids: Sequence[int], keep: int, early: bool) -> "Parts":
         """Several tokens of one sequence: those of the prompt as pieces, later ones in decode's class."""
         [table] = cache.tables
-        prompt = max(0, min(len(ids), cache.prompt_length - table.length))
+        prompt = max(0, min(len(ids), (cache.prompt_length or 0) - table.length))
         parts, begin, most = [], 0, self.decoder.max_rows
         ends = [*cuts(prompt, most), *range(prompt + most, len(ids), most)]
         for end in ends if ends and ends[-1] == len(ids) else [*ends, len(ids)]:
@@ -160,7 +161,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
             made = self.decoder.run([Rows(table, ids[begin:end], piece, wanted)], early)
             parts.append(_parts(made, slice(0, end - begin)))
             begin = end
-        return tuple(torch.cat([part[i] for part in parts], -2) for i in range(3))
+        return _joined(torch.cat, parts, -2)
 
     def _prefill(
         self,
@@ -178,7 +179,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         self, input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
         """The tokens of each sequence that were not read yet."""
-        cache = kwargs.get("past_key_values")
+        cache = kwargs["past_key_values"]
         begin = cache.get_seq_length() if next_sequence_length is None else input_ids.shape[1] - next_sequence_length
         passed = {name: kwargs[name] for name in ("past_key_values", "logits_to_keep", *_PASSED_ON) if name in kwargs}
         return {"input_ids": input_ids[:, begin:]} | passed
@@ -206,6 +207,14 @@ def _parts(made: Made, rows: slice) -> Parts:
     return logits[rows], early[:, rows], hidden[rows]
 
 
+def _joined(join: Callable[[list[torch.Tensor], int], torch.Tensor], parts: "list[Parts]", axis: int) -> "Parts":
+    return (
+        join([logits for logits, _, _ in parts], axis),
+        join([early for _, early, _ in parts], axis),
+        join([hidden for _, _, hidden in parts], axis),
+    )
+
+
 def cuts(count: int, most: int) -> list[int]:
     """Where a prompt of so many rows is cut into pieces of at most `most`: none has one row, but a prompt of one."""
     ends, begin = [], 0
@@ -227,6 +236,7 @@ class EarlyExitDrafts(CandidateGenerator):
     def __init__(
         self, model: ModelAdapter, cache: PagedKVCache, config: Any, processors: Callable[..., torch.Tensor]
     ) -> None:
+        assert model.exit is not None  # the engine prepares it before
         self._exit, self._cache, self._processors = model.exit, cache, processors
         self._count, self._max_length = config.num_assistant_tokens, config.max_length
         self.num_assistant_tokens = self._count

@@ -142,8 +142,10 @@ class PagedPrefixCache(NoPrefixCache):
         """Reads one piece of the session's last answer; False where nothing is left to read."""
         with self._changed:
             kept = self._sessions.get(session)
-            held = kept.table.length if kept else 0
-            ends = cuts(len(kept.sequence) - held, self._decoder.max_rows) if kept else []
+            if kept is None:
+                return False
+            held = kept.table.length
+            ends = cuts(len(kept.sequence) - held, self._decoder.max_rows)
             if not ends or ends[0] < MIN_PIECE:
                 return False
             self._reading = session  # nobody takes it meanwhile, nor gives it up

@@ -47,27 +47,33 @@ class Weights:
         """
         return next((each for each in (name, name.removeprefix("model.")) if each in self._files), None)
 
+    def _stored(self, name: str) -> str:
+        """`stored_name` of a tensor that is there; raises `KeyError`."""
+        if (stored := self.stored_name(name)) is None:
+            raise KeyError(name)
+        return stored
+
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor that is there."""
-        stored = self.stored_name(name)
+        stored = self._stored(name)
         with safe_open(self._files[stored], "pt") as file:
             return tuple(file.get_slice(stored).get_shape())
 
     def differ(self, name: str, other: str) -> bool:
         """Whether the files hold both tensors, with different values."""
-        stored = [self.stored_name(each) for each in (name, other)]
-        if None in stored:
+        first, second = self.stored_name(name), self.stored_name(other)
+        if first is None or second is None:
             return False
         if self.shape(name) != self.shape(other):
             return True
-        with safe_open(self._files[stored[0]], "pt") as one, safe_open(self._files[stored[1]], "pt") as two:
-            left, right = one.get_slice(stored[0]), two.get_slice(stored[1])
+        with safe_open(self._files[first], "pt") as one, safe_open(self._files[second], "pt") as two:
+            left, right = one.get_slice(first), two.get_slice(second)
             starts = range(0, left.get_shape()[0], SLICE_ROWS)
             return any(not torch.equal(left[i : i + SLICE_ROWS], right[i : i + SLICE_ROWS]) for i in starts)
 
     def vector(self, name: str) -> np.ndarray:
         """A whole tensor of one dimension as float32."""
-        stored = self.stored_name(name)
+        stored = self._stored(name)
         with safe_open(self._files[stored], "pt") as file:
             return _finite(name, file.get_tensor(stored).float()).numpy().copy()
 
@@ -97,7 +103,7 @@ class Weights:
     def _fill(self, names: Sequence[str], fill: Fill) -> None:
         at = 0
         for name in names:
-            stored = self.stored_name(name)
+            stored = self._stored(name)
             with safe_open(self._files[stored], "pt") as file:
                 tensor = file.get_slice(stored)
                 for begin in range(0, tensor.get_shape()[0], SLICE_ROWS):

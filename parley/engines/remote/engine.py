@@ -94,8 +94,8 @@ class RemoteEngine(Engine):
 
     def _run_record(self, arguments: Mapping[str, Any], request: TurnRequest) -> RunRecord:
         settings = request.settings
-        request = {name: value for name, value in arguments.items() if name != "extra_body"}
-        request |= arguments.get("extra_body", {})
+        body = {name: value for name, value in arguments.items() if name != "extra_body"}
+        body |= arguments.get("extra_body", {})
         names = ["model", "strategy", *request.strategy.uses, "thinking"]
         values = {name: getattr(settings, name) for name in names if name in self._spec.capabilities.settings}
         return RunRecord(
@@ -105,7 +105,7 @@ class RemoteEngine(Engine):
             messages=request.messages,
             values=values | ({"seed": arguments["seed"]} if "seed" in arguments else {}),
             library="huggingface_hub",
-            request=json.dumps(request, ensure_ascii=False, indent=1),
+            request=json.dumps(body, ensure_ascii=False, indent=1),
         )
 
     def _program(self, arguments: Mapping[str, Any], settings: Settings) -> str:

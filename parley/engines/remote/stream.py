@@ -122,6 +122,7 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def _received(response: httpx2.Response) -> None:
+    assert isinstance(response.stream, httpx2.AsyncByteStream)
     response.stream = _Bounded(response.stream)
     length = response.headers.get("content-length", "")
     if response.status_code >= 400 and length.isdecimal() and int(length) < 100_000:
@@ -216,13 +217,13 @@ class StreamState:
         told = self._usage or {}
         first = None if self._first is None else self._first - self._began
         seconds = self._last - self._began
-        prompt, new = told.get("prompt_tokens"), told.get("completion_tokens")
-        if not (_is_count(prompt) and _is_count(new)):
+        prompt, new = _count(told.get("prompt_tokens")), _count(told.get("completion_tokens"))
+        if prompt is None or new is None:
             return Usage(0, self.pieces, first, seconds, unit="piece")
         details = told.get("prompt_tokens_details")
         cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
-        return Usage(prompt, new, first, seconds, cached_tokens=cached if _is_count(cached) else 0)
+        return Usage(prompt, new, first, seconds, cached_tokens=_count(cached) or 0)
 
 
-def _is_count(told: object) -> bool:
-    return isinstance(told, int) and 0 <= told < MOST_TOKENS
+def _count(told: object) -> int | None:
+    return told if isinstance(told, int) and 0 <= told < MOST_TOKENS else None

@@ -11,34 +11,37 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-SMALLEST = 64  # features; what is narrower, such as a router, stays as it is: it is small, and decides much
-STEPS = 127
+MIN_SIZE = 64  # features; what is narrower, such as a router, stays as it is: it is small, and decides much
+QMAX = 127
 
 
 class Int8Linear(nn.Module):
     """In place of an `nn.Linear`: same input, same output but for rounding. Cannot be trained."""
 
+    quantized: Tensor
+    scale: Tensor
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         floats = linear.weight.detach().float()
-        scale = (floats.abs().amax(1) / STEPS).clamp(min=1e-8)
-        whole = (floats / scale[:, None]).round_().to(torch.int8)
-        self.register_buffer("whole", whole)  # (out, in)
+        scale = (floats.abs().amax(1) / QMAX).clamp(min=1e-8)
+        quantized = (floats / scale[:, None]).round_().to(torch.int8)
+        self.register_buffer("quantized", quantized)  # (out, in)
         self.register_buffer("scale", scale)  # (out)
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach().float(), requires_grad=False)
 
     @property
     def weight(self) -> Tensor:
         """The weights as 32-bit floats, made anew: for the few models that compute with them by themselves."""
-        return self.whole * self.scale[:, None]
+        return self.quantized * self.scale[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         """`x`: (…, in), floats; returns (…, out) of the same type."""
         rows = x.reshape(-1, self.in_features)
-        high = rows.abs().amax(1, keepdim=True).clamp_(min=1e-8)
-        whole = rows.mul(STEPS / high).round_().to(torch.int8)
-        y = torch._int_mm(whole, self.whole.t()).to(x.dtype).mul_(self.scale).mul_(high.div_(STEPS))
+        absmax = rows.abs().amax(1, keepdim=True).clamp_(min=1e-8)
+        quantized = rows.mul(QMAX / absmax).round_().to(torch.int8)
+        y = torch._int_mm(quantized, self.quantized.t()).to(x.dtype).mul_(self.scale).mul_(absmax.div_(QMAX))
         if self.bias is not None:
             y += self.bias
         return y.view(*x.shape[:-1], self.out_features)
@@ -65,7 +68,7 @@ def quantise(model: PreTrainedModel) -> None:
     for parent, name, layer in list(_layers(model)):
         if isinstance(layer, nn.Embedding):
             made.append(StoredEmbedding(layer))
-        elif min(layer.in_features, layer.out_features) >= SMALLEST:
+        elif min(layer.in_features, layer.out_features) >= MIN_SIZE:
             made.append(Int8Linear(layer))
         else:
             continue
@@ -76,8 +79,9 @@ def quantise(model: PreTrainedModel) -> None:
             tensor.data = tensor.data.float()
 
 
-def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
+def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear | nn.Embedding]]:
     for parent in model.modules():
         for name, child in parent.named_children():
-            if type(child) in (nn.Linear, nn.Embedding):
+            # Not of subclasses, which may compute otherwise.
+            if isinstance(child, nn.Linear | nn.Embedding) and type(child) in (nn.Linear, nn.Embedding):
                 yield parent, name, child

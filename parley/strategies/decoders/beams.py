@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Cache, GenerationConfig
 
 from parley.errors import BadSetting
+from parley.strategies.decoders.causal_lm import KVCache
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,12 @@ def end_tokens(config: GenerationConfig) -> set[int]:
     return set() if config._eos_token_tensor is None else set(config._eos_token_tensor.tolist())
 
 
-def cache(inputs: Mapping[str, Any]) -> Cache:
+def cache(inputs: Mapping[str, Any]) -> KVCache:
     """What the model remembers, of its inputs; raises `BadSetting` for one whose memory has no rows to move."""
     found = inputs.get("past_key_values", inputs.get("cache_params"))
     if not isinstance(found, Cache):
         raise BadSetting("What this model remembers cannot be moved from beam to beam. Choose another strategy.")
-    return found
+    return cast(KVCache, found)
 
 
 def ranked(finished: Sequence[Hypothesis], running: Sequence[Hypothesis]) -> list[Hypothesis]:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig
 
 from parley.strategies.decoders.beams import Finished, Hypothesis, OnBeams, alive, cache, end_tokens
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 from parley.strategies.decoders.live_beams import live_beams
 
 Phrase = tuple[int, ...]  # the tokens of one word or phrase that must occur, at least one
@@ -78,10 +79,10 @@ class Continuation:
 
 @torch.no_grad()
 def constrained_beams(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    logits_processor: Processors,
+    stopping_criteria: Criteria,
     generation_config: GenerationConfig,
     phrases: Sequence[Phrase],
     on_beams: OnBeams,
@@ -192,7 +193,8 @@ class Search:
         # A bank is worth 100 nats: one that is very unlikely stands behind a lower one.
         order = sorted(range(len(everything)), key=lambda i: -(100 * banks[i] + everything[i].score))
         places: dict[int, int] = {}
-        for previous, i in zip([None, *order], order, strict=False):
-            same = previous is not None and banks[previous] == banks[i]
+        for place, i in enumerate(order):
+            previous = order[place - 1]
+            same = place > 0 and banks[previous] == banks[i]
             places[i] = places[previous] + 1 if same else 0
         return [everything[i] for i in sorted(order, key=places.__getitem__)[: self._count]]

@@ -8,15 +8,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig
+
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
 
 @torch.no_grad()
 def contrastive(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    logits_processor: Processors,
+    stopping_criteria: Criteria,
     generation_config: GenerationConfig,
     penalty_alpha: float,
     candidates: int,

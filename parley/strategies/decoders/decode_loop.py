@@ -1,16 +1,17 @@
-"""Greedy search and sampling, token for token as transformers has them, and sooner: what was said before is guessed.
+"""Greedy search and sampling, token for token as transformers has them, with drafts from the text itself.
 
-Each token is drawn by itself and in its turn, so neither the distribution nor, with a seed, the text depends on the
-guesses. That is stricter than speculative sampling (Leviathan et al., 2022, https://arxiv.org/abs/2211.17192), which
-keeps the distribution only; with guesses that are certain of themselves it accepts as many.
+Each token is drawn by itself and in its turn. So neither the distribution nor, with a seed, the text depends on the
+drafts. That is stricter than speculative sampling (Leviathan et al., 2022, https://arxiv.org/abs/2211.17192), which
+keeps the distribution only. It accepts as many drafts, because the drafts here have no probabilities of their own.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM
 from parley.strategies.decoders.guidance import take_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
@@ -18,7 +19,7 @@ from parley.strategies.decoders.sampling import Sampler
 
 @torch.no_grad()
 def decode_loop(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
@@ -30,50 +31,51 @@ def decode_loop(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    Only for models whose memory of the text is a cache of keys and values. With `lookup` guesses are made, for which
-    tokens must be croppable from that cache, and the processors must not remember what they were asked before.
-    `on_draft` takes how many tokens a step guessed, and how many were right.
+    Only for models with a KV cache. With `lookup` tokens are drafted: then the cache must be croppable, and the
+    processors must not remember what they were asked before.
+    `on_draft` takes how many tokens were drafted in a step, and how many of them were accepted.
     """
     guided, processors = None, logits_processor
-    if hasattr(model, "prefill_beside"):
+    paged = model if isinstance(model, PagedCausalLM) else None
+    if paged:
         guided, processors = take_guidance(logits_processor, input_ids)
     choose = Sampler(processors, generation_config.do_sample)
-    guesses, guessed = PromptLookup(input_ids[0].tolist(), getattr(model, "free_drafts", 0)), []
+    lookup_drafts, drafts = PromptLookup(input_ids[0].tolist(), paged.free_drafts if paged else 0), list[int]()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
     logits = outputs.logits[:, -1:].to(torch.float32, copy=True)
-    if guided:
-        logits = torch.cat([logits, model.prefill_beside(cache, guided.away)])  # (2, 1, vocabulary)
+    if paged and guided:
+        logits = torch.cat([logits, paged.prefill_beside(cache, guided.away)])  # (2, 1, vocabulary)
     while True:
-        logits = logits[:, -len(guessed) - 1 :]  # (sequences, guesses + 1, vocabulary)
-        right = 0
-        for position in range(len(guessed) + 1):
+        logits = logits[:, -len(drafts) - 1 :]  # (sequences, drafts + 1, vocabulary)
+        num_accepted = 0
+        for position in range(len(drafts) + 1):
             token = choose(input_ids, guided(logits[:, position]) if guided else logits[:, position])
             input_ids = torch.cat([input_ids, token], dim=-1)
             on_token(token.cpu())
-            over = any(bool(each(input_ids, None).all()) for each in stopping_criteria)
-            as_guessed = guessed[position : position + 1] == [int(token)]
-            right += as_guessed
-            guesses.take(int(token))
-            if over or not as_guessed:
+            at_end = any(bool(each(input_ids, None).all()) for each in stopping_criteria)
+            accepted = drafts[position : position + 1] == [int(token)]
+            num_accepted += accepted
+            lookup_drafts.take(int(token))
+            if at_end or not accepted:
                 break
-        if guessed:
-            on_draft(len(guessed), right)
-            guesses.learn(len(guessed), right)
-            cache.crop(right - len(guessed))
-        if over:
+        if drafts:
+            on_draft(len(drafts), num_accepted)
+            lookup_drafts.record(len(drafts), num_accepted)
+            cache.crop(num_accepted - len(drafts))
+        if at_end:
             return input_ids
-        guessed = guesses.next(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
-        ahead = torch.cat([input_ids, input_ids.new_tensor([guessed])], dim=-1)
+        drafts = lookup_drafts.next(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
+        ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guided else ahead
-        logits = _next_logits(model, cache, ahead, len(guessed) + 1)
+        logits = _next_logits(model, cache, ahead, len(drafts) + 1)
 
 
-def _next_logits(model: PreTrainedModel, cache: Cache, input_ids: torch.Tensor, count: int) -> torch.Tensor:
+def _next_logits(model: CausalLM, cache: KVCache, input_ids: torch.Tensor, count: int) -> torch.Tensor:
     """The logits after each of the last `count` tokens, float32 and to be changed freely."""
-    if hasattr(model, "next_logits"):
+    if isinstance(model, PagedCausalLM):
         return model.next_logits(cache, input_ids[:, -count:])
-    given = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
+    given: dict[str, Any] = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
     outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=count, **given))
     return outputs.logits.to(torch.float32, copy=True)

@@ -3,12 +3,13 @@
 https://arxiv.org/abs/1610.02424. The same tokens as the version that was built into transformers until 4.49.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig
 
 from parley.strategies.decoders.beams import Finished, Hypothesis, OnBeams, alive, cache, end_tokens, ranked
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
 
 class Group:
@@ -47,10 +48,10 @@ class Group:
 
 @torch.no_grad()
 def diverse_beams(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    logits_processor: Processors,
+    stopping_criteria: Criteria,
     generation_config: GenerationConfig,
     beam_groups: int,
     diversity_penalty: float,
@@ -74,7 +75,7 @@ def diverse_beams(
     while True:
         inputs = model._update_model_kwargs_for_generation(outputs, inputs)
         log_probabilities = outputs.logits[:, -1].float().log_softmax(-1)
-        tokens = torch.full((beams,), int(config._pad_token_tensor), device=device)
+        tokens = torch.full((beams,), int(cast(torch.Tensor, config._pad_token_tensor)), device=device)
         order = torch.arange(beams, device=device)
         for group in groups:
             own = group.rows

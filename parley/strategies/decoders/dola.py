@@ -9,7 +9,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig
+
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, PagedCausalLM, Processors
 
 PLAUSIBLE = 0.1  # tokens less likely than this fraction of the likeliest are out
 
@@ -29,10 +31,10 @@ def early_layers(count: int, tied: bool, which: str) -> list[int]:
 
 @torch.no_grad()
 def dola(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    logits_processor: Processors,
+    stopping_criteria: Criteria,
     generation_config: GenerationConfig,
     dola_layers: str,
     on_token: Callable[[torch.Tensor], None],
@@ -45,7 +47,7 @@ def dola(
     """
     config = model.config.get_text_config()
     layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, dola_layers)
-    wanted = "early_logits" if hasattr(model, "early_layers") else "output_hidden_states"
+    wanted = "early_logits" if isinstance(model, PagedCausalLM) else "output_hidden_states"
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {wanted: True}
     outputs = model._prefill(input_ids, generation_config, inputs)
     while True:
@@ -64,12 +66,12 @@ def dola(
         outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **inputs))
 
 
-def _early_logits(model: PreTrainedModel, outputs: Any, layers: list[int]) -> torch.Tensor:
+def _early_logits(model: CausalLM, outputs: Any, layers: list[int]) -> torch.Tensor:
     """What the head makes of the last token's hidden states before these layers; shape (layers, 1, vocabulary).
 
     A graph, which has the attribute `early_layers`, computes them beside the last ones.
     """
-    if hasattr(model, "early_layers"):
+    if isinstance(model, PagedCausalLM):
         return outputs.early_logits[[model.early_layers.index(layer) for layer in layers], :, -1]
     head = model.get_output_embeddings()
     return torch.stack([head(outputs.hidden_states[layer][:, -1]).float() for layer in layers])

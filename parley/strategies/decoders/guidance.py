@@ -28,7 +28,7 @@ def take_guidance(processors: LogitsProcessorList, input_ids: torch.Tensor) -> t
     guided = [each for each in processors if isinstance(each, Unbatched)]
     if not guided:
         return None, processors
-    away = guided[0].unconditional_context["input_ids"]
+    away: Any = guided[0].unconditional_context["input_ids"]
     rest = LogitsProcessorList(each for each in processors if each is not guided[0])
     # Without a negative prompt the library begins with the last token of the prompt.
     return Guidance(guided[0].guidance_scale, input_ids[:, -1:] if away is None else away), rest

@@ -4,20 +4,22 @@ https://huggingface.co/docs/transformers/generation_strategies#beam-search. The 
 delegate of the model hands over what each step considered, and changes nothing.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig
 from transformers.generation.utils import GenerationMixin
 
 from parley.strategies.decoders.beams import Hypothesis, OnBeams, alive, ranked
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
 
 def live_beams(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    logits_processor: Processors,
+    stopping_criteria: Criteria,
     generation_config: GenerationConfig,
     on_beams: OnBeams,
     **inputs: Any,
@@ -27,15 +29,14 @@ def live_beams(
     Its last `on_beams` has the returned answer first.
     """
     watched = _Watched(model, on_beams, input_ids.shape[1])
-    return GenerationMixin._beam_search(
-        watched, input_ids, logits_processor, stopping_criteria, generation_config, **inputs
-    )
+    search: Callable[..., torch.Tensor] = GenerationMixin._beam_search
+    return search(watched, input_ids, logits_processor, stopping_criteria, generation_config, **inputs)
 
 
 class _Watched:
     """The model for one beam search; all but the update of the finished beams is the model's own."""
 
-    def __init__(self, model: PreTrainedModel, on_beams: OnBeams, prompt: int) -> None:
+    def __init__(self, model: CausalLM, on_beams: OnBeams, prompt: int) -> None:
         self._model, self._on_beams, self._prompt = model, on_beams, prompt
 
     def __getattr__(self, name: str) -> Any:

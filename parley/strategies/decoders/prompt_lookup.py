@@ -51,7 +51,7 @@ class PromptLookup:
         round_ = len(self._ids) - self._match
         return [self._ids[self._match + i % round_] for i in range(min(self._length, most))]
 
-    def learn(self, guessed: int, right: int) -> None:
+    def record(self, guessed: int, right: int) -> None:
         """What became of the last guesses; to be called after the tokens that came of them were taken."""
         if self._free:
             self._length = min(2 * self._length + 1, MOST - 1) if right == guessed else self._free

@@ -14,7 +14,6 @@ from transformers import (
     LogitsProcessorList,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    StoppingCriteriaList,
 )
 from transformers.generation.candidate_generator import (
     AssistedCandidateGenerator,
@@ -23,22 +22,28 @@ from transformers.generation.candidate_generator import (
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerationMixin
 
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
+
 
 class Tokens(BaseStreamer):
     """Hands every accepted token on."""
 
     def __init__(self, on_token: Callable[[torch.Tensor], None]) -> None:
-        self.put = on_token
+        self._on_token = on_token
+
+    def put(self, value: torch.Tensor) -> None:
+        """Takes token ids of shape (1, n)."""
+        self._on_token(value)
 
     def end(self) -> None:
         """Nothing is held back."""
 
 
 def speculative(
-    model: PreTrainedModel,
+    model: CausalLM,
     input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
+    logits_processor: Processors,
+    stopping_criteria: Criteria,
     generation_config: GenerationConfig,
     on_token: Callable[[torch.Tensor], None],
     on_draft: Callable[[int, int], None],
@@ -52,10 +57,11 @@ def speculative(
     a draft the configuration says where they come from. `on_draft` takes how many tokens were guessed in a step and
     how many of them the model accepted.
     """
+    search: Callable[..., torch.Tensor] = GenerationMixin._assisted_decoding
     config = model.config.get_text_config()
     layers = config.num_hidden_layers
     try:
-        return GenerationMixin._assisted_decoding(
+        return search(
             _Watched(model, on_draft, generation_config),
             input_ids,
             logits_processor,
@@ -75,7 +81,7 @@ def speculative(
 class _Watched:
     """The model for one answer: the source of the guesses is listened to, and the first step mended."""
 
-    def __init__(self, model: PreTrainedModel, on_draft: Callable[[int, int], None], config: GenerationConfig) -> None:
+    def __init__(self, model: CausalLM, on_draft: Callable[[int, int], None], config: GenerationConfig) -> None:
         self._model, self._on_guess, self._config = model, on_draft, config
 
     def __getattr__(self, name: str) -> Any:

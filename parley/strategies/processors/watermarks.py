@@ -44,6 +44,10 @@ class Mark(ABC):
         return hash(repr(self))
 
     @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Its settings as plain data."""
+
+    @abstractmethod
     def measure(self, ids: Sequence[int], vocabulary: int) -> Detection:
         """See `detect`; `ids` are more than `context`."""
 

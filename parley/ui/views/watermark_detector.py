@@ -65,11 +65,12 @@ def add(inputs: dict[str, Component]) -> None:
         )
         button = gr.Button("Look for the mark", size="sm")
         found = gr.Markdown(elem_id="detected")
-    private = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     asked = [text, inputs["model"], inputs["strategy"], inputs["watermark_key"]]
     button.click(sentence, asked, found, **private)
-    for name in ("model", "strategy"):
-        inputs[name].change(_shown, [inputs["model"], inputs["strategy"]], box, **private)
+    for each in (inputs["model"], inputs["strategy"]):
+        assert isinstance(each, gr.Dropdown)
+        each.change(_shown, [inputs["model"], inputs["strategy"]], box, **private)
     gr.api(detect, api_name="detect")
 
 
