@@ -159,7 +159,7 @@ def _processors(
 def _traits(loaded: LoadedModel, draft: LoadedModel | None) -> ModelTraits:
     recurrent = not RECURRENT.isdisjoint(getattr(loaded.model.config.get_text_config(), "layer_types", None) or ())
     stateful = bool(getattr(loaded.model, "_is_stateful", False))
-    known = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent)
+    known = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent, engine=loaded.plan.engine)
     if draft is None:
         return known
     same = draft.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()

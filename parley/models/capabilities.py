@@ -11,7 +11,7 @@ class Capabilities:
     """What an engine can be asked for: names of settings and of strategies. Every kind of engine declares its own."""
 
     settings: frozenset[str] = frozenset(OPTIONS)
-    strategies: frozenset[str] = frozenset(strategies.STRATEGIES)
+    strategies: frozenset[str] | None = None  # None: all that the local engines run
 
     def refusal(self, label: str, settings: Settings) -> str:
         """Why an engine of this kind, called `label`, cannot do what was set, as a sentence that says what to do;

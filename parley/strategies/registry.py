@@ -85,6 +85,8 @@ class Strategy:
         reasons = [REQUIREMENTS[name].lacks(model) for name in self.requirements]
         if model.strategies is not None and self.name not in model.strategies:
             reasons = [f"{model.label} answers from a server that only does {' and '.join(sorted(model.strategies))}"]
+        if model.engine and model.engine not in self.engines:
+            reasons.append(f"{model.label} runs on the engine {model.engine}")
         reason = next(filter(None, reasons), "")
         return reason and f"{reason}, so {self.label} does not work with it. Choose another strategy."
 

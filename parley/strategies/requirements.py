@@ -25,7 +25,8 @@ class ModelTraits:
     recurrent: bool = False  # some layers remember in another way than attention does
     draft: str = ""  # the label of the model that guesses ahead for it
     same_tokenizer: bool | None = None  # whether the draft has the model's own
-    strategies: frozenset[str] | None = None  # those that its engine honours; None: all
+    strategies: frozenset[str] | None = None  # those that its server can run; None: all
+    engine: str = ""  # the kind of engine that runs it; empty where that is not known before it is loaded
 
 
 @dataclass(frozen=True)
