@@ -17,5 +17,9 @@ class ModelUnavailable(ChatError):
     """A model that cannot be found, downloaded, loaded or trusted."""
 
 
+class BadVariable(ModelUnavailable):
+    """A variable of the owner's that has a value which it cannot have, so that no model can be used."""
+
+
 class ServerFault(ChatError):
     """A server that cannot be reached, will not answer, or breaks off."""

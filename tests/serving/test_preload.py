@@ -2,6 +2,7 @@
 
 import pytest
 
+from parley.errors import BadVariable
 from parley.models import registry
 from parley.serving import preload
 
@@ -42,7 +43,7 @@ def test_a_whole_card_takes_them_and_fewer_bytes_a_weight_make_them_fit():
 
 
 def test_an_unknown_part_of_a_card_is_refused():
-    with pytest.raises(SystemExit, match="Set it to one of large, xlarge"):
+    with pytest.raises(BadVariable, match="Set it to one of large, xlarge, or leave it out"):
         preload.gpu_size({"ZEROGPU_SIZE": "huge"})
     assert preload.gpu_size({}) is None
 
