@@ -160,10 +160,9 @@ def traits(spec: ModelSpec) -> Traits:
     Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
     """
     if spec.engine == "remote":
-        unknown = [o for o in OPTIONS.values() if o.off is not None and o.name not in spec.capabilities.settings]
-        return Traits(
-            {o.name: o.off for o in unknown}, thinking="thinking" in spec.capabilities.settings, context=None
-        )
+        honoured = spec.capabilities.settings
+        unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in honoured]
+        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in honoured, context=None)
     files = _small_files(spec)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")
