@@ -38,7 +38,7 @@ class Variable(Generic[T]):
     def read(self, environ: Mapping[str, str] = os.environ) -> T:
         """The checked value, or the default where the variable is not set.
 
-        Raises `BadVariable` with a sentence that names the variable, also where only its old name is set.
+        Raises `BadVariable` with a sentence that names the variable, also where its old name is set.
         """
         if self.old_name and environ.get(self.old_name):
             raise BadVariable(f"{self.old_name} is now called {self.name}. Rename the variable.")

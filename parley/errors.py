@@ -18,7 +18,7 @@ class ModelUnavailable(ChatError):
 
 
 class BadVariable(ModelUnavailable):
-    """A variable of the owner's that has a value which it cannot have, so that no model can be used."""
+    """A variable of the environment with a wrong value; no model can be used until the owner corrects it."""
 
 
 class ServerFault(ChatError):

@@ -22,7 +22,7 @@ def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec
     unless it would have to be downloaded.
 
     Raises `SystemExit`: with one sentence where the owner's variables name no such models, and with a table of sizes
-    where they do not plan together into what a turn on ZeroGPU gets.
+    where they do not fit together into what a turn on ZeroGPU gets.
     """
     try:
         specs = list(registry.models(environ).values())
@@ -56,5 +56,5 @@ def _too_much(needs: Mapping[str, int], size: str) -> str:
     lines = [
         f"{label[:40]:40} {size_text(need):>10}" for label, need in {**needs, "together": sum(needs.values())}.items()
     ]
-    head = f"These models do not plan together into the {GPU_SIZES[size] / 1e9:.0f} GB that a turn on ZeroGPU gets: "
+    head = f"These models do not fit together into the {GPU_SIZES[size] / 1e9:.0f} GB that a turn on ZeroGPU gets: "
     return "\n".join([f"{head}{larger}name fewer in MODEL_IDS.", "", *lines])
