@@ -1,17 +1,19 @@
 """Parley, the Space, on one screen: talk with any open language model, and see and choose how it decodes.
 
-The way of a message: `ResilientChatInterface` (a `gr.ChatInterface`) gives it to `ChatFunction`, an async generator in
-parley/ui/chat_function.py, which calls `reply` below. The engine formats the history with the model's chat template
-(parley/generation/prompt.py), runs `generate` in a thread, and yields partial text from a `TextIteratorStreamer`
-(parley/generation/streaming.py).
+The way of a message: `ResilientChatInterface` (a `gr.ChatInterface`) gives it to `ChatFunction`, which calls `reply`
+below. The engine formats the history with the model's chat template (parley/generation/prompt.py), runs `generate` in
+a thread, and yields partial text from a `TextIteratorStreamer` (parley/generation/streaming.py).
 """
 
 import os
 from collections.abc import Iterator, Sequence
 
+from parley import config
+
+if __name__ == "__main__":
+    config.handle_command_line()  # before the slow imports, for it may end the program
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # with both, memory stays flat over many requests
-
 import spaces  # isort: skip  (before anything touches CUDA)
 import gradio as gr
 
@@ -27,7 +29,6 @@ from parley.ui.chat_interface import ResilientChatInterface
 from parley.ui.views import watermark_detector
 
 ZERO_GPU = spaces.config.Config.zero_gpu
-
 turn.POOL.preload(preload.models_at_startup())  # ZeroGPU keeps for its workers what is on cuda now
 
 
@@ -70,6 +71,5 @@ with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
     controls.connect(inputs)
     endpoints.add()
 demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which tells them their place
-
 if __name__ == "__main__":
     demo.launch(**page.LAUNCH)

@@ -17,5 +17,9 @@ class ModelUnavailable(ChatError):
     """A model that cannot be found, downloaded, loaded or trusted."""
 
 
+class BadVariable(ModelUnavailable):
+    """A variable of the environment with a wrong value; no model can be used until the owner corrects it."""
+
+
 class ServerFault(ChatError):
     """A server that cannot be reached, will not answer, or breaks off."""

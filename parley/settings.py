@@ -1,239 +1,242 @@
-"""Every option of a turn, written once: controls, API parameters, checks and the README table are made from it."""
+"""Every setting of a turn, written once: controls, API parameters, checks and the table of the documents are made from
+it.
+"""
 
-import dataclasses
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from parley import strategies
 from parley.errors import BadSetting
 
 
 @dataclass(frozen=True)
+class Hints:
+    """The mark of a field with what its type, texts and bounds do not say."""
+
+    step: float | None = None  # None: a number to type, not to slide to
+    lines: int = 1
+    rare: bool = False  # folded away on the page
+    neutral: Any = None  # the value that changes nothing, where that is not the default
+
+
+@dataclass(frozen=True)
+class Copied:
+    """The mark of a field whose value is copied to the field of the same name of transformers' `GenerationConfig`."""
+
+    unused: Any = None  # what stands there for a strategy that does not use the setting
+    none_if_neutral: bool = False  # whether None stands there in place of the neutral value
+
+
+@dataclass(frozen=True)
 class Option:
-    """What a reader and a checker need to know of one field of `Settings`."""
+    """What a reader needs to know of one field of `Settings`; made from the field."""
 
     name: str
     kind: type
     default: Any
     label: str
     help: str
-    low: float | None = None  # for text: unused
-    high: float | None = None  # for text: the most characters
-    step: float | None = None  # None: a number to type, not to slide to
-    lines: int = 1
-    optional: bool = False  # None is a value of its own
-    choices: tuple[str, ...] = ()  # for text: all that it may be
-    rare: bool = False  # folded away on the page
-    off: Any = None  # the value that changes nothing, where that is not the default
-
-    @property
-    def neutral(self) -> Any:
-        """The value that changes nothing."""
-        return self.default if self.off is None else self.off
+    low: Any  # None for what is not a number
+    high: Any  # for text: the most characters; None for true and false
+    step: float | None
+    lines: int
+    optional: bool  # None is a value of its own
+    choices: tuple[str, ...]  # for text: all that it may be
+    rare: bool
+    neutral: Any  # the value that changes nothing
+    copied: Copied | None
 
 
-def option(default: Any, label: str, help: str, **rest: Any) -> Any:
-    """A dataclass field that carries its `Option` (all but name and kind) as metadata."""
-    return dataclasses.field(default=default, metadata={"label": label, "help": help, **rest})
+class Settings(BaseModel):
+    """The settings of one turn: every value has its type and lies within its bounds.
 
-
-@dataclass(frozen=True)
-class Settings:
-    """One turn's options, checked: every value has its type and lies within its bounds.
-
-    Make one with `Settings.check`; the constructor itself checks nothing.
+    `Settings.check` makes one from what a visitor sent, with sentences for them. The constructor raises pydantic's
+    `ValidationError`, and `model_copy` checks nothing.
     """
 
-    model: str = option("", "Model", "Which model answers.", high=300)
-    strategy: str = option("sampling", "Decoding strategy", "How the next token is chosen.", high=40)
-    temperature: float = option(
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = Field("", title="Model", description="Which model answers.", max_length=300)
+    strategy: str = Field(
+        "sampling", title="Decoding strategy", description="How the next token is chosen.", max_length=40
+    )
+    temperature: Annotated[float, Hints(step=0.05, neutral=1.0), Copied()] = Field(
         0.7,
-        "Temperature",
-        "Below 1 sharpens the distribution, above 1 flattens it.",
-        low=0.05,
-        high=2.0,
-        step=0.05,
-        off=1.0,
+        title="Temperature",
+        description="Below 1 sharpens the distribution, above 1 flattens it.",
+        ge=0.05,
+        le=2.0,
     )
-    top_p: float = option(
+    top_p: Annotated[float, Hints(step=0.01, neutral=1.0), Copied()] = Field(
         0.9,
-        "Top-p",
-        "Keep the smallest set of tokens whose probabilities add up to this; 1 keeps all.",
-        low=0.05,
-        high=1.0,
-        step=0.01,
-        off=1.0,
+        title="Top-p",
+        description="Keep the smallest set of tokens whose probabilities add up to this; 1 keeps all.",
+        ge=0.05,
+        le=1.0,
     )
-    top_k: int = option(
-        50, "Top-k", "Keep this many of the most likely tokens; 0 keeps all.", low=0, high=1000, step=1, off=0
+    top_k: Annotated[int, Hints(step=1, neutral=0), Copied()] = Field(
+        50, title="Top-k", description="Keep this many of the most likely tokens; 0 keeps all.", ge=0, le=1000
     )
-    min_p: float = option(
+    min_p: Annotated[float, Hints(step=0.01), Copied(none_if_neutral=True)] = Field(
         0.0,
-        "Min-p",
-        "Drop tokens less likely than this fraction of the likeliest; 0 drops none.",
-        low=0.0,
-        high=1.0,
-        step=0.01,
+        title="Min-p",
+        description="Drop tokens less likely than this fraction of the likeliest; 0 drops none.",
+        ge=0.0,
+        le=1.0,
     )
-    typical_p: float = option(
+    typical_p: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
         1.0,
-        "Typical-p",
-        "Keep the tokens whose surprise is nearest to the expected one, up to this much probability; 1 keeps all.",
-        low=0.05,
-        high=1.0,
-        step=0.01,
-        rare=True,
+        title="Typical-p",
+        description="Keep the tokens whose surprise is nearest to the expected one, up to this much probability; "
+        "1 keeps all.",
+        ge=0.05,
+        le=1.0,
     )
-    top_n_sigma: float = option(
+    top_n_sigma: Annotated[float, Hints(step=0.1, rare=True)] = Field(
         0.0,
-        "Top-n-sigma",
-        "Keep tokens within so many standard deviations of the highest logit; 0 keeps all.",
-        low=0.0,
-        high=10.0,
-        step=0.1,
-        rare=True,
+        title="Top-n-sigma",
+        description="Keep tokens within so many standard deviations of the highest logit; 0 keeps all.",
+        ge=0.0,
+        le=10.0,
     )
-    top_h: float = option(
+    top_h: Annotated[float, Hints(step=0.01, rare=True), Copied(none_if_neutral=True)] = Field(
         0.0,
-        "Top-h",
-        "Keep the likeliest tokens up to this share of the distribution's entropy; 0 keeps all.",
-        low=0.0,
-        high=1.0,
-        step=0.01,
-        rare=True,
+        title="Top-h",
+        description="Keep the likeliest tokens up to this share of the distribution's entropy; 0 keeps all.",
+        ge=0.0,
+        le=1.0,
     )
-    epsilon_cutoff: float = option(
+    epsilon_cutoff: Annotated[float, Hints(step=0.0005, rare=True), Copied(none_if_neutral=True)] = Field(
+        0.0, title="Epsilon cutoff", description="Drop tokens less likely than this; 0 drops none.", ge=0.0, le=0.1
+    )
+    eta_cutoff: Annotated[float, Hints(step=0.0005, rare=True), Copied(none_if_neutral=True)] = Field(
         0.0,
-        "Epsilon cutoff",
-        "Drop tokens less likely than this; 0 drops none.",
-        low=0.0,
-        high=0.1,
-        step=0.0005,
-        rare=True,
+        title="Eta cutoff",
+        description="Drop tokens less likely than this, or than a bound that falls with entropy; 0 drops none.",
+        ge=0.0,
+        le=0.1,
     )
-    eta_cutoff: float = option(
-        0.0,
-        "Eta cutoff",
-        "Drop tokens less likely than this, or than a bound that falls with entropy; 0 drops none.",
-        low=0.0,
-        high=0.1,
-        step=0.0005,
-        rare=True,
+    num_beams: Annotated[int, Hints(step=1), Copied(unused=1)] = Field(
+        4, title="Beams", description="How many hypotheses are kept.", ge=2, le=8
     )
-    num_beams: int = option(4, "Beams", "How many hypotheses are kept.", low=2, high=8, step=1)
-    length_penalty: float = option(
+    length_penalty: Annotated[float, Hints(step=0.1, rare=True), Copied(unused=1.0)] = Field(
         1.0,
-        "Length penalty",
-        "Above 0 favours long hypotheses, below 0 short ones.",
-        low=-2.0,
-        high=2.0,
-        step=0.1,
-        rare=True,
+        title="Length penalty",
+        description="Above 0 favours long hypotheses, below 0 short ones.",
+        ge=-2.0,
+        le=2.0,
     )
-    beam_groups: int = option(
-        2, "Groups", "How many groups of beams choose one after the other.", low=2, high=4, step=1
+    beam_groups: Annotated[int, Hints(step=1)] = Field(
+        2, title="Groups", description="How many groups of beams choose one after the other.", ge=2, le=4
     )
-    beams_per_group: int = option(2, "Beams a group", "How many hypotheses each group keeps.", low=1, high=4, step=1)
-    diversity_penalty: float = option(
+    beams_per_group: Annotated[int, Hints(step=1)] = Field(
+        2, title="Beams a group", description="How many hypotheses each group keeps.", ge=1, le=4
+    )
+    diversity_penalty: Annotated[float, Hints(step=0.1)] = Field(
         0.5,
-        "Diversity penalty",
-        "What a token loses, in nats, for each beam of an earlier group that has just taken it.",
-        low=0.0,
-        high=5.0,
-        step=0.1,
+        title="Diversity penalty",
+        description="What a token loses, in nats, for each beam of an earlier group that has just taken it.",
+        ge=0.0,
+        le=5.0,
     )
-    force_words: str = option(
-        "", "Words that must occur", "Words or phrases that the answer must have, one a line.", high=200, lines=2
-    )
-    penalty_alpha: float = option(
-        0.6, "Penalty alpha", "How much a token loses for repeating what was said.", low=0.0, high=1.0, step=0.05
-    )
-    candidates: int = option(4, "Candidates", "How many of the likeliest tokens are tried.", low=2, high=20, step=1)
-    dola_layers: str = option(
-        "high",
-        "Early layers",
-        "Compare with the lower or the upper half of the layers.",
-        high=4,
-        choices=("low", "high"),
-    )
-    draft_tokens: int = option(
-        5, "Draft tokens", "How many tokens are guessed ahead at a time.", low=1, high=20, step=1
-    )
-    matching_ngram: int = option(
-        2, "Matching tokens", "At most so many last tokens are looked for in the prompt.", low=1, high=5, step=1
-    )
-    exit_layer: int = option(
-        2, "Exit after layer", "The guesses come from the model's first so many layers.", low=1, high=200, step=1
-    )
-    repetition_penalty: float = option(
-        1.0,
-        "Repetition penalty",
-        "Above 1 makes tokens that occurred before less likely.",
-        low=1.0,
-        high=2.0,
-        step=0.01,
-        rare=True,
-    )
-    no_repeat_ngram_size: int = option(
-        0,
-        "No-repeat n-gram",
-        "No so many tokens in a row occur twice; 0 allows all.",
-        low=0,
-        high=10,
-        step=1,
-        rare=True,
-    )
-    guidance_scale: float = option(
-        1.0,
-        "Guidance scale",
-        "Above 1 presses the answer away from what the model would say after the negative prompt; 1 does not.",
-        low=1.0,
-        high=5.0,
-        step=0.1,
-        rare=True,
-    )
-    negative_prompt: str = option(
+    force_words: Annotated[str, Hints(lines=2)] = Field(
         "",
-        "Negative prompt",
-        "Instructions to be steered away from; empty steers away from an answer that has not read the question.",
-        high=4000,
-        lines=2,
-        rare=True,
+        title="Words that must occur",
+        description="Words or phrases that the answer must have, one a line.",
+        max_length=200,
     )
-    watermark_bias: float = option(
-        4.0, "Bias", "How much the logits of the green tokens are raised.", low=0.5, high=10.0, step=0.1
+    penalty_alpha: Annotated[float, Hints(step=0.05)] = Field(
+        0.6, title="Penalty alpha", description="How much a token loses for repeating what was said.", ge=0.0, le=1.0
     )
-    watermark_key: int = option(
-        15_485_863, "Watermark key", "Who has it can find the mark in the text.", low=1, high=2**32 - 1
+    candidates: Annotated[int, Hints(step=1)] = Field(
+        4, title="Candidates", description="How many of the likeliest tokens are tried.", ge=2, le=20
     )
-    max_new_tokens: int = option(
-        512, "Max new tokens", "The answer ends after at most this many tokens.", low=1, high=4096, step=1
+    dola_layers: Literal["low", "high"] = Field(
+        "high", title="Early layers", description="Compare with the lower or the upper half of the layers."
     )
-    thinking_budget: int = option(
-        0,
-        "Thinking budget",
-        "A thought is closed after so many tokens; 0 lets it end by itself.",
-        low=0,
-        high=4096,
-        step=1,
-        rare=True,
+    draft_tokens: Annotated[int, Hints(step=1)] = Field(
+        5, title="Draft tokens", description="How many tokens are guessed ahead at a time.", ge=1, le=20
     )
-    stop: str = option(
+    matching_ngram: Annotated[int, Hints(step=1)] = Field(
+        2, title="Matching tokens", description="At most so many last tokens are looked for in the prompt.", ge=1, le=5
+    )
+    exit_layer: Annotated[int, Hints(step=1)] = Field(
+        2,
+        title="Exit after layer",
+        description="The guesses come from the model's first so many layers.",
+        ge=1,
+        le=200,
+    )
+    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
+        1.0,
+        title="Repetition penalty",
+        description="Above 1 makes tokens that occurred before less likely.",
+        ge=1.0,
+        le=2.0,
+    )
+    no_repeat_ngram_size: Annotated[int, Hints(step=1, rare=True), Copied(none_if_neutral=True)] = Field(
+        0, title="No-repeat n-gram", description="No so many tokens in a row occur twice; 0 allows all.", ge=0, le=10
+    )
+    guidance_scale: Annotated[float, Hints(step=0.1, rare=True), Copied(none_if_neutral=True)] = Field(
+        1.0,
+        title="Guidance scale",
+        description="Above 1 presses the answer away from what the model would say after the negative prompt; "
+        "1 does not.",
+        ge=1.0,
+        le=5.0,
+    )
+    negative_prompt: Annotated[str, Hints(lines=2, rare=True)] = Field(
         "",
-        "Stop strings",
-        "The answer ends before any of these; one a line, \\n for a line break.",
-        high=400,
-        lines=2,
-        rare=True,
+        title="Negative prompt",
+        description="Instructions to be steered away from; empty steers away from an answer that has not read "
+        "the question.",
+        max_length=4000,
     )
-    seed: int | None = option(
-        None, "Seed", "Equal seeds give equal text; empty draws a fresh one.", low=0, high=2**32 - 1, optional=True
+    watermark_bias: Annotated[float, Hints(step=0.1)] = Field(
+        4.0, title="Bias", description="How much the logits of the green tokens are raised.", ge=0.5, le=10.0
     )
-    thinking: bool = option(False, "Thinking", "Let the model think before it answers.")
-    system_prompt: str = option("", "System prompt", "Who the model should be, and how to answer.", high=4000, lines=3)
+    watermark_key: int = Field(
+        15_485_863, title="Watermark key", description="Who has it can find the mark in the text.", ge=1, le=2**32 - 1
+    )
+    max_new_tokens: Annotated[int, Hints(step=1)] = Field(
+        512, title="Max new tokens", description="The answer ends after at most this many tokens.", ge=1, le=4096
+    )
+    thinking_budget: Annotated[int, Hints(step=1, rare=True)] = Field(
+        0,
+        title="Thinking budget",
+        description="A thought is closed after so many tokens; 0 lets it end by itself.",
+        ge=0,
+        le=4096,
+    )
+    stop: Annotated[str, Hints(lines=2, rare=True)] = Field(
+        "",
+        title="Stop strings",
+        description="The answer ends before any of these; one a line, \\n for a line break.",
+        max_length=400,
+    )
+    seed: int | None = Field(
+        None, title="Seed", description="Equal seeds give equal text; empty draws a fresh one.", ge=0, le=2**32 - 1
+    )
+    thinking: bool = Field(False, title="Thinking", description="Let the model think before it answers.")
+    system_prompt: Annotated[str, Hints(lines=3)] = Field(
+        "", title="System prompt", description="Who the model should be, and how to answer.", max_length=4000
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _prepare(cls, value: Any) -> Any:
+        """The value; a whole number may come as a float, and text is made fit to be sent."""
+        if isinstance(value, str):
+            return replace_lone_surrogates(value)
+        if not isinstance(value, int | float | None):
+            raise ValueError("This is neither text nor a number.")  # pydantic would take numpy's numbers for floats
+        return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @classmethod
     def check(cls, values: Mapping[str, Any], recommended: Mapping[str, Any] | None = None) -> "Settings":
@@ -243,10 +246,13 @@ class Settings:
         """
         if unknown := sorted(set(values) - set(OPTIONS)):
             raise BadSetting(f"There is no setting called {unknown[0]!r}. The settings are: {', '.join(OPTIONS)}.")
-        fallback = {name: o.default for name, o in OPTIONS.items()} | dict(recommended or {})
-        given = {name: value for name, value in values.items() if value is not None}
-        checked = {name: _checked(o, given.get(name, fallback[name])) for name, o in OPTIONS.items()}
-        settings = cls(**checked)
+        chosen = {name: o.default for name, o in OPTIONS.items()} | dict(recommended or {})
+        chosen |= {name: value for name, value in values.items() if value is not None}
+        try:
+            settings = cls(**chosen)
+        except ValidationError as error:
+            name = str(error.errors()[0]["loc"][0])
+            raise BadSetting(_refusal(OPTIONS[name], chosen[name])) from None
         strategies.find(settings.strategy)
         _ = settings.stop_strings, settings.forced_words
         return settings
@@ -281,44 +287,56 @@ def replace_lone_surrogates(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _kind(field: dataclasses.Field) -> type:
-    return (typing.get_args(field.type) or (field.type,))[0]  # `int | None` is an int that may be left empty
-
-
-def _checked(o: Option, value: Any) -> Any:
-    if value is None and o.optional:
-        return None
-    if o.kind is str:
-        if not isinstance(value, str):
-            raise BadSetting(f"{o.label} must be text.")
-        if o.high is not None and len(value) > o.high:
-            raise BadSetting(f"{o.label} may have at most {o.high:g} characters; this one has {len(value)}.")
-        if o.choices and value not in o.choices:
-            raise BadSetting(f"{o.label} must be one of {', '.join(o.choices)}; {value[:40]!r} is not.")
-        return replace_lone_surrogates(value)
-    if o.kind is bool:
-        if not isinstance(value, bool):
-            raise BadSetting(f"{o.label} must be true or false.")
-        return value
-    return _checked_number(o, value)
-
-
-def _checked_number(o: Option, value: Any) -> float | int:
-    number = (
-        f"a whole number from {o.low:.0f} to {o.high:.0f}" if o.kind is int else f"a number from {o.low} to {o.high}"
-    )
-    if not is_number(value):
-        raise BadSetting(f"{o.label} must be {number}.")
-    if not o.low <= value <= o.high or (o.kind is int and value != int(value)):
-        raise BadSetting(f"{o.label} must be {number}; {str(value)[:40]} is not.")
-    return o.kind(value)
-
-
 def is_number(value: Any) -> bool:
     """Whether it is a finite number, which true and false are not; a whole one may be too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
-OPTIONS: dict[str, Option] = {
-    f.name: Option(name=f.name, kind=_kind(f), default=f.default, **f.metadata) for f in dataclasses.fields(Settings)
-}
+def check_strategies(rows: Iterable[strategies.Strategy]) -> None:
+    """Raises `ValueError` for a row that uses a setting which `Settings` does not have."""
+    for row in rows:
+        if unknown := sorted({*row.uses, *row.watermark_settings} - set(OPTIONS)):
+            raise ValueError(f"The strategy {row.name!r} uses settings that do not exist: {', '.join(unknown)}.")
+
+
+def _refusal(o: Option, value: Any) -> str:
+    """The sentence for a value that the field refused."""
+    if o.kind is bool:
+        return f"{o.label} must be true or false."
+    if o.kind is str:
+        if not isinstance(value, str):
+            return f"{o.label} must be text."
+        if len(value) > o.high:
+            return f"{o.label} may have at most {o.high} characters; this one has {len(value)}."
+        return f"{o.label} must be one of {', '.join(o.choices)}; {value[:40]!r} is not."
+    number = f"a whole number from {o.low} to {o.high}" if o.kind is int else f"a number from {o.low} to {o.high}"
+    return f"{o.label} must be {number}" + (f"; {str(value)[:40]} is not." if is_number(value) else ".")
+
+
+def _option(name: str, field: FieldInfo) -> Option:
+    hints = next((mark for mark in field.metadata if isinstance(mark, Hints)), Hints())
+    kinds = ("ge", "le", "max_length")
+    bounds = {kind: getattr(mark, kind) for mark in field.metadata for kind in kinds if hasattr(mark, kind)}
+    arguments = typing.get_args(field.annotation)  # of `int | None` or of `Literal`
+    choices = arguments if typing.get_origin(field.annotation) is Literal else ()
+    kind: Any = str if choices else arguments[0] if arguments else field.annotation
+    return Option(
+        name=name,
+        kind=kind,
+        default=field.default,
+        label=field.title or "",
+        help=field.description or "",
+        low=bounds.get("ge"),
+        high=max(map(len, choices)) if choices else bounds.get("le", bounds.get("max_length")),
+        step=hints.step,
+        lines=hints.lines,
+        optional=type(None) in arguments,
+        choices=choices,
+        rare=hints.rare,
+        neutral=field.default if hints.neutral is None else hints.neutral,
+        copied=next((mark for mark in field.metadata if isinstance(mark, Copied)), None),
+    )
+
+
+OPTIONS: dict[str, Option] = {name: _option(name, field) for name, field in Settings.model_fields.items()}
+check_strategies(strategies.STRATEGIES.values())

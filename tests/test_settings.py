@@ -1,9 +1,17 @@
 import math
+import pickle
+import subprocess
+import sys
 
+import numpy
 import pytest
+from pydantic import ValidationError
 
+from parley import strategies
 from parley.errors import BadSetting
-from parley.settings import OPTIONS, Settings
+from parley.generation import generation_config
+from parley.settings import OPTIONS, Settings, check_strategies
+from tests.conftest import ROOT
 
 NUMBERS = [o for o in OPTIONS.values() if o.kind in (int, float)]
 
@@ -20,7 +28,19 @@ def test_none_means_the_models_recommendation_and_a_value_wins_over_it():
 
 @pytest.mark.parametrize("option", NUMBERS, ids=lambda o: o.name)
 def test_a_number_out_of_bounds_or_no_number_at_all_is_refused_with_the_bounds(option):
-    for bad in (option.low - 1, option.high + 1, math.nan, math.inf, -math.inf, 10**400, "1", True, [1], {}):
+    for bad in (
+        option.low - 1,
+        option.high + 1,
+        math.nan,
+        math.inf,
+        -math.inf,
+        10**400,
+        "1",
+        True,
+        [1],
+        {},
+        numpy.int64(1),
+    ):
         with pytest.raises(BadSetting) as refusal:
             Settings.check({option.name: bad})
         assert option.label in str(refusal.value)
@@ -71,3 +91,77 @@ def test_too_many_or_too_long_stop_strings_are_refused(stop):
 def test_every_option_has_a_label_and_a_sentence_of_help():
     for option in OPTIONS.values():
         assert option.label and option.help.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"model": 5}, "Model must be text."),
+        ({"strategy": "x" * 41}, "Decoding strategy may have at most 40 characters; this one has 41."),
+        ({"dola_layers": "middle"}, "Early layers may have at most 4 characters; this one has 6."),
+        ({"dola_layers": "mid"}, "Early layers must be one of low, high; 'mid' is not."),
+        ({"dola_layers": ["low"]}, "Early layers must be text."),
+        ({"thinking": 1}, "Thinking must be true or false."),
+        ({"top_p": True}, "Top-p must be a number from 0.05 to 1.0."),
+        ({"top_p": "0.5"}, "Top-p must be a number from 0.05 to 1.0."),
+        ({"top_p": math.nan}, "Top-p must be a number from 0.05 to 1.0."),
+        ({"top_p": 2}, "Top-p must be a number from 0.05 to 1.0; 2 is not."),
+        ({"top_k": "5"}, "Top-k must be a whole number from 0 to 1000."),
+        ({"top_k": 1.5}, "Top-k must be a whole number from 0 to 1000; 1.5 is not."),
+        ({"seed": -1}, "Seed must be a whole number from 0 to 4294967295; -1 is not."),
+        ({"top_k": 1.5, "top_p": 2}, "Top-p must be a number from 0.05 to 1.0; 2 is not."),  # in the table's order
+    ],
+    ids=str,
+)
+def test_each_refusal_is_one_exact_sentence(values, sentence):
+    with pytest.raises(BadSetting) as refusal:
+        Settings.check(values)
+    assert str(refusal.value) == sentence
+
+
+def test_half_a_character_becomes_a_question_mark():
+    assert Settings.check({"system_prompt": "a\ud83d"}).system_prompt == "a?"
+
+
+def test_the_constructor_checks_too_and_settings_never_change():
+    with pytest.raises(ValidationError):
+        Settings(top_k=2000)
+    with pytest.raises(ValidationError):
+        Settings(temprature=1)
+    with pytest.raises(ValidationError):
+        Settings().top_k = 5
+    assert pickle.loads(pickle.dumps(Settings(seed=5))) == Settings(seed=5)  # it goes to a worker of ZeroGPU
+
+
+def test_a_strategy_with_an_unknown_setting_is_refused_when_the_settings_are_imported():
+    check_strategies(strategies.STRATEGIES.values())
+    program = (
+        "import dataclasses, parley.strategies as s\n"
+        "s.STRATEGIES['greedy'] = dataclasses.replace(s.find('greedy'), settings=('temprature',))\n"
+        "import parley.settings"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    last = ended.stderr.splitlines()[-1]
+    assert last == "ValueError: The strategy 'greedy' uses settings that do not exist: temprature."
+
+
+def test_the_tables_for_transformers_follow_from_the_fields():
+    neutral = {name: option.neutral for name, option in OPTIONS.items()}
+    assert (neutral["temperature"], neutral["top_p"], neutral["top_k"], neutral["min_p"]) == (1.0, 1.0, 0, 0.0)
+    assert generation_config.OFF == {
+        "min_p": 0.0,
+        "top_h": 0.0,
+        "epsilon_cutoff": 0.0,
+        "eta_cutoff": 0.0,
+        "no_repeat_ngram_size": 0,
+        "guidance_scale": 1.0,
+    }
+    unused = {name: value for name, value in generation_config.NEUTRAL.items() if value is not None}
+    assert unused == {"do_sample": False, "early_stopping": False, "num_beams": 1, "length_penalty": 1.0}
+    assert set(generation_config.NEUTRAL) - set(generation_config.COPIED) == {"do_sample", "early_stopping"}
+    assert set(generation_config.COPIED) == {
+        *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"),
+        *("num_beams", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "guidance_scale"),
+    }

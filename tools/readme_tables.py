@@ -1,11 +1,12 @@
-"""The parts of the README that are made from the code: `python -m tools.readme_tables` writes them."""
+"""The parts of the README and of docs/settings.md that are made from the code: `python -m tools.readme_tables`."""
 
 import argparse
 import re
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from parley.config import VARIABLES
 from parley.engines.base import TurnRequest
 from parley.events import Answer
 from parley.messages import Message, build_messages
@@ -17,6 +18,7 @@ from parley.strategies.registry import STRATEGIES, TRUNCATION, Strategy
 from parley.strategies.requirements import REQUIREMENTS
 
 README = Path(__file__).parent.parent / "README.md"
+SETTINGS = README.parent / "docs" / "settings.md"
 ASKED = (
     "Hello, who are you?",
     "My name is Maya, and my favourite animal is the otter.",
@@ -39,9 +41,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def settings_table() -> str:
-    """Every setting, by the name that the API knows it by."""
+    """Every setting of a turn, by the name that the API knows it by."""
     rows = ([f"`{o.name}`", o.label, _default(o), _bounds(o), o.help] for o in OPTIONS.values())
     return table(["name", "label", "default", "bounds", "what it does"], rows)
+
+
+def variables_table() -> str:
+    """Every variable of the environment that the owner can set."""
+    rows = ([f"`{v.name}`", v.values, v.default_text, v.help] for v in VARIABLES.values())
+    return table(["variable", "values", "default", "what it does"], rows)
 
 
 def strategies_table() -> str:
@@ -87,7 +95,10 @@ def transcript() -> str:
     return "\n>\n".join(f"> **{'You' if m.role == 'user' else 'Budgie'}:** {m.content}" for m in history)
 
 
-PARTS = {"settings": settings_table, "strategies": strategies_table, "models": models_table, "transcript": transcript}
+PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
+    README: {"strategies": strategies_table, "models": models_table, "transcript": transcript},
+    SETTINGS: {"settings": settings_table, "variables": variables_table},
+}
 
 
 def front_matter(text: str) -> str:
@@ -99,10 +110,13 @@ def front_matter(text: str) -> str:
     return text
 
 
-def written(text: str) -> str:
-    """`text` with the parts between its markers made anew; raises `ValueError` where a marker is missing."""
-    text = front_matter(text)
-    for name, make in PARTS.items():
+def written(path: Path, text: str) -> str:
+    """`text`, which is that of `path`, with the parts between its markers made anew.
+
+    Raises `ValueError` where a marker is missing.
+    """
+    text = front_matter(text) if path == README else text
+    for name, make in PARTS[path].items():
         text = between(text, name, make())
     return text
 
@@ -134,7 +148,8 @@ def _bounds(o: Option) -> str:
 def main() -> None:
     """The command line."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    README.write_text(written(README.read_text("utf-8")), "utf-8")
+    for path in PARTS:
+        path.write_text(written(path, path.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import re
 import threading
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -198,7 +198,7 @@ def sit(engine: LocalEngine, asked: Iterable[Question], settings: Settings = GRE
         for turn in question.turns:
             messages.append(Message("user", turn))
             think = question.think and turn == question.turns[-1]
-            said = reply(engine, messages, replace(settings, thinking=think))
+            said = reply(engine, messages, settings.model_copy(update={"thinking": think}))
             messages.append(Message("assistant", said))
         results.append(Result(question, said, not said.endswith(UNFINISHED) and passes(question, said)))
     return results
@@ -210,7 +210,7 @@ def agreement(budgie: LocalEngine, draft: LocalEngine, asked: Iterable[Question]
     right = total = 0
     for question in asked:
         messages = [*opened(question), Message("user", question.turns[0])]
-        prompt = render_prompt(budgie.loaded, messages, replace(GREEDY, thinking=question.think))
+        prompt = render_prompt(budgie.loaded, messages, GREEDY.model_copy(update={"thinking": question.think}))
         given = prompt.ids.to(budgie.loaded.model.device)
         ids = budgie.loaded.model.generate(given, max_new_tokens=LONGEST_ANSWER, do_sample=False)
         answer = ids[0, prompt.length :]

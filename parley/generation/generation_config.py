@@ -14,38 +14,17 @@ from parley.generation.prompt import Prompt
 from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN
 from parley.generation.streaming import AnswerStreamer
 from parley.models.precision import OPENVINO
-from parley.settings import Settings
+from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from parley.strategies.requirements import RECURRENT, ModelTraits
 
-# What `generate` would take from the model, or from itself, where it is left out.
-NEUTRAL: dict[str, Any] = {
-    "do_sample": False,
-    "temperature": None,
-    "top_k": None,
-    "top_p": None,
-    "min_p": None,
-    "typical_p": None,
-    "top_h": None,
-    "epsilon_cutoff": None,
-    "eta_cutoff": None,
-    "num_beams": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-    "no_repeat_ngram_size": None,
-    "guidance_scale": None,
-}
-OFF = {
-    "min_p": 0.0,
-    "top_h": 0.0,
-    "epsilon_cutoff": 0.0,
-    "eta_cutoff": 0.0,
-    "no_repeat_ngram_size": 0,
-    "guidance_scale": 1.0,
-}
-COPIED = {*NEUTRAL, "repetition_penalty"}
+# The settings that a `GenerationConfig` has too; what stands there where the strategy does not use them, because
+# `generate` would take what is left out from the model or from itself; the neutral values for which None stands there.
+COPIED = {name: option.copied for name, option in OPTIONS.items() if option.copied}
+NEUTRAL = {"do_sample": False, "early_stopping": False} | {name: mark.unused for name, mark in COPIED.items()}
+OFF = {name: OPTIONS[name].neutral for name, mark in COPIED.items() if mark.none_if_neutral}
 EXACT = ("float32", "int8")  # numbers in which several tokens at once round, on a CPU, as one after the other
 DECODE_LOOP = "decode_loop.decode_loop"
 

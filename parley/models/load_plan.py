@@ -1,7 +1,6 @@
 """The plan for the hardware: which engine runs a model here and how, what that takes, and whether it fits.
 
-`ENGINE` is "auto" (what is left out means the same), "openvino" or "transformers". `QUANTIZATION` is "auto", "none",
-"int8" or, on GPUs, "int4".
+The owner's `ENGINE` and `QUANTIZATION` narrow the choice.
 """
 
 import os
@@ -9,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from parley.config import ENGINE, QUANTIZATION
 from parley.errors import ModelUnavailable
 from parley.models import attention
 from parley.models.hardware import Machine, machine
@@ -16,7 +16,6 @@ from parley.models.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STOR
 from parley.models.spec import ModelSpec, size_text
 
 WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
-SETTINGS = {"QUANTIZATION": ("auto", "none", "int8", "int4"), "ENGINE": ("auto", "openvino", "transformers")}
 LABELS = {
     "cpu": "CPU",
     "mps": "Apple GPU",
@@ -159,7 +158,7 @@ def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[s
 
     if here.device != "cpu":
         return "there is a GPU"
-    if _setting("ENGINE", environ) == "transformers":
+    if ENGINE.read(environ) == "transformers":
         return "ENGINE is transformers"
     try:
         return here.no_openvino or families.obstacle(families.read_config(config))
@@ -173,9 +172,9 @@ def _choices(
     config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str], refused: str
 ) -> Iterator[LoadPlan]:
     """The best first; at least one."""
-    wanted = _setting("QUANTIZATION", environ)
+    wanted = QUANTIZATION.read(environ)
     obstacle = refused or engine_obstacle(config, here, environ)
-    if obstacle and _setting("ENGINE", environ) == OPENVINO and here.device == "cpu":
+    if obstacle and ENGINE.read(environ) == OPENVINO and here.device == "cpu":
         raise ModelUnavailable(f"ENGINE is openvino, which cannot run this model: {obstacle}. Set it to auto.")
     text = config.get("text_config")
     text = text if isinstance(text, Mapping) else config
@@ -251,13 +250,6 @@ def _context(config: Mapping[str, Any]) -> int:
     text = config.get("text_config")
     stated = (text if isinstance(text, Mapping) else config).get("max_position_embeddings")
     return stated if isinstance(stated, int) and 0 < stated < 10**7 else USUAL_CONTEXT
-
-
-def _setting(name: str, environ: Mapping[str, str]) -> str:
-    value = environ.get(name, "").strip() or "auto"
-    if value not in SETTINGS[name]:
-        raise ModelUnavailable(f"{name} is {value!r}. Set it to one of {', '.join(SETTINGS[name])}.")
-    return value
 
 
 def _precisions(here: Machine, wanted: str, parameters: float, openvino: bool) -> list[Precision]:

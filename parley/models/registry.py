@@ -17,6 +17,7 @@ from huggingface_hub import hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
 
+from parley.config import ALLOW_ANY_MODEL, DRAFT_MODELS, MODEL_IDS
 from parley.errors import ModelUnavailable
 from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.capabilities import PARROT
@@ -105,7 +106,7 @@ def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     Raises `ModelUnavailable` for what `MODEL_IDS` and the `REMOTE_` variables should not say.
     """
     elsewhere = remote_servers.models(environ)
-    if wanted := remote_servers.items(environ, "MODEL_IDS"):
+    if wanted := MODEL_IDS.read(environ):
         return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
     return elsewhere | {spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in elsewhere}
@@ -129,7 +130,7 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
 
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether visitors may name any model of the Hub, which is theirs to fill the disk with: never on a Space."""
-    return environ.get("ALLOW_ANY_MODEL") == "1" and not environ.get("SPACE_ID")
+    return ALLOW_ANY_MODEL.read(environ) and not environ.get("SPACE_ID")
 
 
 def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
@@ -137,15 +138,15 @@ def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelS
 
     Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say.
     """
-    pairs = [item.partition("=") for item in remote_servers.items(environ, "DRAFT_MODELS")]
-    for target, equals, draft in pairs:
-        if not (target.strip() and equals and draft.strip()):
-            raise ModelUnavailable(
-                f"DRAFT_MODELS has the item {target + equals + draft!r}. Write target=draft, a comma between pairs."
-            )
-    named = {target.strip(): draft.strip() for target, _, draft in pairs}
-    draft = named.get(spec.name) or spec.draft
-    return _named(draft) if draft else None
+    if named := DRAFT_MODELS.read(environ).get(spec.name):
+        return _named(named, "DRAFT_MODELS")
+    return _named(spec.draft) if spec.draft else None
+
+
+def check_drafts(environ: Mapping[str, str] = os.environ) -> None:
+    """Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say of any model, whether it is offered or not."""
+    for draft in DRAFT_MODELS.read(environ).values():
+        _named(draft, "DRAFT_MODELS")
 
 
 def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits:
@@ -165,10 +166,9 @@ def traits(spec: ModelSpec) -> Traits:
     Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
     """
     if spec.engine == "remote":
-        unknown = [o for o in OPTIONS.values() if o.off is not None and o.name not in spec.capabilities.settings]
-        return Traits(
-            {o.name: o.off for o in unknown}, thinking="thinking" in spec.capabilities.settings, context=None
-        )
+        honoured = spec.capabilities.settings
+        unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in honoured]
+        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in honoured, context=None)
     files = _small_files(spec)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")
@@ -215,8 +215,8 @@ def estimate(
     return load_plan.choose_load_plan(spec, known.config, size, room, **given) if size else None
 
 
-def _named(item: str) -> ModelSpec:
-    """The spec for one item of `MODEL_IDS`."""
+def _named(item: str, variable: str = "MODEL_IDS") -> ModelSpec:
+    """The spec for a model that the owner names in that variable."""
     if item in _BY_NAME:
         return _BY_NAME[item]
     if not (item.startswith((".", "~")) or Path(item).is_absolute()):
@@ -224,7 +224,7 @@ def _named(item: str) -> ModelSpec:
     folder = Path(item).expanduser().resolve()
     if not (folder / "config.json").is_file():
         raise ModelUnavailable(
-            f"MODEL_IDS names the folder {item}, which has no config.json. Name a folder that a model was saved to."
+            f"{variable} names the folder {item}, which has no config.json. Name a folder that a model was saved to."
         )
     return ModelSpec(item, str(folder), folder.name, licence="your own")
 

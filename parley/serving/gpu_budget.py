@@ -1,12 +1,11 @@
 """How many seconds of a GPU an answer is asked for: from its settings, its prompt, and how fast the model has been."""
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from parley import strategies
-from parley.errors import ChatError
+from parley.config import MAX_GPU_SECONDS
 from parley.events import Usage
 from parley.messages import Message
 from parley.models.spec import ModelSpec
@@ -14,7 +13,6 @@ from parley.settings import Settings
 
 SAFETY = 1.5  # an answer may take so many times as long as expected
 OVERHEAD = 2.0  # seconds for all that is neither reading nor writing
-MAX_SECONDS = 120  # seconds that one answer asks for at most, unless MOST_GPU_SECONDS says otherwise
 BYTES_A_TOKEN = 3  # of the prompt in UTF-8: fewer than in English (4), about as many as in other languages
 PARAMETERS = 4e9  # where they are not known
 LOAD = 3e9  # bytes a second from the disk to the GPU, in a fresh process
@@ -48,13 +46,13 @@ class GpuBudget:
     def estimate(self, spec: ModelSpec, messages: Sequence[Message], settings: Settings, placed: int) -> int:
         """The seconds to ask for; a fresh process would first move `placed` bytes to the GPU.
 
-        Raises `ChatError` for a `MOST_GPU_SECONDS` that is no number of seconds.
+        Raises `BadVariable` for a `MAX_GPU_SECONDS` that is no number of seconds.
         """
         speed = self.speed(spec, settings)
         read = sum(len(m.content.encode()) / BYTES_A_TOKEN for m in messages) * (2 if settings.steers_away else 1)
         answer = read / speed.reading + settings.max_new_tokens * _cost(settings) / speed.writing
         start = placed / LOAD if self._start is None else self._start
-        return min(_max_seconds(), math.ceil(OVERHEAD + start + SAFETY * answer))
+        return min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD + start + SAFETY * answer))
 
     def speed(self, spec: ModelSpec, settings: Settings) -> Speed:
         """As measured with this strategy, else with another one, else as expected."""
@@ -75,15 +73,6 @@ class GpuBudget:
         if self._known.pop(key, None):
             new = Speed(_mixed(old.reading, new.reading), _mixed(old.writing, new.writing))
         self._known[key] = new
-
-
-def _max_seconds() -> int:
-    told = os.environ.get("MOST_GPU_SECONDS", "").strip() or str(MAX_SECONDS)
-    if not told.isdecimal() or int(told) == 0:
-        raise ChatError(
-            f"MOST_GPU_SECONDS is {told!r}. The owner of this app has to set it to a whole number of seconds."
-        )
-    return int(told)
 
 
 def _mixed(old: float, new: float) -> float:

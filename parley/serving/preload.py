@@ -3,34 +3,37 @@
 import os
 from collections.abc import Iterable, Mapping
 
+from parley.config import GPU_SIZES, ZEROGPU_SIZE
+from parley.errors import ModelUnavailable
 from parley.models import hardware, registry
 from parley.models.hardware import Gpu, Machine
 from parley.models.spec import ModelSpec, size_text
 
-GPU_SIZES = {"large": 48_000_000_000, "xlarge": 96_000_000_000}  # bytes of memory that a turn on ZeroGPU gets
 CAPABILITY = (9, 0)  # of its cards, as CUDA counts
 
 
 def gpu_size(environ: Mapping[str, str] = os.environ) -> str | None:
-    """What each turn gets of a ZeroGPU card, by its name in `spaces`; None for the usual. Raises `SystemExit`."""
-    size = environ.get("ZEROGPU_SIZE") or None
-    if size not in (None, *GPU_SIZES):
-        raise SystemExit(f"ZEROGPU_SIZE is {size!r}. Set it to one of {', '.join(GPU_SIZES)}, or leave it out.")
-    return size
+    """What each turn gets of a ZeroGPU card, by its name in `spaces`; None for the usual. Raises `BadVariable`."""
+    return ZEROGPU_SIZE.read(environ) or None
 
 
 def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec]:
     """The models to load now: on ZeroGPU all, for its workers only have what is loaded then; elsewhere the default,
     unless it would have to be downloaded.
 
-    Raises `SystemExit`, with a table of sizes, where they do not plan together into what a turn on ZeroGPU gets.
+    Raises `SystemExit`: with one sentence where the owner's variables name no such models, and with a table of sizes
+    where they do not fit together into what a turn on ZeroGPU gets.
     """
-    specs = list(registry.models(environ).values())
-    if not environ.get("SPACES_ZERO_GPU"):
-        return [spec for spec in specs[:1] if spec.folder]
-    drafts = [draft for spec in specs if (draft := registry.draft_of(spec, environ))]
+    try:
+        specs = list(registry.models(environ).values())
+        registry.check_drafts(environ)
+        if not environ.get("SPACES_ZERO_GPU"):
+            return [spec for spec in specs[:1] if spec.folder]
+        drafts = [draft for spec in specs if (draft := registry.draft_of(spec, environ))]
+        size = gpu_size(environ) or "large"
+    except ModelUnavailable as error:
+        raise SystemExit(str(error)) from None
     specs = list(dict.fromkeys((*specs, *drafts)))
-    size = gpu_size(environ) or "large"
     needs = dict(_needs(specs, GPU_SIZES[size], environ))
     if sum(needs.values()) > GPU_SIZES[size]:
         raise SystemExit(_too_much(needs, size))
@@ -53,5 +56,5 @@ def _too_much(needs: Mapping[str, int], size: str) -> str:
     lines = [
         f"{label[:40]:40} {size_text(need):>10}" for label, need in {**needs, "together": sum(needs.values())}.items()
     ]
-    head = f"These models do not plan together into the {GPU_SIZES[size] / 1e9:.0f} GB that a turn on ZeroGPU gets: "
+    head = f"These models do not fit together into the {GPU_SIZES[size] / 1e9:.0f} GB that a turn on ZeroGPU gets: "
     return "\n".join([f"{head}{larger}name fewer in MODEL_IDS.", "", *lines])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from parley.errors import BadVariable
 from parley.models import registry
 from parley.serving import preload
 
@@ -21,7 +22,8 @@ def test_models_that_do_not_fit_together_end_the_start_with_a_table_of_sizes():
     with pytest.raises(SystemExit) as end:
         preload.models_at_startup(on_zerogpu(MODEL_IDS=LARGE))
     head, _, *table = str(end.value).splitlines()
-    assert "the 48 GB that a turn on ZeroGPU gets" in head and "ZEROGPU_SIZE=xlarge" in head and "MODEL_IDS" in head
+    assert "do not fit together into the 48 GB that a turn on ZeroGPU gets" in head
+    assert "ZEROGPU_SIZE=xlarge" in head and "MODEL_IDS" in head
     assert [line.split("  ")[0] for line in table] == [
         "Qwen3 8B",
         "Olmo 3 7B",
@@ -42,7 +44,7 @@ def test_a_whole_card_takes_them_and_fewer_bytes_a_weight_make_them_fit():
 
 
 def test_an_unknown_part_of_a_card_is_refused():
-    with pytest.raises(SystemExit, match="Set it to one of large, xlarge"):
+    with pytest.raises(BadVariable, match="Set it to one of large, xlarge, or leave it out"):
         preload.gpu_size({"ZEROGPU_SIZE": "huge"})
     assert preload.gpu_size({}) is None
 

@@ -9,10 +9,12 @@ import sys
 import pytest
 from huggingface_hub import SpaceCard
 
+from parley.config import VARIABLES
 from parley.models import registry
 from tests.conftest import ROOT
 from tools import readme_tables
 
+PARTS = readme_tables.PARTS
 TEXT = readme_tables.README.read_text("utf-8")
 
 
@@ -67,22 +69,22 @@ def test_every_link_to_a_file_leads_to_one():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-def test_every_variable_that_the_code_reads_is_explained():
-    code = "".join(path.read_text() for path in (ROOT / "parley").rglob("*.py"))
-    names = set(re.findall(r"""environ(?:\.get\(|, |\[)"([A-Z_]+)""", code)) - {"SPACES_ZERO_GPU", "SPACE_ID"}
-    assert len(names) >= 7
-    assert [name for name in {*names, "HF_TOKEN", "REMOTE_API_KEY"} if f"`{name}" not in TEXT] == []
-
-
-@pytest.mark.parametrize("name", readme_tables.PARTS)
-def test_what_is_made_from_the_code_is_up_to_date(name):
+@pytest.mark.parametrize(("path", "name"), [(path, name) for path, parts in PARTS.items() for name in parts])
+def test_what_is_made_from_the_code_is_up_to_date(path, name):
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
-    assert TEXT.split(begin)[1].split(end)[0] == readme_tables.PARTS[name](), "run python -m tools.readme_tables"
+    part = path.read_text("utf-8").split(begin)[1].split(end)[0]
+    assert part == PARTS[path][name](), "run python -m tools.readme_tables"
 
 
 def test_a_missing_marker_is_not_passed_over():
     with pytest.raises(ValueError):
-        readme_tables.written(TEXT.replace("<!-- end of models -->", ""))
+        readme_tables.written(readme_tables.README, TEXT.replace("<!-- end of models -->", ""))
+
+
+def test_the_readme_leads_to_the_settings_and_the_variables():
+    text = readme_tables.SETTINGS.read_text("utf-8")
+    assert "(docs/settings.md)" in TEXT
+    assert [name for name in {*VARIABLES, "HF_TOKEN"} if f"`{name}`" not in text] == []
 
 
 def test_the_python_program_streams_an_answer(space):

@@ -27,7 +27,7 @@ WORDS = re.compile(r"\w{2,}")
 
 @pytest.fixture(scope="module")
 def zero(tmp_path_factory):
-    running = ZeroGpuSpace(tmp_path_factory.mktemp("zerogpu"), MOST_GPU_SECONDS=str(LONGEST))
+    running = ZeroGpuSpace(tmp_path_factory.mktemp("zerogpu"), MAX_GPU_SECONDS=str(LONGEST))
     watch = Watch(running.url)
     yield running
     slowest = watch.end()

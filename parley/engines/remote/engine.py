@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from parley.config import EXTRA_REMOTE_SETTINGS
 from parley.engines.base import Engine, TurnRequest
 from parley.engines.remote import errors
 from parley.engines.remote.stream import NO_KEY, StreamState, drain, open_stream
@@ -14,7 +15,7 @@ from parley.errors import BadSetting
 from parley.events import FLUSH, Delta, RunRecord
 from parley.generation.reasoning_parser import THINK_CLOSE, ReasoningParser
 from parley.messages import Message
-from parley.models.remote_servers import EXTRA, Server
+from parley.models.remote_servers import Server
 from parley.models.spec import ModelSpec
 from parley.settings import Settings
 from parley.snippet import call, listed, named
@@ -75,7 +76,7 @@ class RemoteEngine(Engine):
         settings = request.settings
         used = self._spec.capabilities.settings.intersection(("thinking", *request.strategy.uses))
         values = {name: getattr(settings, name) for name in sorted(used)}
-        extra = {name: values[name] for name in EXTRA if name in values}
+        extra = {name: values[name] for name in EXTRA_REMOTE_SETTINGS if name in values}
         if "thinking" in extra:
             extra["chat_template_kwargs"] = {"enable_thinking": extra.pop("thinking")}
         if extra.get("top_k") == 0:

@@ -10,8 +10,8 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from parley.config import EXTRA_REMOTE_SETTINGS
 from parley.messages import Message
-from parley.models import remote_servers
 from parley.serving import turn
 from parley.settings import OPTIONS
 from parley.strategies import STRATEGIES
@@ -51,7 +51,7 @@ def test_the_page_offers_what_the_server_honours_and_names_what_it_does_not(know
     assert marked == set(STRATEGIES) - {"greedy", "sampling"}
     assert updates["model"]["info"] == "Runs on another server, which reads what you type."
     known("sound", REMOTE_SETTINGS=ALL)
-    assert shown("sound")[1] == visible | set(remote_servers.EXTRA)
+    assert shown("sound")[1] == visible | set(EXTRA_REMOTE_SETTINGS)
     assert shown("sound", "greedy")[1] == {*always, "repetition_penalty", "thinking"}
 
 

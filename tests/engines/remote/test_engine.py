@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from parley.config import EXTRA_REMOTE_SETTINGS, STANDARD_REMOTE_SETTINGS
 from parley.engines.base import TurnRequest
 from parley.engines.remote import engine as remote_engine
 from parley.errors import BadSetting, ModelUnavailable, ServerFault
@@ -25,7 +26,7 @@ from parley.strategies import STRATEGIES
 from tests.conftest import free_port, until
 from tests.standins.faulty_server import FAULTS, KEY, WORDS
 
-ALL = ",".join((*remote_servers.STANDARD, *remote_servers.EXTRA))
+ALL = ",".join((*STANDARD_REMOTE_SETTINGS, *EXTRA_REMOTE_SETTINGS))
 HELLO = build_messages([], "Hello")
 
 
