@@ -268,21 +268,18 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
 
 
-def acquire(prefixes, session, prompt):
+def acquire(model, prefixes, session, prompt):
     """A turn that reads the prompt and generates nothing more than one token; how much was cached."""
     with torch.inference_mode(), prefixes.acquire(session, prompt, 1, len(prompt) + 1, lambda: [7]) as loan:
-        ids = torch.tensor([prompt])
-        prefixes_model = prefixes._model if isinstance(prefixes, PrefixCache) else None
-        if prefixes_model:
-            once = GenerationConfig(max_new_tokens=1, do_sample=False)
-            prefixes_model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=once, **loan.arguments)
+        ids, once = torch.tensor([prompt]), GenerationConfig(max_new_tokens=1, do_sample=False)
+        model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=once, **loan.arguments)
     return loan.cached_tokens
 
 
 def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
     prefixes = PrefixCache(torch_budgie.loaded.model, most=lambda: 10**9)
     prompt = list(range(100, 140))
-    acquire(prefixes, "a", prompt)
+    acquire(torch_budgie.loaded.model, prefixes, "a", prompt)
     with (
         prefixes.acquire("a", prompt, 1, 60, lambda: []) as first,
         prefixes.acquire("a", prompt, 1, 60, lambda: []) as second,
@@ -297,16 +294,16 @@ def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(torch_budg
     prefixes = PrefixCache(model, most=lambda: most[0])
     prompt = list(range(100, 150))
     for session in "abc":
-        acquire(prefixes, session, prompt)
+        acquire(model, prefixes, session, prompt)
     each = 2 * 50 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     assert prefixes.bytes == 3 * each
     most[0] = 3 * each
-    assert acquire(prefixes, "a", prompt) == 49  # now b is the longest unused
-    acquire(prefixes, "d", prompt)
+    assert acquire(model, prefixes, "a", prompt) == 49  # now b is the longest unused
+    acquire(model, prefixes, "d", prompt)
     assert prefixes.bytes == 3 * each
     assert [bool(prefixes.sequence(session)) for session in "abcd"] == [True, False, True, True]
     most[0] = each - 1
-    acquire(prefixes, "c", prompt)
+    acquire(model, prefixes, "c", prompt)
     assert prefixes.bytes == 0
 
 

@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(status, data, headers, sent=pause)
             if pause is not None:
-                repo.released.wait(60)
+                repo.released.wait(240)
                 self.write(data[pause:])
 
     def answer(self, status, body, headers, sent=None):
@@ -254,7 +254,7 @@ class Loader:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(90)
         self.process.stdout.close()
 
 

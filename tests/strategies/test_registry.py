@@ -297,7 +297,7 @@ def test_the_program_of_an_answer_gives_its_text_again(budgie):
         capture_output=True,
         text=True,
         cwd=ROOT,
-        timeout=110,
+        timeout=240,
         check=False,
     )
     assert ran.returncode == 0, ran.stderr

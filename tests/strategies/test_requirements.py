@@ -150,7 +150,8 @@ def test_drafts_come_from_the_environment_else_from_the_table(monkeypatch, tmp_p
     assert registry.strategy_traits(row).same_tokenizer is True
     chosen = registry.draft_of(row, {"DRAFT_MODELS": "Qwen/Qwen3-8B=org/small@v1, budgie=org/tiny"})
     assert (chosen.id, chosen.revision) == ("org/tiny", None)
-    assert registry.draft_of(registry._BY_NAME["Qwen/Qwen3-8B"], {}).name == "Qwen/Qwen3-0.6B"
+    large = registry.find("Qwen/Qwen3-8B", {"MODEL_IDS": "Qwen/Qwen3-8B"})
+    assert registry.draft_of(large, {}).name == "Qwen/Qwen3-0.6B"
     folder = save_tiny_model(tmp_path / "stranger")
     monkeypatch.setenv("DRAFT_MODELS", f"budgie={folder}")
     assert registry.strategy_traits(row).same_tokenizer is True  # it has Budgie's

@@ -74,7 +74,7 @@ def far(chromium, inside):
     visitor.close()
     line.shutdown()
     line.server_close()
-    until(lambda: not turn._cancels)
+    until(lambda: not turn.running())
 
 
 def test_a_connection_that_has_not_broken_is_not_asked_after(far):
@@ -106,7 +106,7 @@ def test_an_answer_whose_connection_breaks_stays_and_can_be_asked_for_again(far,
     visitor.send(STORY)
     expect(visitor.answer).to_have_text(re.compile("Once"))
     line.cut()
-    until(lambda: not turn._cancels)
+    until(lambda: not turn.running())
     line.mend()
     expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
     visitor.until_free()
@@ -127,7 +127,7 @@ def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
     line.cut(secretly=True)
     line.mend()
     expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
-    until(lambda: not turn._cancels, 3)  # it would have spoken for 6 seconds more
+    until(lambda: not turn.running())
     visitor.ask(STORY)
     expect(visitor.answer).to_have_text(STORY.strip())
     line.cut()  # what the server still holds open

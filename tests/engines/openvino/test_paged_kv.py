@@ -26,7 +26,7 @@ def write(pool, memory, table, numbers):
     table.reserve(len(numbers))
     for place, number in enumerate(numbers, table.length):
         block = table.blocks[place // BLOCK_SIZE]
-        assert pool._references[block] == 1
+        assert pool.num_users(block) == 1
         memory[block, place % BLOCK_SIZE] = number
     table.length += len(numbers)
 

@@ -84,9 +84,9 @@ def test_more_than_forty_are_answered_at_once(known, inside, faulty):
         urllib.request.urlopen(call).close()
     until(lambda: len(faulty.asked) == asked + 45)
     assert len(faulty.left) == left  # none had to end for another to begin
-    for run_id in list(turn._cancels):
+    for run_id in turn.running():
         turn.stop(run_id)
-    until(lambda: not turn._cancels)
+    until(lambda: not turn.running())
 
 
 def test_a_cancelled_call_closes_the_connection(known, inside, faulty):
@@ -95,7 +95,7 @@ def test_a_cancelled_call_closes_the_connection(known, inside, faulty):
     job = Client(inside.url, verbose=False).submit("hello", model="endless", max_new_tokens=4000, api_name="/chat")
     until(job.outputs)
     job.cancel()
-    until(lambda: len(faulty.left) > count and not turn._cancels)
+    until(lambda: len(faulty.left) > count and not turn.running())
 
 
 def test_neither_answers_nor_lists_nor_the_page_hold_the_key(known, inside, faulty, caplog):
