@@ -56,12 +56,17 @@ def draft(name=""):
     return engine(registry.DRAFT, **({"ENGINE": name} if name else {}))
 
 
-@pytest.fixture(scope="session")
-def endless():
+def endless_engine():
     """A Budgie that never ends its answer by itself."""
     made = engine()
     made.loaded.model.generation_config.eos_token_id = None
     return type(made)(made.loaded)
+
+
+@pytest.fixture(scope="session")
+def endless():
+    """Such a Budgie, for all tests."""
+    return endless_engine()
 
 
 @pytest.fixture(scope="session")
@@ -70,10 +75,17 @@ def tiny(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
 def pytest_collection_modifyitems(items):
+    """Tests of one file share a worker, so that they share its fixtures; those of the page share one across files."""
     for item in items:
-        if "real_model" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 120))
+        fixtures = getattr(item, "fixturenames", ())
+        if "real_model" in fixtures:
+            item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 300))
+            item.add_marker(pytest.mark.slow)
+        group = next((name for name in ("zero", "inside", "space") if name in fixtures), None)
+        group = group or str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def lacking(reason):

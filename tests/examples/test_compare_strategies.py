@@ -73,6 +73,7 @@ def run(capsys, figure, **more):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_every_strategy_answers_with_its_speed_and_stands_in_the_figure(capsys, figure):
     printed = run(capsys, figure)
     texts = {element.text for element in ET.parse(figure).iter("{http://www.w3.org/2000/svg}text")}

@@ -7,7 +7,6 @@ import threading
 
 import pytest
 
-from parley import strategies
 from parley.errors import BadConversation, ModelUnavailable
 from parley.events import Answer
 from parley.messages import Message
@@ -15,6 +14,7 @@ from parley.serving import turn
 from parley.serving.model_pool import ModelPool
 from parley.settings import Settings
 from tests.conftest import Clock
+from tests.strategies.loops import LOOPS, WATERMARKS
 
 
 def test_the_thread_that_loads_a_model_ends_with_the_loading(monkeypatch):
@@ -50,7 +50,7 @@ class Reader(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
+@pytest.mark.parametrize("strategy", [*LOOPS, *WATERMARKS])
 def test_all_that_crosses_the_process_line_is_plain_data(strategy):
     answer = list(in_worker(strategy=strategy, max_new_tokens=3))
     assert answer[-1].usage.new_tokens and answer[-1].run_record

@@ -25,10 +25,10 @@ from parley.strategies import STRATEGIES
 from parley.strategies.requirements import STATEFUL, ModelTraits
 from tests.conftest import draft, engine
 from tests.standins.hub import save_tiny_model
+from tests.strategies.loops import SPECULATIVE
 
 pytest_plugins = ["tests.browser"]
 
-SPECULATIVE = [name for name, row in STRATEGIES.items() if "draft_tokens" in row.settings]
 LINEAR = {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8}
 LINEAR |= {"linear_value_head_dim": 8, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
 KINDS = {  # what a model may remember the text with: a window, a convolution, a state, a mixture

@@ -26,6 +26,7 @@ def run(monkeypatch, work, seconds, *options):
     return [json.loads(line) for line in (work / "progress.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_learns_exports_and_resumes(monkeypatch, work):
     for seconds in (5, 30, 120):  # as long as this machine takes for some steps
         first, *_, last = run(monkeypatch, work, seconds, "--draft")

@@ -14,6 +14,7 @@ from tests.browser import Visitor
 from tests.conftest import until
 
 pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow
 
 STORY = "Once upon a time there was a bird that could count. " * 6
 

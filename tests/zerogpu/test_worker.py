@@ -18,6 +18,7 @@ from tests.zerogpu.conftest import ZeroGpuSpace
 from tests.zerogpu.faults import FAULTS, TOKEN
 
 pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow
 
 LONGEST = 6  # seconds of GPU time that an answer asks for
 PLACE = "Waiting for a GPU: you are number {} in the line of this Space"

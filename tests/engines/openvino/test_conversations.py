@@ -83,8 +83,14 @@ def from_the_beginning(precision, strategy):
     return talk(cold, precision, **({"strategy": strategy} if strategy else {}))
 
 
-@pytest.mark.parametrize("precision", ["int8", "none"])
-@pytest.mark.parametrize("strategy", ["greedy", ""], ids=["greedy", "another each turn"])
+@pytest.mark.parametrize(
+    ("precision", "strategy"),
+    [
+        pytest.param("int8", "", id="int8, another each turn"),
+        pytest.param("none", "", id="floats, another each turn", marks=pytest.mark.slow),
+        pytest.param("none", "greedy", id="floats, greedy", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("way", [at_once, when_idle, given_up, restarted])
 def test_ten_turns_are_those_that_are_read_from_the_beginning(way, precision, strategy):
     plain = from_the_beginning(precision, strategy)

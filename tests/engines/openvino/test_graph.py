@@ -108,7 +108,7 @@ def test_each_family_has_a_case():
     assert {case.split(",")[0] for case in CASES} == set(FAMILIES)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if "," in n else n for n in CASES])
 def test_a_family_is_equal_but_for_rounding(case, tmp_path):
     theirs = expected(save(tmp_path, case.split(",")[0], **CASES[case]))
     ours = run(written(tmp_path))

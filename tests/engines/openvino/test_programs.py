@@ -14,6 +14,7 @@ from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer
+from tests.strategies.loops import LOOPS
 
 MAY_DIFFER = "# OpenVINO int8 answered. This takes the weights as they are stored: words may differ."
 
@@ -46,7 +47,7 @@ def test_guidance_is_printed_too(budgie, name):
     assert printed(made.run_record.program) == made.text.strip() != answer(budgie, SHORT, **values).text.strip()
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", LOOPS)
 def test_with_one_byte_a_weight_it_says_that_words_may_differ(small, name):
     made = answer(small, SHORT, strategy=name, force_words="lantern", max_new_tokens=4)
     assert made.run_record.config["engine"] == "OpenVINO int8"

@@ -41,14 +41,14 @@ TOKENS = 5
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name):
+def test_for_eight_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name):
     values = HOT | {name: SETTINGS[name]}
     stock = {key: value for key, value in values.items() if key != "top_n_sigma"}
     ours = LogitsProcessorList([TopNSigma(values["top_n_sigma"])] if "top_n_sigma" in values else [])
     model, tokenizer = torch_budgie.loaded.model, torch_budgie.loaded.tokenizer
     prompt = render_prompt(torch_budgie.loaded, SHORT, Settings.check({"max_new_tokens": TOKENS})).ids
     said = set()
-    for seed in range(20):
+    for seed in range(8):
         torch.manual_seed(seed)
         made = model.generate(
             prompt,
@@ -62,7 +62,7 @@ def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, nam
         assert drawn.text == tokenizer.decode(made, skip_special_tokens=True).lstrip()
         assert drawn.usage.new_tokens == len(made)
         said.add(drawn.text)
-    assert len(said) > 4
+    assert len(said) > 2
 
 
 def processors(chance):
