@@ -15,7 +15,7 @@ import pytest
 
 from parley.engines.base import TurnRequest
 from parley.engines.remote import engine as remote_engine
-from parley.errors import BadSetting, ModelUnavailable, ServerFault
+from parley.errors import BadSetting, ServerFault
 from parley.events import Answer, Delta
 from parley.messages import Message, build_messages
 from parley.models import registry, remote_servers
@@ -309,28 +309,6 @@ def test_many_are_read_at_once_by_one_thread(faulty):
         each.close()
 
 
-# What the variables may say
-
-
-def test_a_token_alone_switches_nothing_on():
-    named = {"HF_TOKEN": "hf_" + "x" * 34, "REMOTE_BASE_URL": "http://x/v1", "REMOTE_API_KEY": "k"}
-    assert not remote_servers.models(named)
-    assert registry.models(named) == registry.models({})
-
-
-def test_remote_models_come_first_unless_the_owner_names_others():
-    known = environ("http://127.0.0.1:1/v1", " org/a:groq , b,b,")
-    assert list(registry.models(known))[:3] == ["org/a:groq", "b", "budgie"]
-    chosen = registry.models(known | {"MODEL_IDS": "parrot,b"})
-    assert [(name, row.engine) for name, row in chosen.items()] == [
-        ("parrot", "parrot"),
-        ("b", "remote"),
-        ("org/a:groq", "remote"),
-    ]
-    same = registry.models(known | {"REMOTE_MODELS": "budgie"})
-    assert same["budgie"].engine == "remote" and len(same) == len(registry.models({}))
-
-
 def test_with_a_token_and_no_address_inference_providers_are_asked(faulty, monkeypatch):
     known = {"HF_TOKEN": "hf_" + "x" * 34, "REMOTE_MODELS": "org/m:groq"}
     providers = remote_engine.RemoteEngine(registry.find("org/m:groq", known), remote_servers.find(known))
@@ -339,22 +317,3 @@ def test_with_a_token_and_no_address_inference_providers_are_asked(faulty, monke
     assert faulty.asked[-1][0] == "router.huggingface.co:443"
     assert "The server of org/m:groq does not answer." in sentence and "hf_x" not in told
     assert "hf_x" not in repr(remote_servers.find(known))
-
-
-@pytest.mark.parametrize(
-    ("known", "sentence"),
-    [
-        ({}, "Set REMOTE_BASE_URL to the address of a server, or HF_TOKEN to a token"),
-        ({"HF_TOKEN": "sk-other"}, "Set REMOTE_BASE_URL"),
-        ({"REMOTE_BASE_URL": "localhost:8000"}, "Write one such as http://127.0.0.1:8000/v1"),
-        ({"REMOTE_BASE_URL": "http://"}, "is no address"),
-        ({"REMOTE_BASE_URL": "http://x:99999/v1"}, "is no address"),
-        ({"REMOTE_BASE_URL": "http://x", "REMOTE_API_KEY": f"{KEY}\u00e9"}, "REMOTE_API_KEY has characters"),
-        ({"REMOTE_BASE_URL": "http://x", "REMOTE_API_KEY": f"{KEY}\n{KEY}"}, "Copy it once more"),
-        ({"REMOTE_BASE_URL": "http://x", "REMOTE_SETTINGS": "seed,num_beams"}, "REMOTE_SETTINGS has 'num_beams'."),
-    ],
-)
-def test_what_the_variables_cannot_say_is_refused_with_what_they_can(known, sentence):
-    with pytest.raises(ModelUnavailable) as refusal:
-        registry.models({"REMOTE_MODELS": "m", **known})
-    assert sentence in str(refusal.value) and KEY not in str(refusal.value)
