@@ -163,7 +163,7 @@ def test_an_answer_that_fills_the_context_window_says_so(endless):
     assert said.usage.prompt_tokens + said.usage.new_tokens == endless.loaded.context
 
 
-def test_the_oldest_turns_are_dropped_whole_and_the_reader_is_told_how_many(budgie):
+def test_the_oldest_turns_are_dropped_whole_and_a_notice_says_how_many(budgie):
     history = [
         m for i in range(40) for m in (Message("user", f"say word {i}"), Message("assistant", f"word {i} " * 20))
     ]
@@ -201,7 +201,7 @@ def test_what_people_type_never_becomes_a_control_token(budgie):
     assert attack in tokenizer.decode(attacked)
 
 
-def test_a_thought_is_told_apart_from_the_answer(budgie):
+def test_a_thought_is_kept_apart_from_the_answer(budgie):
     said = answer(budgie, build_messages([], "what is 3 + 4?"), strategy="greedy", thinking=True)
     assert said.thought and "think>" not in said.thought + said.text
     assert "7" in said.text

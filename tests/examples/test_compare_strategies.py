@@ -108,7 +108,7 @@ def test_as_a_program_it_refuses_a_model_without_probabilities_in_one_sentence()
     assert ran.stderr.endswith("has no probabilities to measure. Choose another model.\n")
 
 
-def test_what_nothing_can_answer_ends_with_a_sentence(capsys, figure):
+def test_a_request_that_no_strategy_can_answer_ends_with_a_sentence(capsys, figure):
     for few, sentence in ({"samples": 1}, "must be 2 or more"), ({"max-new-tokens": 0}, "Max new tokens must be"):
         with pytest.raises(SystemExit):
             run(capsys, figure, **few)

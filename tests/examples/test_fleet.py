@@ -186,7 +186,7 @@ def test_when_an_engine_is_killed_the_reader_keeps_the_text_and_the_other_goes_o
 
 
 @servers
-def test_when_nothing_is_left_that_is_said_and_neither_log_nor_page_holds_the_key(pair, fleet, known):
+def test_when_no_engine_is_left_a_sentence_says_so_and_neither_log_nor_page_holds_the_key(pair, fleet, known):
     for name in pair.alive():
         pair.kill(name)
     client = Client(fleet.url, verbose=False)

@@ -144,7 +144,7 @@ def test_on_apples_gpus_there_are_halves_only():
     ],
     ids=lambda value: value if isinstance(value, str) else None,  # a set has another order in each process
 )
-def test_what_cannot_be_had_is_said_with_what_can(environ, sentence):
+def test_what_is_not_possible_is_refused_with_what_is(environ, sentence):
     assert refusal(NO_OPENVINO, **environ) == sentence
 
 

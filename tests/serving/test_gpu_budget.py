@@ -39,7 +39,7 @@ def test_short_answers_ask_for_little_and_nothing_for_more_than_the_longest(monk
 
 
 @pytest.mark.parametrize("told", ["2 min", "0", "-5", "1.5"])
-def test_a_longest_time_that_is_no_number_of_seconds_is_said_so(told, monkeypatch):
+def test_a_longest_time_that_is_no_number_of_seconds_is_refused(told, monkeypatch):
     monkeypatch.setenv("MOST_GPU_SECONDS", told)
     with pytest.raises(ChatError, match=f"MOST_GPU_SECONDS is '{told}'. .* a whole number of seconds"):
         asked()

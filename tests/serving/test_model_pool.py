@@ -128,7 +128,7 @@ def test_a_loaded_model_answers_while_another_is_loading(rows):
     assert list(pool.loaded) == ["a", "b"]
 
 
-def test_who_waits_for_another_load_is_told_of_it_and_can_stop(rows):
+def test_a_turn_that_waits_for_another_load_reports_it_and_can_be_stopped(rows):
     pool, cancel, told = pool_of(PLENTY), threading.Event(), []
 
     def report(sentence):

@@ -102,4 +102,4 @@ def test_a_turn_is_stopped_from_the_process_that_it_was_forked_from():
     assert turn.stop("a run") is False, "it does not run here"
     os.write(writing, b".")
     assert os.waitpid(child, 0)[1] == 0
-    assert list(in_worker("a run")) == [], "who left while he waited gets nothing made"
+    assert list(in_worker("a run")) == [], "nothing is made for a visitor who left while waiting"

@@ -126,7 +126,7 @@ def test_a_turn_whose_reader_was_lost_does_not_end_the_next_one(inside):
     asyncio.run(lose())
 
 
-def test_the_second_step_of_what_was_refused_takes_nobodys_turn(inside):
+def test_the_second_step_of_a_refused_question_takes_no_other_turn(inside):
     """Who presses Enter while an answer grows is refused; what they send when it has ended would be overwritten."""
     page, grown = Page(inside, "one in a hurry"), [said("user", "one"), said("assistant", "so")]
     ended = [*grown, said("assistant", "far")]

@@ -101,7 +101,7 @@ def test_no_n_gram_occurs_twice_when_that_is_forbidden(endless, name):
     made = answer(endless, settings(name, max_new_tokens=90, no_repeat_ngram_size=2))
     ids = endless.loaded.tokenizer.encode(made.text, add_special_tokens=False)
     pairs = list(itertools.pairwise(ids))
-    assert len(pairs) - len(set(pairs)) <= 1  # text that is read anew may be cut differently at its ends
+    assert len(pairs) - len(set(pairs)) <= 1  # text that is read again may be cut differently at its ends
 
 
 @pytest.mark.parametrize("name", SPECULATIVE)

@@ -108,7 +108,7 @@ def test_the_stateful_architectures_are_those_of_the_library():
         ("contrastive", ModelTraits("X", recurrent=True), "X has layers other than attention, so"),
     ],
 )
-def test_a_refusal_says_what_is_lacking_and_what_to_do(strategy, abilities, sentence):
+def test_a_refusal_says_what_is_missing_and_what_to_do(strategy, abilities, sentence):
     refusal = STRATEGIES[strategy].refusal(abilities)
     assert refusal.startswith(sentence) and refusal.endswith("Choose another strategy.")
 

@@ -101,7 +101,7 @@ def test_undo_takes_the_last_question_back_into_the_box(parrot):
     expect(parrot.answer).to_have_text("one")
 
 
-def test_an_edited_question_is_answered_anew_and_what_followed_it_is_gone(parrot):
+def test_an_edited_question_is_answered_again_and_what_followed_it_is_gone(parrot):
     parrot.ask("one")
     parrot.ask("two")
     parrot.questions.first.hover()

@@ -165,7 +165,7 @@ def test_only_a_model_that_runs_on_the_gpu_spends_any_quota(zero):
     assert len(zero.api.asked("/schedule")) == asked
 
 
-def test_the_visitors_pass_travels_to_zerogpu_from_the_page_and_from_programs(zero, story, visit, chromium):
+def test_the_visitors_token_reaches_zerogpu_from_the_page_and_from_programs(zero, story, visit, chromium):
     zero.client(TOKEN).predict(**story)
     assert zero.api.asked("/schedule")[-1]["token"] == TOKEN
     chromium.set_extra_http_headers({"x-ip-token": TOKEN + "y"})
@@ -199,7 +199,7 @@ def test_stop_on_the_page_ends_the_worker_and_keeps_what_it_cost(zero, visit):
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed tab", "killed"])
-def test_who_leaves_gives_the_gpu_back(zero, endless, visit, how):
+def test_a_visitor_who_leaves_gives_the_gpu_back(zero, endless, visit, how):
     if how == "cancelled":
         job = zero.client().submit(**endless)
         until(job.outputs)
@@ -224,7 +224,7 @@ for text in Client({zero.url!r}, verbose=False).submit(**{endless!r}): print(len
     assert zero.api.pids == [worker]
 
 
-def test_who_waits_is_told_his_place_and_can_leave_and_others_are_served(zero, visit, story):
+def test_a_waiting_visitor_sees_their_place_and_can_leave_and_others_are_served(zero, visit, story):
     first, last, waiting = visit(), visit(), zero.api.line
     with zero.api.occupied():
         first.send("Hello, who are you?")
@@ -261,7 +261,7 @@ def test_two_visitors_of_one_gpu_both_get_their_answers(zero, story):
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_program_gets_one_sentence_that_says_what_went_wrong_and_its_next_call_an_answer(zero, story, fault):
     client, workers, story["max_new_tokens"] = zero.client(fault.token), zero.api.pids, 8
-    with fault.befalls(zero) as strike:
+    with fault.happens_to(zero) as strike:
         job = client.submit(**story)
         strike()
         with pytest.raises(AppError, match=f"^{fault.sentence}$"):
@@ -275,7 +275,7 @@ def test_a_program_gets_one_sentence_that_says_what_went_wrong_and_its_next_call
 def test_the_page_says_what_went_wrong_in_one_sentence_under_the_question_and_retry_answers_it(zero, reader, fault):
     workers = zero.api.pids
     reader.context.set_extra_http_headers({"x-ip-token": fault.token} if fault.token else {})
-    with fault.befalls(zero) as strike:
+    with fault.happens_to(zero) as strike:
         reader.send("Tell me a story about an owl.")
         expect(reader.questions).to_have_text("Tell me a story about an owl.")
         reader.box.fill("and then?")

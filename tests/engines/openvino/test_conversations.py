@@ -1,4 +1,4 @@
-"""A conversation is the same, token for token, whether it was kept, given up, read anew while idle, or restarted."""
+"""A conversation is the same, token for token, whether it was kept, given up, read again while idle, or restarted."""
 
 import functools
 

@@ -23,7 +23,7 @@ from tests.conftest import until
 from tests.engines.openvino.asking import SHORT, answer, has_read_answer
 from tests.engines.openvino.passes import watched
 
-BLOCKS = 14  # one is nobody's: the others hold 32 tokens each
+BLOCKS = 14  # one only fills passes: the others hold 32 tokens each
 FOUR_BLOCKS = [Message("user", "Tell me a story about an owl and a lamp by the river in the north. " * 6)]
 
 
@@ -120,7 +120,7 @@ def test_what_a_turn_has_is_not_given_up(small):
     assert cache.sequence("a") == ()
 
 
-def test_what_is_being_read_is_not_given_up_and_its_next_turn_waits(small):
+def test_a_session_that_is_being_read_is_not_given_up_and_its_next_turn_waits(small):
     decoder, prefixes = small.loaded.model.decoder, small.prefix_cache
     answer(small, SHORT, session="other")
     until(lambda: has_read_answer(small, "other"))

@@ -93,7 +93,7 @@ def test_a_deeper_model_of_the_same_shapes_is_not_tried_again(probed, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "b"}', '{"a": null}', "\0"])
-def test_a_spoilt_file_is_written_anew(probed, tmp_path, text):
+def test_a_spoilt_file_is_replaced(probed, tmp_path, text):
     cache = tmp_path / "rows.json"
     cache.write_text(text)
     assert probed.find(cache) == 11
@@ -109,7 +109,7 @@ def test_a_folder_that_cannot_be_written_leaves_it_in_memory(probed, tmp_path):
     assert probed.find(cache) == 12
 
 
-def test_a_folder_without_the_right_to_write_too(probed, tmp_path):
+def test_a_folder_without_the_right_to_write_leaves_it_in_memory_too(probed, tmp_path):
     cache = tmp_path / "rows.json"
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
@@ -158,7 +158,7 @@ def elsewhere(monkeypatch):
 
 
 @pytest.mark.slow
-def test_elsewhere_it_is_found_in_a_process_of_its_own(elsewhere, tmp_path, monkeypatch):
+def test_on_other_processors_it_is_found_in_a_process_of_its_own(elsewhere, tmp_path, monkeypatch):
     module, ran, run = new_process(), [], subprocess.run
 
     def watched(command, **how):
@@ -191,7 +191,7 @@ def test_a_child_that_crashes_finds_none(crashing, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("program", ["#!/bin/sh\necho words\n", "#!/bin/sh\nexec sleep 300\n", "#!/bin/sh\n"])
-def test_nor_does_one_that_says_something_else_or_takes_too_long(crashing, tmp_path, program):
+def test_a_child_that_says_something_else_or_takes_too_long_finds_none(crashing, tmp_path, program):
     crashing.write_text(program)
     module = new_process()
     module.CHILD_SECONDS = 0.5

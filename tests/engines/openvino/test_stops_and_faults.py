@@ -152,7 +152,7 @@ def test_a_fault_while_an_answer_is_read_again_costs_nothing_but_that(own, decod
     assert answer(own, further, session="b").text == answer(own, further).text
 
 
-def test_the_library_s_compiling_can_be_left(own, decoder, monkeypatch):
+def test_a_stop_does_not_wait_for_the_compiler(own, decoder, monkeypatch):
     """The graph that it is at takes as long as it takes, but the turn ends."""
     begun, go_on, made = threading.Event(), threading.Event(), []
 

@@ -67,7 +67,7 @@ def test_an_answer_streams_with_what_the_server_says_that_it_cost(faulty):
 
 
 @pytest.mark.parametrize("model", ["no usage", "absurd usage"])
-def test_where_the_server_tells_no_count_pieces_are_counted_and_called_so(faulty, model):
+def test_where_the_server_sends_no_count_pieces_are_counted_and_called_so(faulty, model):
     made = answer(engine(faulty.url, model))
     assert (made.usage.unit, made.usage.new_tokens, made.usage.prompt_tokens) == ("piece", len(WORDS), 0)
 
@@ -86,13 +86,13 @@ def test_a_thought_comes_apart_from_the_answer_whichever_way_it_is_sent(faulty, 
     ("model", "finish"),
     [("too long", "context"), ("stopped there", "stop string"), ("filtered", "end"), ("stays open", "end")],
 )
-def test_it_is_told_why_an_answer_ended(faulty, model, finish):
+def test_an_answer_says_why_it_ended(faulty, model, finish):
     made = answer(engine(faulty.url, model))
     assert made.finish == finish
     assert made.notices == (("the server says content_filter",) if model == "filtered" else ())
 
 
-def test_max_new_tokens_is_told_from_the_end_of_the_context(faulty):
+def test_max_new_tokens_and_the_end_of_the_context_are_two_reasons(faulty):
     assert answer(engine(faulty.url, "too long"), max_new_tokens=4).finish == "length"
 
 
@@ -135,7 +135,7 @@ def test_greedy_is_a_temperature_of_0(faulty):
     assert made.seed is None
 
 
-def test_a_fresh_seed_is_drawn_sent_and_told(faulty):
+def test_a_fresh_seed_is_drawn_sent_and_reported(faulty):
     first, second = answer(engine(faulty.url)), answer(engine(faulty.url))
     assert first.seed != second.seed == faulty.asked[-1][2]["seed"]
 

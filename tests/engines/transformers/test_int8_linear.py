@@ -51,7 +51,7 @@ def test_a_token_gives_the_same_alone_and_among_others():
         assert all(torch.equal(layer(x[i : i + 1])[0], together[i]) for i in range(7))
 
 
-def test_a_token_of_nothing_but_noughts_gives_the_bias():
+def test_a_token_of_zeros_gives_the_bias():
     linear = torch.nn.Linear(64, 64)
     with torch.inference_mode():
         assert torch.equal(int8_linear.Int8Linear(linear)(torch.zeros(1, 64))[0], linear.bias)

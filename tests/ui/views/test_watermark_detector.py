@@ -1,4 +1,4 @@
-"""A watermarked answer is told from others, by programs and on the page."""
+"""A watermarked answer is detected among others, by programs and on the page."""
 
 import pytest
 from gradio_client import Client
