@@ -1,4 +1,4 @@
-"""What may go wrong between a visitor and a GPU: how it is brought about, and the one sentence that the visitor reads."""
+"""What may go wrong between a visitor and a GPU, how to bring it about, and what the visitor reads."""
 
 import base64
 from collections.abc import Callable, Iterator
