@@ -83,6 +83,10 @@ class Visitor:
         name = re.escape(label).replace("/", r"\/")  # a bare one would end the pattern in JavaScript
         self.page.get_by_role("option", name=re.compile(f"^{name}")).click()
 
+    def limit(self, tokens):
+        """Sets max new tokens."""
+        self.setting("max_new_tokens").locator("input[type=number]").fill(str(tokens))
+
     def send(self, text):
         self.box.fill(text)
         self.box.press("Enter")
@@ -136,7 +140,7 @@ def parrot(visitor):
 def chatterbox(visitor, inside):
     """A visitor of a model that never ends by itself, and the count of its forward passes."""
     visitor.choose("model", "endless")
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("4096")
+    visitor.limit(4096)
     with Passes(inside.engine("endless").loaded.model) as passes:
         yield visitor, passes
 

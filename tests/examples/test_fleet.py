@@ -148,7 +148,7 @@ def test_a_visitor_chooses_a_remote_model_sees_it_stream_and_stops_it(tab, endle
     expect(tab.setting("strategy")).to_contain_text("Not with this model: Top-k, Min-p")
     expect(tab.setting("temperature")).to_be_visible()
     expect(tab.setting("top_k")).to_be_hidden()
-    tab.setting("max_new_tokens").locator("input[type=number]").fill("4000")
+    tab.limit(4000)
     tab.send("Hello")
     expect(tab.answer).to_have_text(WORDS)
     tab.stop_button.click()
@@ -167,7 +167,7 @@ def test_a_visitor_chooses_a_remote_model_sees_it_stream_and_stops_it(tab, endle
 @servers
 def test_when_an_engine_is_killed_the_reader_keeps_the_text_and_the_other_goes_on(tab, endless, pair, fleet, known):
     tab.choose("model", endless)
-    tab.setting("max_new_tokens").locator("input[type=number]").fill("4000")
+    tab.limit(4000)
     tab.send("Tell me a story.")
     expect(tab.answer).to_have_text(WORDS)
     (busy,) = pair.busy()

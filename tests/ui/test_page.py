@@ -121,7 +121,8 @@ def test_copy_takes_the_answer(parrot):
 
 
 def test_clearing_while_an_answer_runs_leaves_an_empty_page_that_works(parrot):
-    parrot.send(STORY * 10)
+    parrot.limit(4096)
+    parrot.send(STORY * 20)
     expect(parrot.answer).to_have_text(re.compile("Once"))
     parrot.press("Clear")
     parrot.until_free()
@@ -133,7 +134,8 @@ def test_clearing_while_an_answer_runs_leaves_an_empty_page_that_works(parrot):
 
 
 def test_what_is_typed_while_an_answer_runs_stays_in_the_box(parrot):
-    parrot.send(STORY * 3)
+    parrot.limit(4096)
+    parrot.send(STORY * 20)
     expect(parrot.stop_button).to_be_visible()
     parrot.send("my next thought")
     parrot.stop_button.click()
@@ -148,7 +150,7 @@ def test_a_message_that_does_not_fit_stands_there_with_a_sentence_and_retry_work
     expect(visitor.error).to_have_text(re.compile(r"needs \d+ tokens, but Budgie.* reads at most \d+"))
     assert visitor.questions.inner_text().count("word") == 3000
     visitor.choose("model", "Parrot")
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("5")
+    visitor.limit(5)
     visitor.press("Retry")
     expect(visitor.quiet).to_have_text(re.compile("reached max new tokens"))
     expect(visitor.error).to_have_count(0)

@@ -20,7 +20,7 @@ def tab(chromium, inside):
     visitor.choose("model", "endless")
     expect(visitor.setting("model")).to_contain_text("reads 8,192 tokens")  # its own settings are there as well
     visitor.page.get_by_role("button", name="More settings").click()
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("4096")
+    visitor.limit(4096)
     yield visitor
     visitor.close()
     assert visitor.faults == []
@@ -105,6 +105,6 @@ def test_guesses_are_counted_under_the_answer(visitor):
 def test_words_that_must_occur_do_on_the_page_too(visitor):
     visitor.choose("strategy", "Constrained beam search")
     visitor.setting("force_words").locator("textarea").fill("lantern")
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("60")
+    visitor.limit(60)
     visitor.ask("Hello, who are you?")
     expect(visitor.answer).to_contain_text("lantern")

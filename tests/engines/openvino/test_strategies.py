@@ -13,7 +13,7 @@ from parley.events import Answer
 from parley.models import registry
 from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
-from tests.conftest import draft, engine
+from tests.conftest import Passes, draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer, deltas
 
 FLAT = {"strategy": "sampling", "temperature": 1.2, "top_k": 0, "top_p": 1.0}
@@ -90,29 +90,35 @@ def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, st
     assert all(each.usage.accepted > 5 for each in made.values())
 
 
+def passes_after_the_first_token(engine, **values):
+    """How many passes an answer takes after its first token, and how many tokens it has after it."""
+    passes, tokens = [], []
+    for most in (1, 16):
+        with Passes(engine.loaded.model) as counted:
+            made = answer(engine, SHORT, max_new_tokens=most, **values)
+        passes.append(counted.count)
+        tokens.append(made.usage.new_tokens)
+    assert tokens[0] == 1 and tokens[1] > 4
+    return passes[1] - passes[0], tokens[1] - 1
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "sampling"])
 @pytest.mark.parametrize("negative", ["", "Answer like a pirate."])
 def test_guidance_takes_one_pass_a_token_after_the_two_prompts(budgie, strategy, negative):
-    decoder = budgie.loaded.model.decoder
-    before = decoder.num_passes
-    made = answer(budgie, SHORT, strategy=strategy, guidance_scale=2.0, negative_prompt=negative)
-    assert made.usage.new_tokens > 4
-    assert decoder.num_passes - before == 2 + made.usage.new_tokens - 1
+    values = {"strategy": strategy, "guidance_scale": 2.0, "negative_prompt": negative}
+    passes, tokens = passes_after_the_first_token(budgie, **values)
+    assert passes == tokens
 
 
 def test_the_last_hidden_states_of_contrastive_search_cost_no_further_pass(budgie):
-    decoder = budgie.loaded.model.decoder
-    before = decoder.num_passes
-    made = answer(budgie, SHORT, strategy="contrastive", candidates=6)
-    assert decoder.num_passes - before == 1 + made.usage.new_tokens  # each token once as a candidate
+    passes, tokens = passes_after_the_first_token(budgie, strategy="contrastive", candidates=6)
+    assert passes == tokens  # each token once, as a candidate
 
 
 @pytest.mark.parametrize("which", ["low", "high"])
 def test_the_layers_of_dola_cost_no_further_pass(budgie, which):
-    decoder = budgie.loaded.model.decoder
-    before = decoder.num_passes
-    made = answer(budgie, SHORT, strategy="dola", dola_layers=which)
-    assert decoder.num_passes - before == 1 + made.usage.new_tokens - 1
+    passes, tokens = passes_after_the_first_token(budgie, strategy="dola", dola_layers=which)
+    assert passes == tokens
 
 
 @pytest.fixture

@@ -78,7 +78,7 @@ def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, in
 def test_more_than_forty_are_answered_at_once(known, inside, faulty):
     known("endless")
     asked, left = len(faulty.asked), len(faulty.left)
-    body = json.dumps({"message": "Hello", "model": "endless", "max_new_tokens": 1000}).encode()
+    body = json.dumps({"message": "Hello", "model": "endless", "max_new_tokens": 4000}).encode()
     call = urllib.request.Request(f"{inside.url}/gradio_api/call/v2/chat", body, {"Content-Type": "application/json"})
     for _ in range(45):
         urllib.request.urlopen(call).close()
