@@ -261,6 +261,7 @@ def test_llama_cpp_says_what_transformers_says(real_model, tmp_path):
         assert [peer.continuation(ids, 8) for _ in range(2)] == [want, want]  # nothing is kept of an answer
 
 
+@pytest.mark.slow
 @with_llama_cpp
 def test_llama_cpp_tells_what_an_answer_cost_and_what_it_cannot_take(tmp_path):
     folder = save_tiny_model(tmp_path / "model")
@@ -272,6 +273,7 @@ def test_llama_cpp_tells_what_an_answer_cost_and_what_it_cannot_take(tmp_path):
     assert 0 < usage.time_to_first_token < usage.seconds
 
 
+@pytest.mark.slow
 @with_llama_cpp
 def test_a_file_that_llama_cpp_cannot_read_is_an_error(tmp_path):
     with pytest.raises(RuntimeError, match="its process ended"):
@@ -283,6 +285,7 @@ def test_without_node_llama_cpp_is_left_out(monkeypatch, tmp_path):
     assert "needs Node.js" in peers.missing()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("node") and shutil.which("npm")), reason="npm is not installed")
 def test_without_the_package_llama_cpp_is_left_out(monkeypatch, tmp_path):
     monkeypatch.setenv(peers.VARIABLE, str(tmp_path))

@@ -101,6 +101,7 @@ def test_equal_rows_give_an_equal_figure(tmp_path):
     assert first.read_bytes() == second.read_bytes()
 
 
+@pytest.mark.slow
 def test_as_a_program_it_refuses_a_model_without_probabilities_in_one_sentence():
     program = [sys.executable, "examples/compare_strategies.py", "--model", "parrot"]
     ran = subprocess.run(program, cwd=compare.ROOT, capture_output=True, text=True, timeout=240, check=False)

@@ -91,7 +91,7 @@ def from_the_beginning(precision, strategy):
         pytest.param("none", "greedy", id="floats, greedy", marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("way", [at_once, when_idle, given_up, restarted])
+@pytest.mark.parametrize("way", [at_once, when_idle, given_up, pytest.param(restarted, marks=pytest.mark.slow)])
 def test_ten_turns_are_those_that_are_read_from_the_beginning(way, precision, strategy):
     plain = from_the_beginning(precision, strategy)
     assert not any(cached for *_, cached in plain)

@@ -147,7 +147,14 @@ def model(budgie):
     assert pool.num_free == pool.num_blocks - 1
 
 
-@pytest.mark.parametrize("held", [2, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 5, 3 * BLOCK_SIZE])
+@pytest.mark.parametrize(
+    "held",
+    [
+        BLOCK_SIZE - 1,
+        BLOCK_SIZE + 5,
+        *(pytest.param(held, marks=pytest.mark.slow) for held in (2, BLOCK_SIZE, 3 * BLOCK_SIZE)),
+    ],
+)
 def test_beams_that_branch_anywhere_never_read_what_another_wrote(model, held):
     chance = random.Random(held)
     vocabulary, beams = model.config.vocab_size, 5

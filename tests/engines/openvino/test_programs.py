@@ -14,7 +14,6 @@ from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer
-from tests.strategies.loops import LOOPS
 
 MAY_DIFFER = "# OpenVINO int8 answered. This takes the weights as they are stored: words may differ."
 
@@ -47,7 +46,7 @@ def test_guidance_is_printed_too(budgie, name):
     assert printed(made.run_record.program) == made.text.strip() != answer(budgie, SHORT, **values).text.strip()
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize("name", ["greedy", "beams"])
 def test_with_one_byte_a_weight_it_says_that_words_may_differ(small, name):
     made = answer(small, SHORT, strategy=name, force_words="lantern", max_new_tokens=4)
     assert made.run_record.config["engine"] == "OpenVINO int8"
@@ -60,7 +59,7 @@ def test_what_the_program_of_one_byte_a_weight_prints_begins_alike(small):
     assert printed(made.run_record.program) == made.text.strip()  # Budgie is sure of this one
 
 
-@pytest.mark.parametrize("precision", ["none", "int8"])
+@pytest.mark.parametrize("precision", ["none", pytest.param("int8", marks=pytest.mark.slow)])
 def test_no_weights_of_pytorch_are_loaded(precision, monkeypatch):
     def refused(*_, **__):
         raise AssertionError("PyTorch's weights are loaded")

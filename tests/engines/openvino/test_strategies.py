@@ -127,6 +127,7 @@ def own():
     return engine()
 
 
+@pytest.mark.slow
 def test_the_exit_changes_ten_times_and_one_cut_graph_is_kept_and_counted(own):
     model, plain = own.loaded.model, own.memory_bytes
     exits, counted, resident = [], {}, []
@@ -167,6 +168,7 @@ def test_a_stop_while_the_cut_graph_is_made_leaves_none_and_the_next_turn_makes_
     assert told.usage.accepted > 0 and told.text == answer(own, SHORT).text
 
 
+@pytest.mark.slow
 def test_a_quantised_pair_guesses_what_greedy_search_says():
     small = engine(QUANTIZATION="int8")
     guesser = engine(registry.DRAFT, QUANTIZATION="int8")

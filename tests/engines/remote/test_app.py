@@ -75,6 +75,7 @@ def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, in
     assert str(refusal.value).startswith("The server of sound takes no Thinking. Set thinking to False, or choose")
 
 
+@pytest.mark.slow
 def test_more_than_forty_are_answered_at_once(known, inside, faulty):
     known("endless")
     asked, left = len(faulty.asked), len(faulty.left)

@@ -86,6 +86,7 @@ def test_guessing_ahead_changes_nothing(small):
         assert answer(small, strategy=strategy)[0] == greedy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOPS)
 def test_every_loop_runs_on_it_without_a_warning(small, name):
     with warnings.catch_warnings():
