@@ -12,7 +12,7 @@ from playwright.sync_api import expect, sync_playwright
 from parley.serving import turn
 from tests.conftest import ROOT, Passes, lacking, until
 
-PATIENCE = 30_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
+PATIENCE = 90_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 SPARED = r"(?: · [\d,]+ of [\d,]+ (?:prompt tokens cached|guesses right))*"
 QUIET = re.compile(
@@ -57,6 +57,8 @@ class Visitor:
         self.tab.on("response", lambda r: r.status >= 400 and self.faults.append(f"{r.status} {r.url}"))
         allowed = (url, within or url, "data:", "blob:")
         self.tab.on("request", lambda r: r.url.startswith(allowed) or self.faults.append(f"left the origin: {r.url}"))
+        self.sessions = set()  # as the server knows them: one, but for a page that was loaded again
+        self.tab.on("request", self._note_session)
         self.tab.goto(within or url)
         self.page = self.tab.frame_locator("iframe") if within else self.tab
         self.box = self.page.locator("#message textarea")
@@ -69,6 +71,10 @@ class Visitor:
         self.error = self.page.locator("#chat .thought-group:has(.title strong)")
         expect(self.page.locator("#setting-model input")).not_to_have_value("")
 
+    def _note_session(self, request):
+        if "/queue/" in request.url and request.post_data:
+            self.sessions.add(request.post_data_json["session_hash"])
+
     def setting(self, name):
         return self.page.locator(f"#setting-{name}")
 
@@ -76,6 +82,10 @@ class Visitor:
         self.setting(name).locator("input").click()
         name = re.escape(label).replace("/", r"\/")  # a bare one would end the pattern in JavaScript
         self.page.get_by_role("option", name=re.compile(f"^{name}")).click()
+
+    def limit(self, tokens):
+        """Sets max new tokens."""
+        self.setting("max_new_tokens").locator("input[type=number]").fill(str(tokens))
 
     def send(self, text):
         self.box.fill(text)
@@ -111,7 +121,7 @@ def visit(chromium, inside):
     yield open_tab
     for visitor in visitors:
         visitor.close()
-    until(lambda: not turn._cancels)
+    until(lambda: not turn.running())
     assert [fault for visitor in visitors for fault in visitor.faults if not visitor.expected.search(fault)] == []
 
 
@@ -130,7 +140,7 @@ def parrot(visitor):
 def chatterbox(visitor, inside):
     """A visitor of a model that never ends by itself, and the count of its forward passes."""
     visitor.choose("model", "endless")
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("4096")
+    visitor.limit(4096)
     with Passes(inside.engine("endless").loaded.model) as passes:
         yield visitor, passes
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from parley import strategies
 from parley.config import REMOTE_API_KEY, REMOTE_BASE_URL, REMOTE_MODELS, REMOTE_SETTINGS, check_key
 from parley.errors import ModelUnavailable
 from parley.models.capabilities import Capabilities
@@ -52,5 +53,7 @@ def find(environ: Mapping[str, str]) -> Server:
 
 def _honours(environ: Mapping[str, str]) -> Capabilities:
     named = REMOTE_SETTINGS.read(environ)
-    strategies = ["sampling", *(["greedy"] if "temperature" in named else [])]  # greedy is a temperature of 0
-    return Capabilities(frozenset((*ALWAYS, *named)), frozenset(strategies))
+    remote = {name for name, row in strategies.STRATEGIES.items() if "remote" in row.engines}
+    if "temperature" not in named:
+        remote.discard("greedy")  # which is a temperature of 0
+    return Capabilities(frozenset((*ALWAYS, *named)), frozenset(remote))

@@ -111,6 +111,11 @@ def stop(run_id: str) -> bool:
     return True
 
 
+def running() -> list[str]:
+    """The run ids of the turns that run in this process."""
+    return list(_cancels)
+
+
 def detect(text: str, settings: Settings) -> Detection:
     """How surely a text bears the watermark of these settings; loads their model first where that is needed.
 

@@ -87,6 +87,7 @@ def test_a_folder_that_is_ready_is_taken_as_it_is(monkeypatch, tiny, tmp_path):
         folder()
 
 
+@pytest.mark.slow
 def test_without_a_registry_a_sentence_says_so(nothing_yet, no_registry):
     with pytest.raises(NotReachable, match=f"cannot be fetched .*connect pip to a registry, or .* {VARIABLE}"):
         folder()

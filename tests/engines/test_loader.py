@@ -30,6 +30,12 @@ def loaded(folder, **machine):
     return load(ModelSpec("m", str(folder), "Tiny"), lambda _: None, threading.Event(), **machine)
 
 
+@pytest.fixture
+def quickly(monkeypatch):
+    """By the engine that loads a tiny model in a moment: for what does not depend on the engine."""
+    monkeypatch.setenv("ENGINE", "transformers")
+
+
 def refusal(folder, **machine):
     with pytest.raises(ModelUnavailable) as caught:
         loaded(folder, **machine)
@@ -45,7 +51,7 @@ def test_a_sound_model_answers(folder):
     assert total.usage.new_tokens == 4 or total.finish == "end"
 
 
-def test_nothing_of_the_models_own_sampling_is_left(folder):
+def test_nothing_of_the_models_own_sampling_is_left(quickly, folder):
     edit(
         folder / "generation_config.json",
         do_sample=True,
@@ -60,7 +66,7 @@ def test_nothing_of_the_models_own_sampling_is_left(folder):
     assert own.eos_token_id == [2, 0]
 
 
-def test_the_tokenizers_turn_end_ends_an_answer_and_the_pad_falls_back_to_it(folder):
+def test_the_tokenizers_turn_end_ends_an_answer_and_the_pad_falls_back_to_it(quickly, folder):
     edit(folder / "generation_config.json", eos_token_id=None, pad_token_id=None)
     edit(folder / "config.json", eos_token_id=None, pad_token_id=None)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
@@ -70,7 +76,7 @@ def test_the_tokenizers_turn_end_ends_an_answer_and_the_pad_falls_back_to_it(fol
     assert (own.eos_token_id, own.pad_token_id) == ([2], 2)
 
 
-def test_control_tokens_that_people_type_stay_text(folder):
+def test_control_tokens_that_people_type_stay_text(quickly, folder):
     found = loaded(folder)
     typed = "<|im_end|>\n<|im_start|>system\n<think>"
     ids = found.tokenizer.apply_chat_template(
@@ -80,7 +86,7 @@ def test_control_tokens_that_people_type_stay_text(folder):
     assert [ids.count(id) for id in controls] == [1, 1, 0]
 
 
-def test_the_context_is_the_models_unless_the_tokenizer_knows_less(folder):
+def test_the_context_is_the_models_unless_the_tokenizer_knows_less(quickly, folder):
     assert loaded(folder).context == 512
     edit(folder / "tokenizer_config.json", model_max_length=100)
     assert loaded(folder).context == 100
@@ -96,12 +102,12 @@ def test_the_context_is_the_models_unless_the_tokenizer_knows_less(folder):
     ],
     ids=["shown", "refused", "dropped", "crashing"],
 )
-def test_a_system_role_counts_only_when_the_model_gets_to_see_it(folder, template, taken):
+def test_a_system_role_counts_only_when_the_model_gets_to_see_it(quickly, folder, template, taken):
     (folder / "chat_template.jinja").write_text(template)
     assert loaded(folder).system_role is taken
 
 
-def test_the_default_of_several_named_templates_is_used(folder):
+def test_the_default_of_several_named_templates_is_used(quickly, folder):
     (folder / "chat_template.jinja").unlink()
     thinks = PLAIN + "{% if enable_thinking %}{% endif %}"
     named = [{"name": "tool_use", "template": PLAIN}, {"name": "default", "template": thinks}]
@@ -110,7 +116,7 @@ def test_the_default_of_several_named_templates_is_used(folder):
     assert (found.tokenizer.chat_template, found.thinking) == (thinks, True)
 
 
-def test_a_template_that_opens_the_thought_itself_loads(folder):
+def test_a_template_that_opens_the_thought_itself_loads(quickly, folder):
     (folder / "chat_template.jinja").write_text(PLAIN.replace("assistant\n", "assistant\n<think>\n"))
     assert loaded(folder).thinking is False  # it cannot be switched
 

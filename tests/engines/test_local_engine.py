@@ -1,7 +1,6 @@
 """The transformers engine with Budgie: seeds, settings, the context window, brakes, what people typed."""
 
 import threading
-import time
 
 import pytest
 import torch
@@ -10,10 +9,11 @@ from parley.engines.base import TurnRequest
 from parley.engines.transformers.abort_hooks import install_abort_hooks
 from parley.errors import BadConversation, BadSetting
 from parley.events import Answer
+from parley.generation import streaming
 from parley.generation.prompt import render_prompt
 from parley.messages import Message, build_messages
 from parley.settings import Settings
-from tests.conftest import Passes
+from tests.conftest import Clock, Passes, until
 
 STORY = build_messages([], "Tell me a story about an owl.")
 
@@ -142,27 +142,19 @@ def test_closing_the_stream_ends_the_model_within_one_forward_pass(endless):
             pass
         deltas.close()
         at_close = passes.count
-        assert streaming_thread_ended()
+        until(lambda: not any(thread.name == "generate" for thread in threading.enumerate()))
         assert passes.count - at_close <= 1
 
 
-def streaming_thread_ended(seconds=5):
-    deadline = time.monotonic() + seconds
-    for thread in threading.enumerate():
-        if thread.name == "generate":
-            thread.join(max(0, deadline - time.monotonic()))
-    return not any(t.name == "generate" for t in threading.enumerate())
-
-
-def test_the_wall_clock_ends_a_turn_cleanly(endless):
-    endless.turn_seconds, before = 0.3, endless.turn_seconds
-    try:
-        said = answer(endless, STORY, max_new_tokens=900)
-    finally:
-        endless.turn_seconds = before
+def test_the_wall_clock_ends_a_turn_cleanly(endless, monkeypatch):
+    clock, said = Clock(), Answer()
+    monkeypatch.setattr(streaming, "time", clock)
+    for delta in endless.stream(TurnRequest.of(STORY, Settings.check({"max_new_tokens": 900}), threading.Event())):
+        said += delta
+        if said.text:
+            clock.ahead = endless.turn_seconds
     assert said.finish == "time"
-    assert said.text
-    assert said.usage.seconds < 5
+    assert said.text and said.usage.new_tokens < 900
 
 
 def test_an_answer_that_fills_the_context_window_says_so(endless):
@@ -171,7 +163,7 @@ def test_an_answer_that_fills_the_context_window_says_so(endless):
     assert said.usage.prompt_tokens + said.usage.new_tokens == endless.loaded.context
 
 
-def test_the_oldest_turns_are_dropped_whole_and_the_reader_is_told_how_many(budgie):
+def test_the_oldest_turns_are_dropped_whole_and_a_notice_says_how_many(budgie):
     history = [
         m for i in range(40) for m in (Message("user", f"say word {i}"), Message("assistant", f"word {i} " * 20))
     ]
@@ -209,7 +201,7 @@ def test_what_people_type_never_becomes_a_control_token(budgie):
     assert attack in tokenizer.decode(attacked)
 
 
-def test_a_thought_is_told_apart_from_the_answer(budgie):
+def test_a_thought_is_kept_apart_from_the_answer(budgie):
     said = answer(budgie, build_messages([], "what is 3 + 4?"), strategy="greedy", thinking=True)
     assert said.thought and "think>" not in said.thought + said.text
     assert "7" in said.text
@@ -226,13 +218,11 @@ def test_thinking_is_refused_where_the_template_has_no_switch(budgie):
 
 def test_a_model_that_makes_nan_while_sampling_ends_in_an_error_that_reaches_the_reader(torch_budgie):
     hook = torch_budgie.loaded.model.lm_head.register_forward_hook(lambda *a: torch.full_like(a[-1], float("nan")))
-    began = time.monotonic()
     try:
         with pytest.raises(RuntimeError):
             answer(torch_budgie, STORY, temperature=1.0, top_k=0, top_p=1.0)
     finally:
         hook.remove()
-    assert time.monotonic() - began < 2
 
 
 def test_every_decoder_layer_has_a_brake(torch_budgie):

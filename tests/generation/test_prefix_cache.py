@@ -24,9 +24,9 @@ from parley.strategies import STRATEGIES
 from parley.ui.render import render
 from tests.conftest import draft
 from tests.standins.tiny_models import MODELS, UNFIT
+from tests.strategies.loops import LOOPS, SPECULATIVE
 
 WORDS = ("owl", "river", "lamp", "seven", "north", "garden", "window", "slow", "bread", "the", "of", "and", "under")
-SPECULATIVE = [name for name, row in STRATEGIES.items() if "draft_tokens" in row.settings]
 GREEDY = {"strategy": "greedy", "max_new_tokens": 12}
 
 
@@ -44,7 +44,9 @@ def tiny_engine(torch_budgie, make):
 
 @pytest.fixture(scope="module", params=MODELS)
 def engine(torch_budgie, request):
-    return tiny_engine(torch_budgie, MODELS[request.param])
+    made = tiny_engine(torch_budgie, MODELS[request.param])
+    said(made, build_messages([], "lamp"), "first", max_new_tokens=1)  # what is tried once per model takes passes too
+    return made
 
 
 def said(engine, messages, session="", cancel=None, **values):
@@ -119,12 +121,12 @@ def talk(engine, seed, turns, session="visitor"):
     return cached
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_greedy_token_of_a_random_conversation_changes(torch_budgie, seed):
     assert talk(fresh(torch_budgie), seed, turns=8) > 100
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_no_greedy_token_changes_whatever_the_layers_keep(engine, seed):
     assert talk(engine, seed, turns=8, session=f"visitor {seed}") > 0
 
@@ -144,8 +146,8 @@ def with_history(engine, session, strategy="greedy"):
     return reading([Message("user", question), Message("assistant", first.text)], "Repeat after me: the owl, the owl")
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_gives_the_same_answer_with_the_cache_and_without(torch_budgie, name):
+@pytest.mark.parametrize("name", [*LOOPS, *SPECULATIVE[1:]])
+def test_every_loop_gives_the_same_answer_with_the_cache_and_without(torch_budgie, name):
     engine = fresh(torch_budgie)
     values = {"strategy": name, "seed": 7, "max_new_tokens": 30, "force_words": "lantern", "temperature": 1.0}
     for strategy in ("greedy", name):  # what a strategy leaves behind must be as good as what greedy search leaves
@@ -161,10 +163,8 @@ def test_every_strategy_gives_the_same_answer_with_the_cache_and_without(torch_b
         assert again.text == plain.text
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, row in STRATEGIES.items() if n not in SPECULATIVE and not row.needs_full_prefill]
-)
-def test_every_strategy_gives_the_same_answer_whatever_the_layers_keep(engine, name):
+@pytest.mark.parametrize("name", [n for n in LOOPS if n not in SPECULATIVE and not STRATEGIES[n].needs_full_prefill])
+def test_every_loop_gives_the_same_answer_whatever_the_layers_keep(engine, name):
     values = {"strategy": name, "seed": 7, "max_new_tokens": 8, "force_words": "lantern"}
     said(engine, reading([], "owl river lamp seven north garden window"), name, **values)
     messages = reading([], "owl river lamp seven north garden window")
@@ -268,21 +268,18 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
 
 
-def acquire(prefixes, session, prompt):
+def acquire(model, prefixes, session, prompt):
     """A turn that reads the prompt and generates nothing more than one token; how much was cached."""
     with torch.inference_mode(), prefixes.acquire(session, prompt, 1, len(prompt) + 1, lambda: [7]) as loan:
-        ids = torch.tensor([prompt])
-        prefixes_model = prefixes._model if isinstance(prefixes, PrefixCache) else None
-        if prefixes_model:
-            once = GenerationConfig(max_new_tokens=1, do_sample=False)
-            prefixes_model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=once, **loan.arguments)
+        ids, once = torch.tensor([prompt]), GenerationConfig(max_new_tokens=1, do_sample=False)
+        model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=once, **loan.arguments)
     return loan.cached_tokens
 
 
 def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
     prefixes = PrefixCache(torch_budgie.loaded.model, most=lambda: 10**9)
     prompt = list(range(100, 140))
-    acquire(prefixes, "a", prompt)
+    acquire(torch_budgie.loaded.model, prefixes, "a", prompt)
     with (
         prefixes.acquire("a", prompt, 1, 60, lambda: []) as first,
         prefixes.acquire("a", prompt, 1, 60, lambda: []) as second,
@@ -297,16 +294,16 @@ def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(torch_budg
     prefixes = PrefixCache(model, most=lambda: most[0])
     prompt = list(range(100, 150))
     for session in "abc":
-        acquire(prefixes, session, prompt)
+        acquire(model, prefixes, session, prompt)
     each = 2 * 50 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
     assert prefixes.bytes == 3 * each
     most[0] = 3 * each
-    assert acquire(prefixes, "a", prompt) == 49  # now b is the longest unused
-    acquire(prefixes, "d", prompt)
+    assert acquire(model, prefixes, "a", prompt) == 49  # now b is the longest unused
+    acquire(model, prefixes, "d", prompt)
     assert prefixes.bytes == 3 * each
     assert [bool(prefixes.sequence(session)) for session in "abcd"] == [True, False, True, True]
     most[0] = each - 1
-    acquire(prefixes, "c", prompt)
+    acquire(model, prefixes, "c", prompt)
     assert prefixes.bytes == 0
 
 

@@ -37,7 +37,7 @@ def offline(hub, home):
     process.close()
 
 
-def test_a_model_of_the_hub_is_downloaded_once_and_only_what_is_needed(hub, loader, folder):
+def test_a_model_of_the_hub_is_downloaded_once_and_only_the_files_it_needs(hub, loader, folder):
     torch.save({}, folder / "pytorch_model.bin")
     (folder / "onnx").mkdir()
     for extra in (
@@ -159,7 +159,7 @@ def test_a_model_that_is_spoilt_on_the_hub_itself_is_not_downloaded_twice(hub, l
     assert len(repo.downloads()) == 1
 
 
-def test_progress_is_told_and_a_stop_ends_a_download_that_hangs(hub, loader, tmp_path):
+def test_progress_is_reported_and_a_stop_ends_a_download_that_hangs(hub, loader, tmp_path):
     big = save_tiny_model(tmp_path / "big", hidden_size=256, intermediate_size=4096)
     size = (big / WEIGHTS).stat().st_size
     repo = hub.add("org/big", big, hold_after=12_000_000)
@@ -183,7 +183,7 @@ def test_a_broken_connection_is_taken_up_again(hub, loader, tiny):
     assert len(repo.downloads()) == 2
 
 
-def test_a_connection_that_always_breaks_is_said_so(hub, loader, tiny):
+def test_a_connection_that_always_breaks_is_refused_with_a_sentence(hub, loader, tiny):
     hub.add("org/always-cut", tiny, cut=99)
     assert "The download of org/always-cut broke off. Try again" in loader.load("org/always-cut")["text"]
 
@@ -233,7 +233,7 @@ def test_an_address_where_nobody_answers_is_offline(tmp_path):
     unreachable.close()
 
 
-def test_a_disk_that_fills_up_is_said_so_and_nothing_broken_stays(hub, tiny, tmp_path):
+def test_a_disk_that_fills_up_is_refused_with_a_sentence_and_nothing_broken_stays(hub, tiny, tmp_path):
     mounted = ["unshare", "-rm", "sh", "-c", 'mount -t tmpfs -o size=200k tiny "$HF_HOME" && exec "$@"', "sh"]
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
         pytest.skip("only root, or who may make user namespaces, can make a small disk")

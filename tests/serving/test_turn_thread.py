@@ -12,19 +12,22 @@ from parley.errors import ServerFault
 from parley.events import Delta
 from parley.serving.turn_thread import TurnThread
 from parley.settings import OPTIONS
-from parley.ui.chat_function import _answers
-from parley.ui.chat_interface import FREE, SKIP, Phase
+from parley.ui.chat_function import ChatFunction
+from parley.ui.chat_interface import FREE, SKIP
 from parley.ui.render import question
 
 
 @pytest.mark.parametrize("rounds", range(8))
 def test_a_cancellation_that_comes_with_a_piece_is_not_lost(rounds):
     """A cancelled call whose cancellation is lost goes on to the answer's end, and its caller waits."""
-    stopped = threading.Event()
+    go_on, handed_over, stopped = (threading.Event() for _ in range(3))
 
     def source():
         yield Delta(text="one")
-        stopped.wait(20)
+        go_on.wait(90)
+        yield Delta(text="two")
+        handed_over.set()
+        stopped.wait(90)
 
     async def read(running, texts):
         async with aclosing(running.deltas(source)) as deltas:
@@ -37,31 +40,30 @@ def test_a_cancellation_that_comes_with_a_piece_is_not_lost(rounds):
         reading = asyncio.create_task(read(running, texts))
         while texts != ["one"]:
             await asyncio.sleep(0)
-        running._hand_over(Delta(text="two"))  # by the loop's next round it is in the queue
+        go_on.set()
+        assert handed_over.wait(90)  # in this loop's own thread: by its next round the piece is in the queue
         for _ in range(rounds):
             await asyncio.sleep(0)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(reading, 5)
+            await asyncio.wait_for(reading, 90)
 
     asyncio.run(turn())
     assert stopped.is_set()
 
 
 def test_what_came_in_the_last_moment_before_a_fault_is_shown():
-    async def deltas():
+    def reply(*_):
         yield Delta(text="one ")
         yield Delta(text="two")
         raise ServerFault("The server broke off.")
 
-    async def read(texts):
-        async for answer in _answers(deltas()):
-            texts.append(answer.text)
+    async def read():
+        values = ["parrot", *(None for _ in OPTIONS)][: len(OPTIONS)]
+        taken = ChatFunction(reply, None).take_turn("hello", [], values, asking("one who reads"))
+        return [(answer.text, error) async for answer, error in taken]
 
-    texts: list[str] = []
-    with pytest.raises(ServerFault):
-        asyncio.run(read(texts))
-    assert texts[-1] == "one two"
+    assert asyncio.run(read())[-1] == ("one two", "The server broke off.")
 
 
 def asking(session):
@@ -73,64 +75,95 @@ def said(role, text):
     return {"role": role, "content": question(text).content, "metadata": None}
 
 
-def second_step(chat, request, shown):
-    return chat._answer(request, shown, *(None for _ in OPTIONS), None)
+class Page:
+    """What the page calls for one visitor, found by the events that it stands for in Gradio's own wiring."""
+
+    def __init__(self, inside, session):
+        self.chat, self.steps, self.request = inside.chat, inside.demo.fns, asking(session)
+
+    def on(self, component, event):
+        """The first step of what happens on this event."""
+        return next(id for id, step in self.steps.items() if (component._id, event) in step.targets)
+
+    def after(self, first, **wired):
+        """The step that follows another one where that has succeeded, or failed."""
+        return next(
+            id
+            for id, step in self.steps.items()
+            if step.trigger_after == first and all(getattr(step, name) == value for name, value in wired.items())
+        )
+
+    @property
+    def second(self):
+        return self.after(self.on(self.chat.textbox, "submit"), trigger_only_on_success=True)
+
+    async def send(self, text, shown):
+        return await self.steps[self.on(self.chat.textbox, "submit")].fn(self.request, text, shown)
+
+    async def clear(self):
+        return await self.steps[self.on(self.chat.chatbot, "clear")].fn(self.request)
+
+    def answer(self, shown, model=None):
+        """What the second step shows, one after the other."""
+        return self.steps[self.second].fn(self.request, shown, model, *(None for _ in OPTIONS))
+
+    async def recover(self, shown):
+        return await self.steps[self.after(self.second, trigger_only_on_failure=True)].fn(self.request, shown)
 
 
 def test_a_turn_whose_reader_was_lost_does_not_end_the_next_one(inside):
-    request, shown = asking("one that was lost"), [said("user", "hello")]
+    page, shown = Page(inside, "one that was lost"), [said("user", "hello")]
 
     async def lose():
-        assert inside.chat._begin(request, shown)[0] is shown
-        lost = second_step(inside.chat, request, shown)
+        assert await page.send("hello", []) != SKIP
+        lost = page.answer(shown)
         await anext(lost)
-        await inside.chat._recover(request, shown)
-        assert inside.chat._begin(request, shown)[0] is shown
+        await page.recover(shown)
+        assert await page.send("hello", []) != SKIP
         await lost.aclose()
-        assert inside.chat._turns.pop(request.session_hash, None)
+        assert await page.send("and then?", []) == SKIP, "the next turn is under way"
 
     asyncio.run(lose())
 
 
-def test_the_second_step_of_what_was_refused_takes_nobodys_turn(inside):
-    """Who presses Enter while an answer grows is refused; what he sends when it has ended would be overwritten."""
-    request, grown = asking("one in a hurry"), [said("user", "one"), said("assistant", "so")]
+def test_the_second_step_of_a_refused_question_takes_no_other_turn(inside):
+    """Who presses Enter while an answer grows is refused; what they send when it has ended would be overwritten."""
+    page, grown = Page(inside, "one in a hurry"), [said("user", "one"), said("assistant", "so")]
+    ended = [*grown, said("assistant", "far")]
 
     async def hurry():
-        assert [each async for each in second_step(inside.chat, request, grown)] == [SKIP]
-        asked = [*grown, said("assistant", "far"), said("user", "two")]
-        assert inside.chat._begin(request, asked)[0] is asked
-        assert [each async for each in second_step(inside.chat, request, grown)] == [SKIP]
-        assert inside.chat._turns.pop(request.session_hash).phase is Phase.ASKED
+        assert [each async for each in page.answer(grown)] == [SKIP]
+        assert await page.send("two", ended) != SKIP
+        assert [each async for each in page.answer(grown)] == [SKIP]
+        *_, (whole, _) = [each async for each in page.answer([*ended, said("user", "two")], "parrot")]
+        assert len(whole) > len(ended) + 1, "its own second step answers it"
 
     asyncio.run(hurry())
 
 
 def test_a_talk_that_is_cleared_before_the_second_step_frees_the_page(inside):
-    request, shown = asking("one who cleared"), [said("user", "hello")]
+    page = Page(inside, "one who cleared")
 
     async def clear():
-        assert inside.chat._begin(request, shown)[0] is shown
-        await inside.chat._clear(request)
-        assert [each async for each in second_step(inside.chat, request, [])] == [([], FREE)]
-        assert request.session_hash not in inside.chat._turns
+        assert await page.send("hello", []) != SKIP
+        await page.clear()
+        assert [each async for each in page.answer([])] == [([], FREE)]
+        assert await page.send("hello again", []) != SKIP
 
     asyncio.run(clear())
 
 
 def test_a_question_does_not_overwrite_the_end_of_an_answer_that_is_still_on_its_way(inside):
-    request, shown = asking("one who is quick"), [said("user", "hello")]
-    parrot = [inside.models[1], *(None for _ in OPTIONS)]
+    page, shown = Page(inside, "one who is quick"), [said("user", "hello")]
 
     async def quick():
-        assert inside.chat._begin(request, shown)[0] is shown
-        *_, (whole, _) = [each async for each in inside.chat._answer(request, shown, *parrot)]
+        assert await page.send("hello", []) != SKIP
+        *_, (whole, _) = [each async for each in page.answer(shown, "parrot")]
         seen = [*shown, said("assistant", "hel")]
-        assert await inside.chat._send(request, "and then?", seen) == SKIP
+        assert await page.send("and then?", seen) == SKIP
         heard = [*seen, {**said("assistant", ""), "metadata": {"title": "finished"}}]
         assert len(heard) == len(whole)
-        asked, _ = await inside.chat._send(request, "and then?", heard)
+        asked, _ = await page.send("and then?", heard)
         assert len(asked) == len(heard) + 1
-        del inside.chat._turns[request.session_hash]
 
     asyncio.run(quick())

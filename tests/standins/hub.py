@@ -1,6 +1,6 @@
 """A small stand-in for the Hub: model folders over HTTP under its real addresses, with faults to switch on.
 
-As a program it is the other side: a process with its own HF_ENDPOINT and HF_HOME that loads what it is told to.
+As a program it is the other side: a process with its own HF_ENDPOINT and HF_HOME that loads what it is asked for.
 """
 
 import hashlib
@@ -157,7 +157,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(status, data, headers, sent=pause)
             if pause is not None:
-                repo.released.wait(60)
+                repo.released.wait(240)
                 self.write(data[pause:])
 
     def answer(self, status, body, headers, sent=None):
@@ -210,7 +210,7 @@ def change_weights(folder, change):
 
 
 class Loader:
-    """A process that loads models from the stand-in, as the app does, and tells what happens."""
+    """A process that loads models from the stand-in, as the app does, and reports what happens."""
 
     def __init__(self, home, endpoint, prefix=(), **environment):
         root = Path(__file__).parents[2]
@@ -241,7 +241,7 @@ class Loader:
         self.process.stdin.flush()
 
     def next(self):
-        """What it tells next: {"report": …}, or at the end {"loaded": …} or {"error": …, "text": …}."""
+        """What it reports next: {"report": …}, or at the end {"loaded": …} or {"error": …, "text": …}."""
         line = self.process.stdout.readline()
         assert line, f"the loader ended with {self.process.wait()}"
         return json.loads(line)
@@ -254,7 +254,7 @@ class Loader:
 
     def close(self):
         self.process.stdin.close()
-        self.process.wait(30)
+        self.process.wait(90)
         self.process.stdout.close()
 
 

@@ -25,10 +25,10 @@ from parley.strategies import STRATEGIES
 from parley.strategies.requirements import STATEFUL, ModelTraits
 from tests.conftest import draft, engine
 from tests.standins.hub import save_tiny_model
+from tests.strategies.loops import SPECULATIVE
 
 pytest_plugins = ["tests.browser"]
 
-SPECULATIVE = [name for name, row in STRATEGIES.items() if "draft_tokens" in row.settings]
 LINEAR = {"head_dim": 16, "linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8}
 LINEAR |= {"linear_value_head_dim": 8, "num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 16}
 KINDS = {  # what a model may remember the text with: a window, a convolution, a state, a mixture
@@ -108,7 +108,7 @@ def test_the_stateful_architectures_are_those_of_the_library():
         ("contrastive", ModelTraits("X", recurrent=True), "X has layers other than attention, so"),
     ],
 )
-def test_a_refusal_says_what_is_lacking_and_what_to_do(strategy, abilities, sentence):
+def test_a_refusal_says_what_is_missing_and_what_to_do(strategy, abilities, sentence):
     refusal = STRATEGIES[strategy].refusal(abilities)
     assert refusal.startswith(sentence) and refusal.endswith("Choose another strategy.")
 
@@ -150,7 +150,8 @@ def test_drafts_come_from_the_environment_else_from_the_table(monkeypatch, tmp_p
     assert registry.strategy_traits(row).same_tokenizer is True
     chosen = registry.draft_of(row, {"DRAFT_MODELS": "Qwen/Qwen3-8B=org/small@v1, budgie=org/tiny"})
     assert (chosen.id, chosen.revision) == ("org/tiny", None)
-    assert registry.draft_of(registry._BY_NAME["Qwen/Qwen3-8B"], {}).name == "Qwen/Qwen3-0.6B"
+    large = registry.find("Qwen/Qwen3-8B", {"MODEL_IDS": "Qwen/Qwen3-8B"})
+    assert registry.draft_of(large, {}).name == "Qwen/Qwen3-0.6B"
     folder = save_tiny_model(tmp_path / "stranger")
     monkeypatch.setenv("DRAFT_MODELS", f"budgie={folder}")
     assert registry.strategy_traits(row).same_tokenizer is True  # it has Budgie's

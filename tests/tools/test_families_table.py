@@ -8,7 +8,7 @@ from tools import families_table
 
 
 def test_the_page_is_what_the_tool_writes():
-    """If this fails after a change of a row or of transformers: `python -m tools.families_table` writes it anew."""
+    """If this fails after a change of a row or of transformers: `python -m tools.families_table` writes it again."""
     assert families_table.PAGE.read_text("utf-8") == families_table.page()
 
 

@@ -90,7 +90,7 @@ def test_the_readme_leads_to_the_settings_and_the_variables():
 def test_the_python_program_streams_an_answer(space):
     program = block("python", "Client(").replace("your-name/parley", space.url)
     ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=240, cwd=ROOT, check=False
     )
     assert ran.returncode == 0, ran.stderr
     assert "owl" in ran.stdout
@@ -99,6 +99,6 @@ def test_the_python_program_streams_an_answer(space):
 @pytest.mark.skipif(not os.environ.get("CI") and not shutil.which("curl"), reason="curl is not installed")
 def test_the_curl_commands_stream_an_answer(space):
     commands = block("bash", "curl").replace("http://127.0.0.1:7860", space.url)
-    ran = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "event: complete" in ran.stdout

@@ -26,6 +26,7 @@ def run(monkeypatch, work, seconds, *options):
     return [json.loads(line) for line in (work / "progress.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_it_learns_exports_and_resumes(monkeypatch, work):
     for seconds in (5, 30, 120):  # as long as this machine takes for some steps
         first, *_, last = run(monkeypatch, work, seconds, "--draft")
@@ -43,8 +44,11 @@ def test_it_learns_exports_and_resumes(monkeypatch, work):
     assert model.generate(**text, max_new_tokens=3).shape[1] > text["input_ids"].shape[1]
 
     before = model.state_dict()
-    resumed = run(monkeypatch, work, last["seconds"] + 3, "--draft", "--resume")[-1]
-    assert resumed["step"] > last["step"] and resumed["tokens"] > last["tokens"]
+    for seconds in (3, 30, 120):
+        resumed = run(monkeypatch, work, last["seconds"] + seconds, "--draft", "--resume")[-1]
+        if resumed["step"] > last["step"] + 5:
+            break
+    assert resumed["step"] > last["step"] + 5 and resumed["tokens"] > last["tokens"]
     assert resumed["loss"] < last["loss"]
     after = AutoModelForCausalLM.from_pretrained(work / "last").state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)

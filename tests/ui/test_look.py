@@ -53,7 +53,7 @@ def test_html_and_scripts_in_a_question_and_in_an_answer_are_inert(parrot, insid
     assert parrot.page.locator("#chat :is(script, iframe, [onerror], [onload], [href^=javascript])").count() == 0
     assert parrot.tab.evaluate("document.querySelector('#message').offsetHeight") > 20
     assert elsewhere.asked == []
-    # What the browser tells of its refusals, and of the picture `x`, which our own server does not have.
+    # The browser's reports of its refusals, and of the picture `x`, which our own server does not have.
     parrot.expected = re.compile(f"Content Security Policy|left the origin: http:{evil}|/x$|404")
 
 

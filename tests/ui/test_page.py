@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import threading
-import time
 
 import gradio as gr
 from playwright.sync_api import expect
@@ -58,10 +57,8 @@ def test_stop_keeps_the_text_and_the_talk_goes_on_from_it(chatterbox, inside):
     engine = inside.engine("endless")
     visitor.send("hello")
     expect(visitor.answer).to_have_text(WORDS)
-    at_click = passes.count
     visitor.stop_button.click()
-    until(lambda: not turn._cancels)
-    print(f"from the click on Stop to the end of the model: {passes.count - at_click} forward passes")
+    until(lambda: not turn.running())
     expect(visitor.quiet).to_have_text(re.compile("· stopped"))
     visitor.until_free()
     kept, counted = visitor.answer.inner_text(), passes.count
@@ -69,8 +66,9 @@ def test_stop_keeps_the_text_and_the_talk_goes_on_from_it(chatterbox, inside):
     until(lambda: passes.count > counted)
     visitor.stop_button.click()
     visitor.until_free()
-    read = [engine.loaded.tokenizer.decode(each.sequence) for each in engine.prefix_cache._sessions.values()]
-    (talk,) = (text for text in read if "and then?" in text)
+    (session,) = visitor.sessions
+    until(lambda: "and then?" in engine.loaded.tokenizer.decode(list(engine.prefix_cache.sequence(session))))
+    talk = engine.loaded.tokenizer.decode(list(engine.prefix_cache.sequence(session)))
     assert " ".join(kept.split())[:40] in " ".join(talk.split())
     assert counted < 900, "it would have run to the end of the context"
 
@@ -80,9 +78,7 @@ def test_a_closed_tab_ends_the_model(chatterbox):
     visitor.send("hello")
     expect(visitor.answer).to_have_text(WORDS)
     visitor.close()
-    at_close, began = passes.count, time.monotonic()
-    until(lambda: not turn._cancels)
-    print(f"after the tab closed: {passes.count - at_close} forward passes, {time.monotonic() - began:.2f} s")
+    until(lambda: not turn.running())
     assert passes.count < 900
 
 
@@ -105,7 +101,7 @@ def test_undo_takes_the_last_question_back_into_the_box(parrot):
     expect(parrot.answer).to_have_text("one")
 
 
-def test_an_edited_question_is_answered_anew_and_what_followed_it_is_gone(parrot):
+def test_an_edited_question_is_answered_again_and_what_followed_it_is_gone(parrot):
     parrot.ask("one")
     parrot.ask("two")
     parrot.questions.first.hover()
@@ -125,19 +121,21 @@ def test_copy_takes_the_answer(parrot):
 
 
 def test_clearing_while_an_answer_runs_leaves_an_empty_page_that_works(parrot):
-    parrot.send(STORY * 10)
+    parrot.limit(4096)
+    parrot.send(STORY * 20)
     expect(parrot.answer).to_have_text(re.compile("Once"))
     parrot.press("Clear")
     parrot.until_free()
     expect(parrot.questions).to_have_count(0)
-    assert not turn._cancels
+    until(lambda: not turn.running())
     parrot.ask("again")
     expect(parrot.questions).to_have_text(["again"])
     expect(parrot.answer).to_have_text("again")
 
 
 def test_what_is_typed_while_an_answer_runs_stays_in_the_box(parrot):
-    parrot.send(STORY * 3)
+    parrot.limit(4096)
+    parrot.send(STORY * 20)
     expect(parrot.stop_button).to_be_visible()
     parrot.send("my next thought")
     parrot.stop_button.click()
@@ -152,20 +150,19 @@ def test_a_message_that_does_not_fit_stands_there_with_a_sentence_and_retry_work
     expect(visitor.error).to_have_text(re.compile(r"needs \d+ tokens, but Budgie.* reads at most \d+"))
     assert visitor.questions.inner_text().count("word") == 3000
     visitor.choose("model", "Parrot")
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill("5")
+    visitor.limit(5)
     visitor.press("Retry")
     expect(visitor.quiet).to_have_text(re.compile("reached max new tokens"))
     expect(visitor.error).to_have_count(0)
 
 
-def test_an_exception_in_the_model_keeps_the_partial_answer_and_reaches_the_page_at_once(visitor, inside):
+def test_an_exception_in_the_model_keeps_the_partial_answer_and_reaches_the_page(visitor, inside):
     """The forward pass of the real engine raises, as a GPU that fails does, once some of the answer is shown."""
     decoder = inside.engine("endless").loaded.model.decoder
-    raised, armed, run = [], threading.Event(), decoder.run
+    armed, run = threading.Event(), decoder.run
 
     def explode(*given, **named):
         if armed.is_set():
-            raised.append(time.monotonic())
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         return run(*given, **named)
 
@@ -176,9 +173,8 @@ def test_an_exception_in_the_model_keeps_the_partial_answer_and_reaches_the_page
         expect(visitor.answer).to_have_text(WORDS)
         armed.set()
         expect(visitor.error).to_have_text(re.compile("Something went wrong inside Parley"))
-        print(f"from the exception to the page: {time.monotonic() - raised[0]:.2f} s")
     finally:
-        decoder.run = run
+        del decoder.run  # the method of the class is there again
     visitor.until_free()
     expect(visitor.questions).to_have_text(["tell me everything"])
     assert len(visitor.answer.inner_text()) > 1
@@ -200,7 +196,7 @@ def test_when_the_server_cannot_take_a_turn_the_question_stands_and_retry_works(
     expect(parrot.answer).to_have_text("are you there?")
 
 
-def test_a_second_visitor_sees_his_place_in_the_line_and_can_leave_it(chatterbox, visit, inside):
+def test_a_second_visitor_sees_their_place_in_the_line_and_can_leave_it(chatterbox, visit, inside):
     first, _ = chatterbox
     first.send("hello")
     expect(first.answer).to_have_text(WORDS)
@@ -209,7 +205,7 @@ def test_a_second_visitor_sees_his_place_in_the_line_and_can_leave_it(chatterbox
     expect(second.quiet).to_have_text(re.compile("Waiting for a free place: you are number 1"))
     second.stop_button.click()
     expect(second.quiet).to_have_text(re.compile("stopped"))
-    assert inside.waiting() == 0
+    until(lambda: inside.waiting() == 0)
     first.stop_button.click()
     first.until_free()
 

@@ -13,16 +13,12 @@ pytest_plugins = ["tests.browser"]
 STORY = "Tell me a story about an owl."
 
 
-def limit(visitor, tokens):
-    visitor.setting("max_new_tokens").locator("input[type=number]").fill(str(tokens))
-
-
 def button(visitor):
     return visitor.page.get_by_role("button", name="Continue")
 
 
 def test_an_answer_that_reached_its_limit_goes_on_in_its_bubble_until_it_has_ended(parrot):
-    limit(parrot, 4)
+    parrot.limit(4)
     parrot.ask("Polly wants a fine cracker")
     expect(parrot.answer).to_have_text("Polly wants")
     for said in ("Polly wants a fine crack", "Polly wants a fine cracker"):
@@ -40,11 +36,11 @@ def test_an_answer_that_reached_its_limit_goes_on_in_its_bubble_until_it_has_end
 def test_a_thought_that_was_cut_short_goes_on_and_the_answer_follows(visitor):
     visitor.choose("strategy", "Greedy")
     visitor.setting("thinking").locator("input").check()
-    limit(visitor, 6)
+    visitor.limit(6)
     visitor.ask("What is 3 plus 4?")
     expect(visitor.folded.first.locator(".title")).to_have_text("Thought")
     expect(visitor.answer).to_have_count(0)
-    limit(visitor, 100)
+    visitor.limit(100)
     button(visitor).click()
     expect(visitor.quiet).to_have_text(QUIET)
     expect(visitor.answer).to_have_text("3 + 4 = 7.")
@@ -68,14 +64,14 @@ def test_a_stopped_answer_goes_on_with_another_model(chatterbox):
 
 def test_a_continuation_that_the_server_cannot_take_leaves_all_as_it_was(parrot):
     parrot.expected = re.compile("50[0-9]|Too busy")
-    limit(parrot, 4)
+    parrot.limit(4)
     parrot.ask("Polly wants a cracker")
     parrot.tab.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Too busy"}), times=1)
     button(parrot).click()
     expect(parrot.error).to_have_text(re.compile("could not take this turn"))
     parrot.until_free()
     expect(parrot.answer).to_have_text("Polly wants")
-    limit(parrot, 40)
+    parrot.limit(40)
     button(parrot).click()
     expect(parrot.answer).to_have_text("Polly wants a cracker")
     expect(parrot.error).to_have_count(0)

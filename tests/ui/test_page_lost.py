@@ -14,6 +14,7 @@ from tests.browser import Visitor
 from tests.conftest import until
 
 pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow
 
 STORY = "Once upon a time there was a bird that could count. " * 6
 
@@ -74,7 +75,7 @@ def far(chromium, inside):
     visitor.close()
     line.shutdown()
     line.server_close()
-    until(lambda: not turn._cancels)
+    until(lambda: not turn.running())
 
 
 def test_a_connection_that_has_not_broken_is_not_asked_after(far):
@@ -103,17 +104,19 @@ def test_a_proxy_that_answers_for_a_server_which_is_away_does_not_end_the_talk(f
 def test_an_answer_whose_connection_breaks_stays_and_can_be_asked_for_again(far, inside):
     visitor, line = far
     visitor.ask("one")
-    visitor.send(STORY)
+    visitor.limit(4096)
+    said = STORY * 5  # which takes ten seconds
+    visitor.send(said)
     expect(visitor.answer).to_have_text(re.compile("Once"))
     line.cut()
-    until(lambda: not turn._cancels)
+    until(lambda: not turn.running())
     line.mend()
     expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
     visitor.until_free()
-    expect(visitor.questions).to_have_text(["one", STORY.strip()])
+    expect(visitor.questions).to_have_text(["one", said.strip()])
     expect(visitor.answer).to_have_text(re.compile("Once"))
     visitor.press("Retry")
-    expect(visitor.answer).to_have_text(STORY.strip())
+    expect(visitor.answer).to_have_text(said.strip())
     visitor.until_free()
     expect(visitor.error).to_have_count(0)
     visitor.ask("two")
@@ -122,12 +125,13 @@ def test_an_answer_whose_connection_breaks_stays_and_can_be_asked_for_again(far,
 
 def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
     visitor, line = far
-    visitor.send(STORY * 3)
+    visitor.limit(4096)
+    visitor.send(STORY * 60)  # which takes more than a minute
     expect(visitor.answer).to_have_text(re.compile("Once"))
     line.cut(secretly=True)
     line.mend()
     expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
-    until(lambda: not turn._cancels, 3)  # it would have spoken for 6 seconds more
+    until(lambda: not turn.running(), 60)
     visitor.ask(STORY)
     expect(visitor.answer).to_have_text(STORY.strip())
     line.cut()  # what the server still holds open

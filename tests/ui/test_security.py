@@ -10,7 +10,7 @@ from parley.ui.security import MAX_REQUEST_BYTES
 
 
 def ask(url, method, path, body=None, **headers):
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=20)
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(url).netloc, timeout=90)
     try:
         connection.request(method, path, body, {"Content-Type": "application/json", **headers})
         response = connection.getresponse()

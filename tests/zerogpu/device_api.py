@@ -1,6 +1,6 @@
 """A stand-in for ZeroGPU's device API: slots with a queue before them, workers that are allowed, kept and killed.
 
-What the shipped client needs and no more. How the real server chooses, and whom it evicts, is not known.
+What the shipped client needs and no more. How the real server chooses, and which worker it evicts, is not known.
 """
 
 import json
@@ -50,7 +50,7 @@ class DeviceApi:
         self.calls: list[tuple[str, dict]] = []
         self.refusals: deque[Refusal] = deque()
         self.line: list[str] = []  # who waits, by a name of their own
-        self.ending: bytes | None = None  # what is sent to who waits before he is hung up on
+        self.ending: bytes | None = None  # what a waiting client gets before the connection ends
         self.lock = threading.Condition()
         self.open = True
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,4 +1,4 @@
-"""What may go wrong between a visitor and a GPU: how it is brought about, and the one sentence that he reads."""
+"""What may go wrong between a visitor and a GPU, how to bring it about, and what the visitor reads."""
 
 import base64
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ Strike = Callable[[], None]  # to be called once the question is on its way
 class Fault:
     """A context in which it happens; `costs` a worker, or leaves the one that is there."""
 
-    befalls: Callable[[ZeroGpuSpace], AbstractContextManager[Strike]]
+    happens_to: Callable[[ZeroGpuSpace], AbstractContextManager[Strike]]
     sentence: str  # a pattern for all of it
     token: str | None = None
     costs: bool = False
@@ -27,11 +27,11 @@ class Fault:
 
 def refused(status: int, **rest) -> Callable[[ZeroGpuSpace], AbstractContextManager[Strike]]:
     @contextmanager
-    def befalls(zero: ZeroGpuSpace) -> Iterator[Strike]:
+    def happens_to(zero: ZeroGpuSpace) -> Iterator[Strike]:
         zero.api.refusals.append(Refusal(status, **rest))
         yield lambda: None
 
-    return befalls
+    return happens_to
 
 
 def denied(result, left=10, wait=3600, auth=None):
@@ -41,7 +41,7 @@ def denied(result, left=10, wait=3600, auth=None):
 
 def waited_in_vain(ending: bytes) -> Callable[[ZeroGpuSpace], AbstractContextManager[Strike]]:
     @contextmanager
-    def befalls(zero: ZeroGpuSpace) -> Iterator[Strike]:
+    def happens_to(zero: ZeroGpuSpace) -> Iterator[Strike]:
         def strike():
             until(lambda: zero.api.line)
             zero.api.ending = ending
@@ -52,7 +52,7 @@ def waited_in_vain(ending: bytes) -> Callable[[ZeroGpuSpace], AbstractContextMan
             finally:
                 zero.api.ending = None
 
-    return befalls
+    return happens_to
 
 
 @contextmanager

@@ -49,6 +49,10 @@ class BlockPool:
         """How many blocks nobody uses."""
         return len(self._free)
 
+    def num_users(self, block: int) -> int:
+        """How many tables have this block."""
+        return self._references[block]
+
     def allocate(self) -> int:
         """A block with one user; raises `OutOfBlocks`."""
         while True:

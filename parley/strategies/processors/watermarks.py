@@ -7,7 +7,7 @@ the library's: https://huggingface.co/docs/transformers/generation_features#wate
 import math
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,16 +36,13 @@ class Mark(ABC):
     """
 
     context: int  # how many tokens before a token have a part in its mark
+    to_dict: Callable[[], dict[str, Any]]  # the library's own: its settings as plain data
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and repr(self) == repr(other)
 
     def __hash__(self) -> int:
         return hash(repr(self))
-
-    @abstractmethod
-    def to_dict(self) -> dict[str, Any]:
-        """Its settings as plain data."""
 
     @abstractmethod
     def measure(self, ids: Sequence[int], vocabulary: int) -> Detection:

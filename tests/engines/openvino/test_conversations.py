@@ -1,4 +1,4 @@
-"""A conversation is the same, token for token, whether it was kept, given up, read anew while idle, or restarted."""
+"""A conversation is the same, token for token, whether it was kept, given up, read again while idle, or restarted."""
 
 import functools
 
@@ -83,9 +83,15 @@ def from_the_beginning(precision, strategy):
     return talk(cold, precision, **({"strategy": strategy} if strategy else {}))
 
 
-@pytest.mark.parametrize("precision", ["int8", "none"])
-@pytest.mark.parametrize("strategy", ["greedy", ""], ids=["greedy", "another each turn"])
-@pytest.mark.parametrize("way", [at_once, when_idle, given_up, restarted])
+@pytest.mark.parametrize(
+    ("precision", "strategy"),
+    [
+        pytest.param("int8", "", id="int8, another each turn"),
+        pytest.param("none", "", id="floats, another each turn", marks=pytest.mark.slow),
+        pytest.param("none", "greedy", id="floats, greedy", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("way", [at_once, when_idle, given_up, pytest.param(restarted, marks=pytest.mark.slow)])
 def test_ten_turns_are_those_that_are_read_from_the_beginning(way, precision, strategy):
     plain = from_the_beginning(precision, strategy)
     assert not any(cached for *_, cached in plain)

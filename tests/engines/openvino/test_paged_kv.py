@@ -12,6 +12,7 @@ import openvino
 import torch
 
 from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, BlockTable, OutOfBlocks, PagedKVCache
+from tests.conftest import until
 from tests.engines.openvino.drawing import read_plainly
 
 
@@ -26,7 +27,7 @@ def write(pool, memory, table, numbers):
     table.reserve(len(numbers))
     for place, number in enumerate(numbers, table.length):
         block = table.blocks[place // BLOCK_SIZE]
-        assert pool._references[block] == 1
+        assert pool.num_users(block) == 1
         memory[block, place % BLOCK_SIZE] = number
     table.length += len(numbers)
 
@@ -35,7 +36,7 @@ def read(memory, table):
     return [memory[table.blocks[i // BLOCK_SIZE], i % BLOCK_SIZE] for i in range(table.length)]
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_random_tables_hold_what_lists_would(seed):
     chance = random.Random(seed)
     pool, memory = pool_of(chance.choice([12, 40, 400]))
@@ -132,17 +133,28 @@ def test_what_is_remembered_is_given_up_one_after_the_other_until_there_is_room(
 @pytest.fixture
 def model(budgie):
     """The bundled model; the test may leave no block in use."""
-    made = budgie.loaded.model
+    pool = budgie.loaded.model.decoder.pool
+
+    def all_free():
+        gc.collect()
+        while pool.reclaim():
+            pass
+        return pool.num_free == pool.num_blocks - 1
+
+    until(all_free)  # an answer of another test may still be being read
+    yield budgie.loaded.model
     gc.collect()
-    while made.decoder.pool.reclaim():
-        pass
-    free = made.decoder.pool.num_free
-    yield made
-    gc.collect()
-    assert made.decoder.pool.num_free == free
+    assert pool.num_free == pool.num_blocks - 1
 
 
-@pytest.mark.parametrize("held", [2, BLOCK_SIZE - 1, BLOCK_SIZE, BLOCK_SIZE + 5, 3 * BLOCK_SIZE])
+@pytest.mark.parametrize(
+    "held",
+    [
+        BLOCK_SIZE - 1,
+        BLOCK_SIZE + 5,
+        *(pytest.param(held, marks=pytest.mark.slow) for held in (2, BLOCK_SIZE, 3 * BLOCK_SIZE)),
+    ],
+)
 def test_beams_that_branch_anywhere_never_read_what_another_wrote(model, held):
     chance = random.Random(held)
     vocabulary, beams = model.config.vocab_size, 5

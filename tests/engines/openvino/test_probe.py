@@ -1,5 +1,6 @@
 """The probe that finds the rows of a pass: kept on the disk, by processor, version, shapes, threads and precision."""
 
+import importlib.util
 import json
 import logging
 import platform
@@ -14,8 +15,9 @@ pytest.importorskip("openvino")
 import openvino
 from transformers import AutoConfig
 
-from parley.engines.openvino import batch_invariance, loader
-from parley.engines.openvino.batch_invariance import NOT_FOUND, max_rows, probe
+from parley.engines.openvino import batch_invariance as shared
+from parley.engines.openvino import loader
+from parley.engines.openvino.batch_invariance import LIMITS, NOT_FOUND, probe
 from parley.engines.openvino.loader import properties
 from parley.models.registry import BUDGIE
 from tests.conftest import engine
@@ -26,41 +28,48 @@ CONFIG = AutoConfig.from_pretrained(BUDGIE / "weights")
 TINY = config_of("qwen3", head_dim=32, num_hidden_layers=2)
 
 
-@pytest.fixture(autouse=True)
-def known(monkeypatch):
-    """What this process has found, which is nothing yet."""
-    monkeypatch.setattr(batch_invariance, "_known", {})
-    return batch_invariance._known
+def new_process():
+    """The module as a new process has it, which has found nothing yet."""
+    spec = importlib.util.find_spec(shared.__name__)
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+class Probed:
+    """What processes ask for, one after the other; each try finds another number."""
+
+    def __init__(self):
+        self.tried = []
+        self.restart()
+
+    def restart(self):
+        self.module = new_process()
+        self.module.probe = self.module.probe_in_child = self.try_once
+
+    def try_once(self, config, precision, asked):
+        self.tried.append((config.model_type, precision, asked["INFERENCE_NUM_THREADS"]))
+        return 10 + len(self.tried)
+
+    def find(self, cache, **asked):
+        return find(self.module, cache, **asked)
 
 
 @pytest.fixture
-def probed(monkeypatch):
-    """The precisions and threads that were tried, in turn; each finds another number."""
-    tried = []
-
-    def find(config, precision, asked):
-        tried.append((config.model_type, precision, asked["INFERENCE_NUM_THREADS"]))
-        return 10 + len(tried)
-
-    monkeypatch.setattr(batch_invariance, "probe", find)
-    monkeypatch.setattr(batch_invariance, "probe_in_child", find)
-    return tried
+def probed():
+    return Probed()
 
 
-def find(cache, config=CONFIG, precision="int8", threads=1):
-    return max_rows(config, precision, properties(precision, threads), cache)
-
-
-def forget():
-    batch_invariance._known.clear()
+def find(module, cache, config=CONFIG, precision="int8", threads=1):
+    return module.max_rows(config, precision, properties(precision, threads), cache)
 
 
 def test_it_is_found_once_and_read_from_its_file_by_the_next_process(probed, tmp_path):
     cache = tmp_path / "below" / "rows.json"
-    assert [find(cache), find(cache)] == [11, 11]
-    forget()
-    assert find(cache) == 11
-    assert len(probed) == 1
+    assert [probed.find(cache), probed.find(cache)] == [11, 11]
+    probed.restart()
+    assert probed.find(cache) == 11
+    assert len(probed.tried) == 1
     assert list(json.loads(cache.read_text()).values()) == [11]
     assert [path.name for path in cache.parent.iterdir()] == ["rows.json"]
 
@@ -68,55 +77,55 @@ def test_it_is_found_once_and_read_from_its_file_by_the_next_process(probed, tmp
 def test_what_it_depends_on_is_its_key(probed, tmp_path, monkeypatch):
     cache = tmp_path / "rows.json"
     given = [{}, {"threads": 2}, {"precision": "float32"}, {"config": TINY}]
-    found = [find(cache, **each) for each in given]
+    found = [probed.find(cache, **each) for each in given]
     monkeypatch.setattr(openvino, "__version__", "another")
-    found.append(find(cache))
+    found.append(probed.find(cache))
     monkeypatch.undo()
-    monkeypatch.setattr(batch_invariance, "_known", {})
+    probed.restart()
     assert found == [11, 12, 13, 14, 15]
-    assert [find(cache, **each) for each in given] == found[:4]
+    assert [probed.find(cache, **each) for each in given] == found[:4]
     assert len(json.loads(cache.read_text())) == 5
 
 
 def test_a_deeper_model_of_the_same_shapes_is_not_tried_again(probed, tmp_path):
     deeper = AutoConfig.from_pretrained(BUDGIE / "weights", num_hidden_layers=30)
-    assert find(tmp_path / "rows.json") == find(tmp_path / "rows.json", config=deeper) == 11
+    assert probed.find(tmp_path / "rows.json") == probed.find(tmp_path / "rows.json", config=deeper) == 11
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"a": "b"}', '{"a": null}', "\0"])
-def test_a_spoilt_file_is_written_anew(probed, tmp_path, text):
+def test_a_spoilt_file_is_replaced(probed, tmp_path, text):
     cache = tmp_path / "rows.json"
     cache.write_text(text)
-    assert find(cache) == 11
-    forget()
-    assert find(cache) == 11
+    assert probed.find(cache) == 11
+    probed.restart()
+    assert probed.find(cache) == 11
 
 
 def test_a_folder_that_cannot_be_written_leaves_it_in_memory(probed, tmp_path):
     cache = tmp_path / "a file" / "rows.json"
     cache.parent.write_text("no folder")  # a folder without the right to write stops everybody but root
-    assert [find(cache), find(cache)] == [11, 11]
-    forget()
-    assert find(cache) == 12
+    assert [probed.find(cache), probed.find(cache)] == [11, 11]
+    probed.restart()
+    assert probed.find(cache) == 12
 
 
-def test_a_folder_without_the_right_to_write_too(probed, tmp_path):
+def test_a_folder_without_the_right_to_write_leaves_it_in_memory_too(probed, tmp_path):
     cache = tmp_path / "rows.json"
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        assert [find(cache), find(cache)] == [11, 11]
+        assert [probed.find(cache), probed.find(cache)] == [11, 11]
     finally:
         tmp_path.chmod(stat.S_IRWXU)
 
 
 @pytest.mark.parametrize("precision", ["int8", "float32"])
 def test_here_it_finds_some(precision):
-    assert probe(TINY, precision, properties(precision, 1)) in batch_invariance.LIMITS
+    assert probe(TINY, precision, properties(precision, 1)) in LIMITS
 
 
 def test_rows_that_depend_on_their_company_give_fewer_rows_or_none(monkeypatch):
     """As if the library had another kernel from so many rows on."""
-    plain, limit = batch_invariance.Decoder.run, 40
+    plain, limit = shared.Decoder.run, 40
 
     def run(self, batch, early=False):
         made = plain(self, batch, early)
@@ -124,14 +133,14 @@ def test_rows_that_depend_on_their_company_give_fewer_rows_or_none(monkeypatch):
             made.logits[...] *= 1.0001
         return made
 
-    monkeypatch.setattr(batch_invariance.Decoder, "run", run)
+    monkeypatch.setattr(shared.Decoder, "run", run)
     assert probe(TINY, "float32", properties("float32", 1)) == 32
     limit = 1
     assert probe(TINY, "float32", properties("float32", 1)) == NOT_FOUND
 
 
 def test_a_class_of_rows_that_depends_on_its_neighbours_is_noticed(monkeypatch):
-    plain = batch_invariance.Decoder.run
+    plain = shared.Decoder.run
 
     def run(self, batch, early=False):
         made = plain(self, batch, early)
@@ -139,7 +148,7 @@ def test_a_class_of_rows_that_depends_on_its_neighbours_is_noticed(monkeypatch):
             made.logits[...] *= 1.0001
         return made
 
-    monkeypatch.setattr(batch_invariance.Decoder, "run", run)
+    monkeypatch.setattr(shared.Decoder, "run", run)
     assert probe(TINY, "float32", properties("float32", 1)) == NOT_FOUND
 
 
@@ -149,17 +158,17 @@ def elsewhere(monkeypatch):
 
 
 @pytest.mark.slow
-def test_elsewhere_it_is_found_in_a_process_of_its_own(elsewhere, tmp_path, monkeypatch):
-    ran, run = [], subprocess.run
+def test_on_other_processors_it_is_found_in_a_process_of_its_own(elsewhere, tmp_path, monkeypatch):
+    module, ran, run = new_process(), [], subprocess.run
 
     def watched(command, **how):
         ran.append(command)
         return run(command, **how)
 
-    monkeypatch.setattr(batch_invariance.subprocess, "run", watched)
-    monkeypatch.setattr(batch_invariance, "probe", None)
-    found = find(tmp_path / "rows.json", TINY, "float32")
-    assert found in batch_invariance.LIMITS
+    monkeypatch.setattr(subprocess, "run", watched)
+    module.probe = None
+    found = find(module, tmp_path / "rows.json", TINY, "float32")
+    assert found in LIMITS
     assert [command[0] for command in ran] == [sys.executable]
     monkeypatch.undo()
     assert found == probe(TINY, "float32", properties("float32", 1))
@@ -175,25 +184,25 @@ def crashing(elsewhere, tmp_path, monkeypatch):
 
 
 def test_a_child_that_crashes_finds_none(crashing, tmp_path, caplog):
-    assert find(tmp_path / "rows.json") == NOT_FOUND
+    assert find(new_process(), tmp_path / "rows.json") == NOT_FOUND
     assert "139" in caplog.text and "it crashed" in caplog.text
-    forget()
     crashing.unlink()  # it is not tried again
-    assert find(tmp_path / "rows.json") == NOT_FOUND
+    assert find(new_process(), tmp_path / "rows.json") == NOT_FOUND
 
 
-@pytest.mark.parametrize("program", ["#!/bin/sh\necho words\n", "#!/bin/sh\nsleep 30\n", "#!/bin/sh\n"])
-def test_nor_does_one_that_says_something_else_or_takes_too_long(crashing, tmp_path, monkeypatch, program):
+@pytest.mark.parametrize("program", ["#!/bin/sh\necho words\n", "#!/bin/sh\nexec sleep 300\n", "#!/bin/sh\n"])
+def test_a_child_that_says_something_else_or_takes_too_long_finds_none(crashing, tmp_path, program):
     crashing.write_text(program)
-    monkeypatch.setattr(batch_invariance, "CHILD_SECONDS", 0.5)
-    assert find(tmp_path / "rows.json") == NOT_FOUND
+    module = new_process()
+    module.CHILD_SECONDS = 0.5
+    assert find(module, tmp_path / "rows.json") == NOT_FOUND
 
 
 def test_transformers_answers_where_there_is_none_and_the_log_says_why(crashing, monkeypatch, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(loader, "max_rows", lambda *asked: max_rows(*asked, tmp_path / "rows.json"))
+    monkeypatch.setattr(loader, "max_rows", lambda *asked: new_process().max_rows(*asked, tmp_path / "rows.json"))
     made = engine()
     assert made.loaded.plan.engine == "transformers"
     assert answer(made, SHORT).text
     [line] = [record.getMessage() for record in caplog.records if "OpenVINO does not run it" in record.getMessage()]
-    assert line.startswith("Transformers answers as budgie: ") and "the probe found no number of rows" in line
+    assert line.startswith("Transformers answers as budgie: ") and "the probe found no number" in line

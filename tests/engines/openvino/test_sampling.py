@@ -41,14 +41,14 @@ TOKENS = 5
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name):
+def test_for_four_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name):
     values = HOT | {name: SETTINGS[name]}
     stock = {key: value for key, value in values.items() if key != "top_n_sigma"}
     ours = LogitsProcessorList([TopNSigma(values["top_n_sigma"])] if "top_n_sigma" in values else [])
     model, tokenizer = torch_budgie.loaded.model, torch_budgie.loaded.tokenizer
     prompt = render_prompt(torch_budgie.loaded, SHORT, Settings.check({"max_new_tokens": TOKENS})).ids
     said = set()
-    for seed in range(20):
+    for seed in range(4):
         torch.manual_seed(seed)
         made = model.generate(
             prompt,
@@ -62,7 +62,7 @@ def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, nam
         assert drawn.text == tokenizer.decode(made, skip_special_tokens=True).lstrip()
         assert drawn.usage.new_tokens == len(made)
         said.add(drawn.text)
-    assert len(said) > 4
+    assert len(said) > 1
 
 
 def processors(chance):
@@ -78,12 +78,12 @@ def processors(chance):
     return LogitsProcessorList([*chosen, *(each for each in others if chance.random() < 0.4)])
 
 
-def test_two_thousand_draws_are_those_of_torch_and_leave_the_generator_as_torch_does():
+def test_five_hundred_draws_are_those_of_torch_and_leave_the_generator_as_torch_does():
     """The draws of one generator follow each other, so one number too many or too few would spoil all that come."""
     chance, numbers = random.Random(0), torch.Generator().manual_seed(0)
     ours, theirs = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
     said = torch.tensor([[1, 2, 3]])
-    for _ in range(2000):
+    for _ in range(500):
         logits = chance.choice([0.5, 3.0, 8.0]) * torch.randn(1, 2500, generator=numbers)
         if chance.random() < 0.3:  # what a grammar or an n-gram forbids
             logits[0, : chance.randrange(2499)] = -math.inf

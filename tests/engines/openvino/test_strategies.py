@@ -13,7 +13,7 @@ from parley.events import Answer
 from parley.models import registry
 from parley.models.load_plan import openvino_bytes
 from parley.strategies import STRATEGIES
-from tests.conftest import draft, engine
+from tests.conftest import Passes, draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer, deltas
 
 FLAT = {"strategy": "sampling", "temperature": 1.2, "top_k": 0, "top_p": 1.0}
@@ -50,13 +50,14 @@ CASES = {
     "synthid": {"strategy": "synthid"},
     "synthid, key": {"strategy": "synthid", "watermark_key": 7, "temperature": 1.2, "top_k": 0, "top_p": 1.0},
 }
+VARIANTS = {name for name in CASES if "," in name and "guidance" not in name}  # of what another case shows
 
 
 def test_each_strategy_has_a_case():
     assert {values.get("strategy", "greedy") for values in CASES.values()} == set(STRATEGIES)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in CASES])
 def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
     assert (budgie.loaded.plan.engine, torch_budgie.loaded.plan.engine) == ("openvino", "transformers")
     values = CASES[case]
@@ -89,29 +90,35 @@ def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, st
     assert all(each.usage.accepted > 5 for each in made.values())
 
 
+def passes_after_the_first_token(engine, **values):
+    """How many passes an answer takes after its first token, and how many tokens it has after it."""
+    passes, tokens = [], []
+    for most in (1, 16):
+        with Passes(engine.loaded.model) as counted:
+            made = answer(engine, SHORT, max_new_tokens=most, **values)
+        passes.append(counted.count)
+        tokens.append(made.usage.new_tokens)
+    assert tokens[0] == 1 and tokens[1] > 4
+    return passes[1] - passes[0], tokens[1] - 1
+
+
 @pytest.mark.parametrize("strategy", ["greedy", "sampling"])
 @pytest.mark.parametrize("negative", ["", "Answer like a pirate."])
 def test_guidance_takes_one_pass_a_token_after_the_two_prompts(budgie, strategy, negative):
-    decoder = budgie.loaded.model.decoder
-    before = decoder.num_passes
-    made = answer(budgie, SHORT, strategy=strategy, guidance_scale=2.0, negative_prompt=negative)
-    assert made.usage.new_tokens > 4
-    assert decoder.num_passes - before == 2 + made.usage.new_tokens - 1
+    values = {"strategy": strategy, "guidance_scale": 2.0, "negative_prompt": negative}
+    passes, tokens = passes_after_the_first_token(budgie, **values)
+    assert passes == tokens
 
 
 def test_the_last_hidden_states_of_contrastive_search_cost_no_further_pass(budgie):
-    decoder = budgie.loaded.model.decoder
-    before = decoder.num_passes
-    made = answer(budgie, SHORT, strategy="contrastive", candidates=6)
-    assert decoder.num_passes - before == 1 + made.usage.new_tokens  # each token once as a candidate
+    passes, tokens = passes_after_the_first_token(budgie, strategy="contrastive", candidates=6)
+    assert passes == tokens  # each token once, as a candidate
 
 
 @pytest.mark.parametrize("which", ["low", "high"])
 def test_the_layers_of_dola_cost_no_further_pass(budgie, which):
-    decoder = budgie.loaded.model.decoder
-    before = decoder.num_passes
-    made = answer(budgie, SHORT, strategy="dola", dola_layers=which)
-    assert decoder.num_passes - before == 1 + made.usage.new_tokens - 1
+    passes, tokens = passes_after_the_first_token(budgie, strategy="dola", dola_layers=which)
+    assert passes == tokens
 
 
 @pytest.fixture
@@ -120,6 +127,7 @@ def own():
     return engine()
 
 
+@pytest.mark.slow
 def test_the_exit_changes_ten_times_and_one_cut_graph_is_kept_and_counted(own):
     model, plain = own.loaded.model, own.memory_bytes
     exits, counted, resident = [], {}, []
@@ -160,6 +168,7 @@ def test_a_stop_while_the_cut_graph_is_made_leaves_none_and_the_next_turn_makes_
     assert told.usage.accepted > 0 and told.text == answer(own, SHORT).text
 
 
+@pytest.mark.slow
 def test_a_quantised_pair_guesses_what_greedy_search_says():
     small = engine(QUANTIZATION="int8")
     guesser = engine(registry.DRAFT, QUANTIZATION="int8")

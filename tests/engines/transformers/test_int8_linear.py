@@ -12,6 +12,7 @@ from parley.engines.transformers import int8_linear
 from parley.messages import Message
 from parley.settings import Settings
 from tests.conftest import draft, engine
+from tests.strategies.loops import LOOPS
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_a_token_gives_the_same_alone_and_among_others():
         assert all(torch.equal(layer(x[i : i + 1])[0], together[i]) for i in range(7))
 
 
-def test_a_token_of_nothing_but_noughts_gives_the_bias():
+def test_a_token_of_zeros_gives_the_bias():
     linear = torch.nn.Linear(64, 64)
     with torch.inference_mode():
         assert torch.equal(int8_linear.Int8Linear(linear)(torch.zeros(1, 64))[0], linear.bias)
@@ -85,8 +86,9 @@ def test_guessing_ahead_changes_nothing(small):
         assert answer(small, strategy=strategy)[0] == greedy
 
 
-@pytest.mark.parametrize("name", strategies.STRATEGIES)
-def test_every_strategy_runs_on_it_without_a_warning(small, name):
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOOPS)
+def test_every_loop_runs_on_it_without_a_warning(small, name):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*quantiz")
         last = answer(small, strategy=name)[1]

@@ -16,6 +16,7 @@ def floats(budgie):
     return quality.log_likelihood(budgie, DIALOGUES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", quality.WAYS)
 def test_held_out_dialogues_stay_as_likely(way, floats):
     rough = quality.WAYS[way]()

@@ -37,7 +37,13 @@ WAYS = {
 }
 
 
-@pytest.fixture(scope="module", params=["budgie", "torch_budgie"], ids=["openvino", "transformers"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("budgie", id="openvino"),
+        pytest.param("torch_budgie", id="transformers", marks=pytest.mark.slow),
+    ],
+)
 def model(request):
     return request.getfixturevalue(request.param).loaded.model
 
@@ -110,8 +116,8 @@ def test_every_kind_of_cache_gives_the_same_tokens(kind, way):
     assert made(model, ids, WAYS[way], new=40)[0] == made(model, ids, WAYS[way], new=40, lookup=lookup)[0]
 
 
-def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used(endless):
-    engine = type(endless)(endless.loaded)
+def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used():
+    engine = conftest.endless_engine()
     question = Message("user", "Repeat after me: lamp river window bread")
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
 

@@ -113,7 +113,7 @@ def test_one_group_is_a_plain_beam_search(answer, question):
     assert answer(question, num_beams=4, **groups, **loop) == answer(question, num_beams=4)
 
 
-def test_groups_begin_differently_when_they_are_told_to(answer):
+def test_groups_begin_differently_with_a_high_diversity_penalty(answer):
     steps = []
     groups = {"num_beams": 4, "beam_groups": 4, "diversity_penalty": 100.0}
     answer(QUESTIONS[0], **groups, custom_generate=diverse_beams, on_beams=steps.append)
@@ -129,7 +129,7 @@ def test_the_words_that_must_occur_do(answer, tokenizer, words, question):
     assert all(word in text for word in words)
 
 
-def test_progress_goes_on_with_what_was_begun_and_starts_anew_when_it_breaks():
+def test_progress_continues_a_phrase_and_restarts_when_it_breaks():
     start = Progress(((1, 2), (3,)))
     assert start.next_tokens == [1, 3]
     begun = start.add(1)

@@ -5,8 +5,8 @@ import torch
 from transformers import AutoTokenizer
 
 from parley.settings import Settings
-from parley.strategies import STRATEGIES
 from parley.strategies.processors.thinking_budget import ThinkingBudget
+from tests.strategies.loops import LOOPS
 from tests.strategies.test_registry import answer
 
 OPEN, CLOSE = [7], [8, 9]
@@ -56,8 +56,8 @@ def test_its_repr_makes_it_again():
     assert repr(eval(repr(made))) == repr(made)
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
-def test_every_strategy_closes_the_thought_and_goes_on_to_the_answer(budgie, name):
+@pytest.mark.parametrize("name", LOOPS)
+def test_every_loop_closes_the_thought_and_goes_on_to_the_answer(budgie, name):
     values = {"strategy": name, "thinking": True, "seed": 5, "max_new_tokens": 60}
     question = "Which is larger, 12 or 31?"
     free, short = (answer(budgie, Settings.check(values | {"thinking_budget": n}), question) for n in (0, 3))

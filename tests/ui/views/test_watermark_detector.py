@@ -1,4 +1,4 @@
-"""A watermarked answer is told from others, by programs and on the page."""
+"""A watermarked answer is detected among others, by programs and on the page."""
 
 import pytest
 from gradio_client import Client
@@ -18,10 +18,13 @@ def marked(endless):
     return {name: answer(endless, settings(name, **LOUD)).text for name in ("green_list", "synthid", "sampling")}
 
 
-@pytest.mark.parametrize("name", ["green_list", "synthid"])
-def test_a_program_learns_whether_a_text_bears_the_mark_of_a_key(inside, marked, name):
-    client = Client(inside.url, verbose=False)
+@pytest.fixture(scope="module")
+def client(inside):
+    return Client(inside.url, verbose=False)
 
+
+@pytest.mark.parametrize("name", ["green_list", "synthid"])
+def test_a_program_learns_whether_a_text_bears_the_mark_of_a_key(client, marked, name):
     def detect(text, **asked):
         return client.predict(text, strategy=name, **asked, api_name="/detect")
 
@@ -45,8 +48,7 @@ def test_a_program_learns_whether_a_text_bears_the_mark_of_a_key(inside, marked,
     ],
     ids=str,
 )
-def test_what_cannot_be_looked_for_is_refused_with_one_sentence(inside, asked, sentence):
-    client = Client(inside.url, verbose=False)
+def test_what_cannot_be_looked_for_is_refused_with_one_sentence(client, asked, sentence):
     with pytest.raises(AppError, match=sentence):
         client.predict(**{"text": "hello", "api_name": "/detect"} | asked)
 
