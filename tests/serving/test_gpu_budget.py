@@ -3,6 +3,7 @@
 import pytest
 
 from parley import strategies
+from parley.config import MAX_GPU_SECONDS
 from parley.errors import ChatError
 from parley.events import Answer, Usage
 from parley.messages import Message
@@ -33,15 +34,15 @@ def learnt(**values):
 def test_short_answers_ask_for_little_and_nothing_for_more_than_the_longest(monkeypatch):
     assert asked(max_new_tokens=16) < 5
     assert asked(max_new_tokens=64) < asked(max_new_tokens=256) < asked(max_new_tokens=1024)
-    assert asked(max_new_tokens=4096) == gpu_budget.MAX_SECONDS
-    monkeypatch.setenv("MOST_GPU_SECONDS", "30")
+    assert asked(max_new_tokens=4096) == MAX_GPU_SECONDS.default
+    monkeypatch.setenv("MAX_GPU_SECONDS", "30")
     assert asked(max_new_tokens=4096) == 30
 
 
 @pytest.mark.parametrize("told", ["2 min", "0", "-5", "1.5"])
 def test_a_longest_time_that_is_no_number_of_seconds_is_refused(told, monkeypatch):
-    monkeypatch.setenv("MOST_GPU_SECONDS", told)
-    with pytest.raises(ChatError, match=f"MOST_GPU_SECONDS is '{told}'. .* a whole number of seconds"):
+    monkeypatch.setenv("MAX_GPU_SECONDS", told)
+    with pytest.raises(ChatError, match=f"MAX_GPU_SECONDS is '{told}'. .* a whole number of seconds"):
         asked()
 
 
