@@ -30,7 +30,6 @@ class Usage:
     accepted: int = 0
     cached_tokens: int = 0  # of the prompt: they were known from an earlier turn and not read again
     unit: str = "token"  # "piece" where a server tells no tokens: `new_tokens` counts what came in, the prompt is 0
-    started: float = 0.0  # seconds that the process took until it could begin, where this was its first turn
     gpu_seconds: int | None = None  # what ZeroGPU was asked for; None elsewhere
 
     @property

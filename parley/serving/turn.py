@@ -16,14 +16,12 @@ from parley.messages import Message
 from parley.models import registry
 from parley.models.load_plan import LoadEstimate
 from parley.models.spec import ModelSpec
-from parley.serving import cancellation
-from parley.serving.gpu_budget import GpuBudget
+from parley.serving import cancellation, gpu_budget
 from parley.serving.model_pool import ModelPool
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 
 POOL = ModelPool()
-GPU_BUDGET = GpuBudget()
 SPARE = 1.0  # seconds before the end of its GPU time at which a turn ends by itself
 _cancels: dict[str, threading.Event] = {}
 _forks: list[float] = []  # time.monotonic() of this process's beginning, until its first turn
@@ -63,12 +61,10 @@ def reply_on_zerogpu(
     spec, helper = _models(settings)
     for each in filter(None, (spec, helper)):
         POOL.check(each)
-    seconds = GPU_BUDGET.estimate(spec, messages, settings, sum(POOL.loaded.values()))
+    seconds = gpu_budget.estimate(spec, messages, settings, sum(POOL.loaded.values()))
     for item in worker(run_id, messages, settings, session, seconds):
         if isinstance(item, ChatError):
             raise item
-        if item.usage:
-            GPU_BUDGET.record(spec, settings, item.usage)
         yield replace(item, usage=replace(item.usage, gpu_seconds=seconds)) if item.usage else item
 
 
@@ -79,21 +75,17 @@ def reply_in_worker(
 
     What the reader can mend is yielded, for an exception would cost the process. Plain data in, plain data out.
     """
-    began = _forks.pop() if _forks else time.monotonic()
-    started, late = time.monotonic() - began, False
+    began, late = _forks.pop() if _forks else time.monotonic(), False
     if cancellation.is_requested(run_id):
-        return  # while he waited
-    yield Delta(status="Reading…")  # at once: the visitor waits for a GPU no longer
+        return  # while the visitor waited
+    yield Delta(status="Reading…")  # at once: the visitor no longer waits for a GPU
     try:
         with closing(reply(run_id, messages, settings, session)) as deltas:
             for delta in deltas:
                 late = late or time.monotonic() > began + seconds - SPARE
                 if late or cancellation.is_requested(run_id):
                     stop(run_id)
-                usage = delta.usage and replace(delta.usage, started=started)
-                yield replace(
-                    delta, usage=usage, finish="time" if late and delta.finish == "stopped" else delta.finish
-                )
+                yield replace(delta, finish="time" if late and delta.finish == "stopped" else delta.finish)
     except ChatError as refusal:
         yield refusal
 
