@@ -1,4 +1,4 @@
-"""Everything that is measured, in one run: `python -m benchmarks` writes results.json, the README's table and chart.
+"""Everything that is measured, in one run: `python -m benchmarks` writes results.json, the table and the chart of docs/benchmarks.md.
 
 With a flag it only prints: `--quick` measures the most important in about two minutes, `--engines` what each engine
 gives on the machine at hand and whether the plan agrees, `--only NAME…` single figures or groups of them. llama.cpp is
@@ -24,7 +24,8 @@ from benchmarks.models import Models, all_models
 from tools import readme_tables
 
 RESULTS = Path(__file__).parent / "results.json"
-CHART = readme_tables.README.parent / "docs" / "first-token.svg"
+PAGE = readme_tables.DOCS / "benchmarks.md"
+CHART = readme_tables.DOCS / "first-token.svg"
 CHART_TURNS = 12
 
 
@@ -110,13 +111,13 @@ def rows(run: Run) -> Iterator[Row]:
 
 
 def table(figures: Sequence[Row]) -> str:
-    """The README's table, in the order of `FIGURES`."""
+    """The table of docs/benchmarks.md, in the order of `FIGURES`."""
     ordered = sorted(figures, key=lambda row: list(FIGURES).index(row.name))
     return readme_tables.table(["measured", "model", "Parley", "beside", "ratio"], map(_cells, ordered))
 
 
 def part(results: dict[str, Any]) -> str:
-    """What stands in the README: the table, and on what it was measured."""
+    """What stands in docs/benchmarks.md: the table, and on what it was measured."""
     measured = [Row(**row) for row in results["rows"]]
     return f"{table(measured)}\n\n{processor.sentence(results['machine'])}" if measured else "None yet."
 
@@ -164,7 +165,7 @@ def arguments() -> argparse.Namespace:
     given = parser.parse_args()
     given.prints = given.quick or given.engines or bool(given.only)
     if (given.rounds or given.no_shapes) and not given.prints:
-        parser.error("the README takes figures of full runs only")
+        parser.error("docs/benchmarks.md takes figures of full runs only")
     try:
         asked = chosen(given.only or [])
     except ValueError as error:
@@ -195,8 +196,8 @@ def main() -> None:
     if given.prints:
         return
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    text = readme_tables.README.read_text("utf-8")
-    readme_tables.README.write_text(readme_tables.between(text, "figures", part(results)), "utf-8")
+    text = PAGE.read_text("utf-8")
+    PAGE.write_text(readme_tables.between(text, "figures", part(results)), "utf-8")
 
 
 if __name__ == "__main__":

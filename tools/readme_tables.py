@@ -1,4 +1,4 @@
-"""The parts of the README and of docs/settings.md that are made from the code: `python -m tools.readme_tables`."""
+"""The parts of the README and of docs/ that are made from the code: `python -m tools.readme_tables` writes them."""
 
 import argparse
 import re
@@ -18,7 +18,7 @@ from parley.strategies.registry import STRATEGIES, TRUNCATION, Strategy
 from parley.strategies.requirements import REQUIREMENTS
 
 README = Path(__file__).parent.parent / "README.md"
-SETTINGS = README.parent / "docs" / "settings.md"
+DOCS = README.parent / "docs"
 ASKED = (
     "Hello, who are you?",
     "My name is Maya, and my favourite animal is the otter.",
@@ -96,8 +96,10 @@ def transcript() -> str:
 
 
 PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
-    README: {"strategies": strategies_table, "models": models_table, "transcript": transcript},
-    SETTINGS: {"settings": settings_table, "variables": variables_table},
+    README: {"transcript": transcript},
+    DOCS / "strategies.md": {"strategies": strategies_table},
+    DOCS / "models.md": {"models": models_table},
+    DOCS / "settings.md": {"settings": settings_table, "variables": variables_table},
 }
 
 
