@@ -1,4 +1,4 @@
-"""Everything that is measured, in one run: `python -m benchmarks` writes results.json, the table and the chart of docs/benchmarks.md.
+"""Everything that is measured, in one run: `python -m benchmarks` writes results.json and docs/benchmarks.md.
 
 With a flag it only prints: `--quick` measures the most important in about two minutes, `--engines` what each engine
 gives on the machine at hand and whether the plan agrees, `--only NAME…` single figures or groups of them. llama.cpp is

@@ -34,7 +34,7 @@ class Footprint:
     empty: float  # of the process without a model, by itself
     peak: float  # while it was loaded
     held: float  # after the first passes, without the pool of keys and values
-    model_pool: float  # what of the pool was written
+    pool: float  # what of the pool was written
     left: float  # after it was given up
     parameters: float  # millions, each once: the bytes of int8 weights
     seconds: float  # from the start of loading to the first token
@@ -76,12 +76,12 @@ def measure(folder: Path, home: str) -> Footprint:
         peak.end()
         held, told = _at_rest(child)
         left, _ = _at_rest(child)
-    model_pool = told["pool"] / 1e6
+    pool = told["pool"] / 1e6
     return Footprint(
         empty=empty,
         peak=peak.mb - empty,
-        held=held - empty - model_pool,
-        pool=model_pool,
+        held=held - empty - pool,
+        pool=pool,
         left=left - empty,
         parameters=told["parameters"] / 1e6,
         seconds=loaded["seconds"],

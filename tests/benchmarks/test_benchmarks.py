@@ -1,4 +1,4 @@
-"""The figures of the README are those that were measured, and what is measured agrees with itself."""
+"""The figures of docs/benchmarks.md are those that were measured, and what is measured agrees with itself."""
 
 import contextlib
 import json
@@ -13,7 +13,6 @@ from benchmarks.measures import Row
 from parley.generation.loaded_model import LoadedModel
 from tests.conftest import lacking
 from tests.standins.hub import save_tiny_model
-from tests.tools.test_readme_tables import TEXT
 
 RESULTS = json.loads(benchmarks.RESULTS.read_text("utf-8"))
 ROWS = [Row(**row) for row in RESULTS["rows"]]
@@ -25,8 +24,8 @@ MACHINE = {
 }
 
 
-def test_the_readme_shows_what_was_measured():
-    shown = TEXT.split("<!-- figures -->\n")[1].split("\n<!-- end of figures -->")[0]
+def test_the_page_shows_what_was_measured():
+    shown = benchmarks.PAGE.read_text("utf-8").split("<!-- figures -->\n")[1].split("\n<!-- end of figures -->")[0]
     assert shown == benchmarks.part(RESULTS), "run python -m benchmarks"
 
 
@@ -186,7 +185,7 @@ def test_each_engine_is_measured_and_the_plan_among_them(small, monkeypatch):
     monkeypatch.setattr(engines, "PROMPT", 64)
     measured = list(engines.compare(small, 1))
     ways = {row.model for row in measured if row.name == "engine_decode"}
-    threads = models.plan.machine().threads
+    threads = models.load_plan.machine().threads
     assert len(ways) == 2 * threads + 2
     assert f"Budgie, openvino float32, {threads} thread{'s' if threads > 1 else ''}" in ways
     assert [row.name for row in measured].count("plan") == 1

@@ -64,9 +64,25 @@ def test_the_two_commands_and_the_picture_stand_at_the_top():
 
 
 def test_every_link_to_a_file_leads_to_one():
-    links = re.findall(r"\]\((?!http|#)([^)]+)\)", TEXT)
-    assert len(links) > 5
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    pages = [readme_tables.README, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *readme_tables.DOCS.glob("*.md")]
+    links = [
+        (page, link.split("#")[0])
+        for page in pages
+        for link in re.findall(r"\]\((?!http|#)([^)]+)\)", page.read_text("utf-8"))
+    ]
+    assert len(links) > 30
+    assert [str(page / link) for page, link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_test_that_the_documents_name_is_there():
+    text = (readme_tables.DOCS / "ARCHITECTURE.md").read_text("utf-8")
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", text))
+    assert len(named) > 10
+    assert [path for path in named if not (ROOT / path).is_file()] == []
+
+
+def test_the_readme_is_what_a_newcomer_needs():
+    assert len(TEXT.splitlines()) <= 200
 
 
 @pytest.mark.parametrize(("path", "name"), [(path, name) for path, parts in PARTS.items() for name in parts])
@@ -78,11 +94,11 @@ def test_what_is_made_from_the_code_is_up_to_date(path, name):
 
 def test_a_missing_marker_is_not_passed_over():
     with pytest.raises(ValueError):
-        readme_tables.written(readme_tables.README, TEXT.replace("<!-- end of models -->", ""))
+        readme_tables.written(readme_tables.README, TEXT.replace("<!-- end of transcript -->", ""))
 
 
 def test_the_readme_leads_to_the_settings_and_the_variables():
-    text = readme_tables.SETTINGS.read_text("utf-8")
+    text = (readme_tables.DOCS / "settings.md").read_text("utf-8")
     assert "(docs/settings.md)" in TEXT
     assert [name for name in {*VARIABLES, "HF_TOKEN"} if f"`{name}`" not in text] == []
 
