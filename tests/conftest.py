@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from tests.standins.faulty_server import FaultyServer  # noqa: E402
 from tests.standins.hub import save_tiny_model  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
+APP_FIXTURES = re.compile(r"\bdef \w+\(([\w, ]*, )?(inside|space|visitor|visit|parrot)[,)]")  # who takes one of them
 
 
 def engine(row=None, **environ):
@@ -75,17 +77,30 @@ def tiny(tmp_path_factory):
     return save_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of its own
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Tests of one file share a worker, so that they share its fixtures; those of the page share one across files."""
     for item in items:
-        fixtures = getattr(item, "fixturenames", ())
-        if "real_model" in fixtures:
+        if "real_model" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 300))
             item.add_marker(pytest.mark.slow)
-        group = next((name for name in ("zero", "inside", "space") if name in fixtures), None)
-        group = group or str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file goes to one worker, and all files that use an app to the same one, so that each app starts once.
+
+    The groups of xdist 3.8 would do this, but pytest 9.2 ignores the names that it gives.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    uses_app = functools.cache(lambda file: bool(APP_FIXTURES.search((ROOT / file).read_text())))
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "the app" if uses_app(file) else file
+
+    return ByFile(config, log)
 
 
 def lacking(reason):

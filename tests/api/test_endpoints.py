@@ -104,7 +104,7 @@ def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, in
         ({"stop": "x" * 60}, "at most 8 stop strings"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "role of a message"),
         ({"messages": "hello"}, "list of messages"),
-        ({"message": " "}, "Type a message"),
+        ({"message": " ", "messages": []}, "Type a message"),
         ({"message": "word " * 3000}, r"needs \d+ tokens"),
         ({"model": "parrot", "message": "x" * 40_000}, "at most 32000 characters"),
     ],

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from parley.engines.base import TurnRequest
 from parley.engines.loader import load
 from parley.errors import ModelUnavailable
 from parley.events import Answer
@@ -44,9 +45,8 @@ def refusal(folder, **machine):
 
 def test_a_sound_model_answers(folder):
     engine, total = local_engine(loaded(folder)), Answer()
-    for delta in engine.stream(
-        build_messages([], "Hello", "Be brief."), Settings.check({"max_new_tokens": 4}), threading.Event()
-    ):
+    asked = build_messages([], "Hello", "Be brief."), Settings.check({"max_new_tokens": 4}), threading.Event()
+    for delta in engine.stream(TurnRequest.of(*asked)):
         total += delta
     assert total.usage.new_tokens == 4 or total.finish == "end"
 

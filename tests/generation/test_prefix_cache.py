@@ -126,7 +126,7 @@ def test_no_greedy_token_of_a_random_conversation_changes(torch_budgie, seed):
     assert talk(fresh(torch_budgie), seed, turns=8) > 100
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_greedy_token_changes_whatever_the_layers_keep(engine, seed):
     assert talk(engine, seed, turns=8, session=f"visitor {seed}") > 0
 
@@ -146,7 +146,7 @@ def with_history(engine, session, strategy="greedy"):
     return reading([Message("user", question), Message("assistant", first.text)], "Repeat after me: the owl, the owl")
 
 
-@pytest.mark.parametrize("name", [*LOOPS, *SPECULATIVE[1:]])
+@pytest.mark.parametrize("name", [*LOOPS, *(pytest.param(n, marks=pytest.mark.slow) for n in SPECULATIVE[1:])])
 def test_every_loop_gives_the_same_answer_with_the_cache_and_without(torch_budgie, name):
     engine = fresh(torch_budgie)
     values = {"strategy": name, "seed": 7, "max_new_tokens": 30, "force_words": "lantern", "temperature": 1.0}
@@ -173,13 +173,12 @@ def test_every_loop_gives_the_same_answer_whatever_the_layers_keep(engine, name)
     assert cached.usage.cached_tokens > 0
 
 
+QUICK = [("sliding", "prompt_lookup"), ("sliding and full", "assisted"), ("convolution", "prompt_lookup")]
+PAIRS = [*itertools.product(("sliding", "sliding and full"), SPECULATIVE), ("convolution", "assisted"), QUICK[-1]]
+
+
 @pytest.mark.parametrize(
-    ("kind", "name"),
-    [
-        *((kind, name) for kind in ("sliding", "sliding and full") for name in SPECULATIVE),
-        ("convolution", "prompt_lookup"),
-        ("convolution", "assisted"),
-    ],
+    ("kind", "name"), [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS]
 )
 def test_speculation_leaves_windows_and_convolutions_as_greedy_search_does(torch_budgie, kind, name):
     engine = tiny_engine(torch_budgie, MODELS[kind])

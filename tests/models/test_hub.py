@@ -10,6 +10,8 @@ import torch
 from parley.models.load_plan import OPENVINO_MARGIN, openvino_bytes
 from tests.standins.hub import TOKEN, WEIGHTS, HubStandIn, Loader, change_weights, edit, save_tiny_model
 
+pytestmark = pytest.mark.slow  # each load is one of a process of its own
+
 
 @pytest.fixture(scope="module")
 def hub():

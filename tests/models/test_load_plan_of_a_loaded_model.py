@@ -15,7 +15,7 @@ from tests.standins.hub import WEIGHTS, save_tiny_model
 
 @pytest.mark.parametrize("name", ["openvino", "transformers"])
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_weights_take_what_the_plan_says(tmp_path, name, quantization, tied, monkeypatch):
     monkeypatch.setenv("QUANTIZATION", quantization)
     monkeypatch.setenv("ENGINE", name)

@@ -36,7 +36,9 @@ def test_every_strategy_shows_its_settings(tab):
                 shown.to_be_visible() if each.name in row.uses else shown.to_be_hidden()
 
 
-@pytest.mark.parametrize("name", LOOPS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("greedy", "beams", "assisted") else pytest.param(n, marks=pytest.mark.slow) for n in LOOPS]
+)
 def test_every_loop_streams_and_stops_on_the_page(tab, name):
     tab.choose("strategy", STRATEGIES[name].label)
     # Else it goes round, which is guessed so well that the answer may be over before it can be stopped.
