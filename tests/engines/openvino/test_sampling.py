@@ -40,15 +40,16 @@ SETTINGS = {
 TOKENS = 5
 
 
+@pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)], ids=["four", "rest"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_for_four_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name):
+def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name, seeds):
     values = HOT | {name: SETTINGS[name]}
     stock = {key: value for key, value in values.items() if key != "top_n_sigma"}
     ours = LogitsProcessorList([TopNSigma(values["top_n_sigma"])] if "top_n_sigma" in values else [])
     model, tokenizer = torch_budgie.loaded.model, torch_budgie.loaded.tokenizer
     prompt = render_prompt(torch_budgie.loaded, SHORT, Settings.check({"max_new_tokens": TOKENS})).ids
     said = set()
-    for seed in range(4):
+    for seed in seeds:
         torch.manual_seed(seed)
         made = model.generate(
             prompt,
