@@ -7,6 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from parley.api import endpoints
+from parley.api.unread_streams import UnreadStreams
 from parley.ui.security import SecurityMiddleware
 
 HERE = Path(__file__).parent
@@ -57,7 +58,10 @@ LAUNCH: dict[str, Any] = {
     "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
     "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
-    "app_kwargs": {"middleware": [Middleware(SecurityMiddleware)], "routes": endpoints.ROUTES},
+    "app_kwargs": {
+        "middleware": [Middleware(SecurityMiddleware), Middleware(UnreadStreams)],
+        "routes": endpoints.ROUTES,
+    },
     "ssr_mode": False,
     "run_history": False,
     "show_error": False,

@@ -1,6 +1,8 @@
 """The ASGI guard: headers that keep a model's output from making the reader's browser call anyone, and a limit on what
 strangers may send."""
 
+import json
+
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,8 +51,33 @@ class SecurityMiddleware:
             await _refusal(404, "There is nothing here.")(scope, receive, send_guarded)
         elif (body := await _body(scope, receive)) is None:
             await _refusal(413, f"A request may have at most {MAX_REQUEST_BYTES} bytes.")(scope, receive, send_guarded)
+        elif refused := _refused(body):
+            await _refusal(422, refused)(scope, receive, send_guarded)
         else:
             await self._app(scope, _again(body, receive), send_guarded)
+
+
+def _refused(body: bytes) -> str:
+    """Why a body is refused, as a sentence; empty where it may pass.
+
+    Gradio downloads the URL of a file object, wherever it stands in a body and before any function of the app sees it.
+    The body is parsed and not searched, because JSON can write the same letters as escapes.
+    """
+    try:
+        waiting = [json.loads(body)] if body else []
+    except RecursionError:
+        return "This request is nested too deeply. Send a flat list of messages."
+    except ValueError:
+        return ""  # Gradio says what is wrong with it
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            if isinstance(meta := value.get("meta"), dict) and "_type" in meta:
+                return "This app takes no files. Send text only."
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+    return ""
 
 
 async def _body(scope: Scope, receive: Receive) -> bytes | None:

@@ -57,6 +57,25 @@ def test_html_and_scripts_in_a_question_and_in_an_answer_are_inert(parrot, insid
     parrot.expected = re.compile(f"Content Security Policy|left the origin: http:{evil}|/x$|404")
 
 
+COVERS = (
+    "<div style='position:fixed;inset:0;z-index:99999;background:#fff'>nothing to see</div>",
+    "<a href='https://example.org' style='position:fixed;inset:0;z-index:99999'>x</a>",
+    "<div style='position:absolute;top:-2000px;left:-2000px;width:9000px;height:9000px;z-index:99999'>x</div>",
+)
+
+
+@pytest.mark.parametrize("cover", COVERS)
+def test_nothing_in_a_message_covers_the_page(parrot, cover):
+    parrot.ask(f"{cover}\n\nthe end")
+    over = """(selector) => {
+        const box = document.querySelector(selector).getBoundingClientRect();
+        const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+        return Boolean(top?.closest(selector));
+    }"""
+    for selector in ("#message", "#setting-model", "#title"):
+        assert parrot.tab.evaluate(over, selector)
+
+
 def in_view(visitor):
     expect(visitor.box).to_be_in_viewport(ratio=1)
     expect(visitor.send_button).to_be_in_viewport(ratio=1)

@@ -1,0 +1,83 @@
+"""Ends turns whose stream nobody opens: a POST alone must not hold a place."""
+
+import asyncio
+import json
+import re
+from collections import Counter
+from typing import Any
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_UNOPENED_SECONDS = 10.0  # after the POST that began the turn
+_JOINS = re.compile(r"/gradio_api/(?:queue/join|call/[^/]+|call/v2/[^/]+)/?$")
+_READS = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")
+_READS_SESSION = "/gradio_api/queue/data"
+
+
+class UnreadStreams:
+    """Stands before every request and sees which streams are open. Pure ASGI, so that it changes no stream.
+
+    A turn begins with a POST, which answers with an event id; its text is read by a GET, by event id or by session.
+    """
+
+    def __init__(self, app: ASGIApp, max_unopened_seconds: float | None = None) -> None:
+        self._app = app
+        self._seconds = max_unopened_seconds
+        self._open: Counter[str] = Counter()  # streams by event id or session
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request or connection."""
+        path, method = scope.get("path", ""), scope.get("method")
+        if method == "POST" and _JOINS.search(path):
+            await self._join(scope, receive, send)
+        elif method == "GET" and (reader := _reader(scope)):
+            self._open[reader] += 1
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._open[reader] -= 1
+                if not self._open[reader]:
+                    del self._open[reader]
+        else:
+            await self._app(scope, receive, send)
+
+    async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answer = b""
+
+        async def send_and_read(message: Message) -> None:
+            nonlocal answer
+            answer += message.get("body", b"")
+            await send(message)
+
+        await self._app(scope, receive, send_and_read)
+        if event_id := _event_id(answer):
+            seconds = MAX_UNOPENED_SECONDS if self._seconds is None else self._seconds
+            asyncio.get_running_loop().call_later(seconds, self._end_unopened, scope["app"], event_id)
+
+    def _end_unopened(self, app: Any, event_id: str) -> None:
+        """Ends the event if it still runs or waits, and no stream of it is open."""
+        queue = app.get_blocks()._queue
+        event = queue.event_ids_to_events.get(event_id)
+        if event is None or self._open[event_id] or self._open[event.session_hash]:
+            return
+        event.alive = False  # Gradio looks at it after each yield, at the latest after a heartbeat
+        task = asyncio.ensure_future(queue.clean_events(event_id=event_id))
+        task.add_done_callback(lambda _: queue.pending_messages_per_session.pop(event.session_hash, None))
+
+
+def _reader(scope: Scope) -> str:
+    """What a request for a stream reads: an event id or a session; empty for any other request."""
+    if scope["path"].endswith(_READS_SESSION):
+        return next(iter(parse_qs(scope.get("query_string", b"").decode()).get("session_hash", ())), "")
+    found = _READS.search(scope["path"])
+    return found[1] if found else ""
+
+
+def _event_id(answer: bytes) -> str:
+    try:
+        told = json.loads(answer)
+    except ValueError:
+        return ""
+    event_id = told.get("event_id") if isinstance(told, dict) else None
+    return event_id if isinstance(event_id, str) else ""
