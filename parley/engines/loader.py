@@ -146,7 +146,7 @@ def _model(
         try:
             return openvino_loader.load(spec, folder, plan, report, cancel), plan
         except EngineRefused as refusal:
-            _log.warning("Transformers runs %s, because OpenVINO cannot: %s", spec.name, refusal)
+            _log.warning("Transformers runs %s: OpenVINO refuses it (%s)", spec.name, refusal)
             plan = plan_again(str(refusal))
     return transformers_loader.load(spec, folder, plan)
 

@@ -216,7 +216,7 @@ def _join(join: Callable[[list[torch.Tensor], int], torch.Tensor], outputs: "lis
 
 
 def chunk_ends(count: int, max_rows: int) -> list[int]:
-    """Where the chunks of a prompt of `count` tokens end. A chunk has 2 to `max_rows` tokens; 1 only if `count` is 1."""
+    """Where the chunks of a prompt of `count` tokens end. Each has 2 to `max_rows` tokens; 1 only if `count` is 1."""
     ends, begin = [], 0
     while begin < count:
         rows = min(max_rows, count - begin)
