@@ -81,7 +81,7 @@ class Page(gr.Blocks):
 
 
 async def reset(request: Request, body: ResetBody) -> dict[str, bool]:
-    """Ends the call with this event id. gradio_client uses it to cancel a call whose id it did not know before.
+    """Ends the call with this event id. gradio_client uses it if the id was not known yet when the call was cancelled.
 
     Gradio's own endpoint of this name does nothing, so that the call would run to its end.
     """

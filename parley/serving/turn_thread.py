@@ -32,7 +32,7 @@ class TurnThread:
         return self._abandoned.is_set()
 
     def stop(self) -> None:
-        """Ends the turn: within one forward pass; in another process with its next delta; at once if it has not begun."""
+        """Ends the turn: within one forward pass, in another process with the next delta, at once before it begins."""
         if self._stop():
             return
         if self.begun:

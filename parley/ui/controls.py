@@ -68,8 +68,8 @@ def controls() -> dict[str, Component]:
 
 
 def messages() -> gr.JSON:
-    """The input for the whole conversation, for programs. It is not visible on the page."""
-    return gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
+    """The API parameter `messages`, the conversation so far. It is not visible on the page."""
+    return gr.JSON(visible=False, label="The messages before this one; if left out, the server keeps the conversation")
 
 
 def for_model(name: str) -> list[dict]:

@@ -145,9 +145,9 @@ def _run_details(record: RunRecord, url: str) -> list[str]:
     """Headings and code blocks: the prompt or request, the configuration, and three programs for the same answer."""
     config = "\n".join(f"{name}={value!r}" for name, value in record.config.items())
     blocks = [
-        ("What the model read:", "text", record.prompt),
-        ("What the server was asked:", "json", record.request),
-        ("What decided:", "text", "" if record.request else config),
+        ("The prompt that the model read:", "text", record.prompt),
+        ("The request to the server:", "json", record.request),
+        ("The configuration:", "text", "" if record.request else config),
         (f"The same again, with {record.library}:", "python", record.program),
         ("With gradio_client:", "python", client_program(url, record)),
         ("With curl:", "bash", curl_commands(url, record)),

@@ -41,7 +41,7 @@ class UnusedParameters(ValueError):
 
 
 def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model of transformers without weights: it tells the names and shapes of the parameters."""
+    """The model of transformers without weights, for the names and shapes of its parameters."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 

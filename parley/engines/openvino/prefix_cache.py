@@ -45,7 +45,7 @@ class Turns:
                 self._changed.notify_all()
 
     def wait_for_idle(self, seconds: float) -> bool:
-        """Waits until no turn runs, at most so many seconds; returns whether none runs."""
+        """Waits until no turn runs, but at most `seconds`; returns whether no turn runs."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._running, seconds)
 

@@ -137,7 +137,7 @@ def _messages_to_send(messages: Sequence[Message]) -> tuple[Sequence[Message], s
     """The conversation, ending in a question, and the partial answer to continue.
 
     Most servers begin a new message after an answer, so a question (`GO_ON`) asks for the continuation. A partial
-    reasoning text is not sent: the model reasons anew.
+    reasoning text is not sent; the model reasons again.
     """
     *before, last = messages
     if last.role != "assistant":

@@ -18,9 +18,9 @@ from parley.errors import ServerFault
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
 REFUSED = (400, 413, 422)
 STATUSES = {
-    401: "The server of {name} does not accept this app's key. The owner of this app has to set {key_name} anew.",
+    401: "The server of {name} does not accept this app's key. The owner of this app has to change {key_name}.",
     402: "The credit that pays for {name} is used up. Choose another model until the owner of this app adds credit.",
-    403: "This app's key may not use {name}. The owner of this app has to set {key_name} to a key that may.",
+    403: "This app's key may not use {name}. The owner of this app has to set {key_name} to another key.",
     404: "The server has no {name}. The owner of this app has to check REMOTE_MODELS and REMOTE_BASE_URL.",
     408: "The server of {name} took too long. Press Retry, or choose another model.",
     429: "The server of {name} gets too many requests now. Press Retry {when}.",

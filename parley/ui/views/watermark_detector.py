@@ -50,7 +50,7 @@ def sentence(text: str, model: str, strategy: str, watermark_key: Any) -> str:
         return str(refusal)
     if not found["scored"]:
         return "The text is too short to tell."
-    figures = f"z = {found['z']} over {found['scored']} tokens, by chance as high: {found['p']:.1g}."
+    figures = f"z = {found['z']} over {found['scored']} tokens, p = {found['p']:.1g}."
     if found["marked"]:
         return f"**The text has this watermark.** {figures}"
     return f"No sign of this watermark. A short or predictable text shows little of it. {figures}"

@@ -177,7 +177,7 @@ def test_only_the_strategies_that_a_server_knows_are_offered():
 
 
 FAULTY = {  # the sentence, and what is kept of the answer
-    "401": "does not accept this app's key. The owner of this app has to set REMOTE_API_KEY anew.",
+    "401": "does not accept this app's key. The owner of this app has to change REMOTE_API_KEY.",
     "401 in plain words": "does not accept this app's key",
     "402": "The credit that pays for 402 is used up.",
     "403": "This app's key may not use 403.",
