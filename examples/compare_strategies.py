@@ -84,8 +84,8 @@ def diversity(texts: Sequence[str]) -> float:
 def likelihood(loaded: LoadedModel, prompt: torch.Tensor, text: str) -> float:
     """The model's mean log probability, in nats, of the answer's tokens after the prompt, shape (1, tokens).
 
-    The text is tokenized again, without an end-of-sequence token. It is not known whether the model began with a space,
-    so this is the larger value of both cases.
+    The text is tokenized again, without an end-of-sequence token. The text does not show whether the model began
+    with a space, so the larger value of both cases is taken.
     """
     return max(_mean_log_probability(loaded, prompt, prefix + text) for prefix in ("", " "))
 
