@@ -1,6 +1,6 @@
-"""Parley, the Space, on one screen: talk with any open language model, and see and choose how it decodes.
+"""The app of the Parley Space: talk with any open language model, and see and choose how it decodes.
 
-The way of a message: `ResilientChatInterface` (a `gr.ChatInterface`) gives it to `ChatFunction`, which calls `reply`
+The path of a message: `ResilientChatInterface` (a `gr.ChatInterface`) passes it to `ChatFunction`, which calls `reply`
 below. The engine formats the history with the model's chat template (parley/generation/prompt.py), runs `generate` in
 a thread, and yields partial text from a `TextIteratorStreamer` (parley/generation/streaming.py).
 """
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from parley import config
 
 if __name__ == "__main__":
-    config.handle_command_line()  # before the slow imports, for it may end the program
+    config.handle_command_line()  # before the slow imports, because it may end the program
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # with both, memory stays flat over many requests
 import spaces  # isort: skip  (before anything touches CUDA)
@@ -29,11 +29,11 @@ from parley.ui.chat_interface import ResilientChatInterface
 from parley.ui.views import watermark_detector
 
 ZERO_GPU = spaces.config.Config.zero_gpu
-turn.POOL.preload(preload.models_at_startup())  # ZeroGPU keeps for its workers what is on cuda now
+turn.POOL.preload(preload.models_at_startup())  # ZeroGPU's workers get the models that are on the GPU now
 
 
 def gpu_seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
-    """How many seconds of a GPU a turn asks for: what `turn.reply_on_zerogpu` has estimated from its settings."""
+    """The GPU seconds that a turn requests: the estimate of `turn.reply_on_zerogpu`."""
     return seconds
 
 
@@ -41,12 +41,12 @@ def gpu_seconds(run_id: str, messages: Sequence[Message], settings: Settings, se
 def reply_on_gpu(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:
-    """One turn in a process that has a GPU for so many seconds: plain data in, plain data out."""
+    """Runs one turn in a process that has a GPU for so many seconds."""
     yield from turn.reply_in_worker(run_id, messages, settings, session, seconds)
 
 
 def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
-    """One turn, where its engine runs: only a local model needs a GPU of ZeroGPU."""
+    """Runs one turn: on ZeroGPU in a GPU process if the model is local, else in this process."""
     if ZERO_GPU and registry.find(settings.model).engine == "local":
         return turn.reply_on_zerogpu(reply_on_gpu, run_id, messages, settings, session)
     return turn.reply(run_id, messages, settings, session)
@@ -55,9 +55,9 @@ def reply(run_id: str, messages: Sequence[Message], settings: Settings, session:
 with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
     page.header()
     with gr.Row(equal_height=False, elem_id="desk"):
-        conversation = gr.Column(elem_id="talk")
+        conversation = gr.Column(elem_id="conversation")
         with gr.Column(elem_id="settings"):
-            inputs = controls.controls()  # one for each setting, by its name
+            inputs = controls.controls()  # the controls by the names of the settings
             watermark_detector.add(inputs)
     model, strategy, temperature, top_p, *others = inputs.values()
     with conversation:
@@ -70,6 +70,6 @@ with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
         )
     controls.connect(inputs)
     endpoints.add()
-demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which tells them their place
+demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which shows their place
 if __name__ == "__main__":
     demo.launch(**page.LAUNCH)

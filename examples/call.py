@@ -9,7 +9,7 @@ from gradio_client import Client
 
 
 def stream(address: str, message: str) -> str:
-    """Prints the answer as it arrives and returns it."""
+    """Prints the answer while it arrives, and returns it."""
     job = Client(address, verbose=False).submit(message, model="budgie", strategy="greedy", api_name="/chat")
     text = ""
     for so_far in job:

@@ -1,8 +1,8 @@
-"""Every decoding strategy side by side: python examples/compare_strategies.py [--prompt "Tell me a story."]
+"""Compares all decoding strategies: python examples/compare_strategies.py [--prompt "Tell me a story."]
 
-Prints what each says to one prompt and how fast, and draws what it does to the text: how much an answer repeats
-itself, how much the samples differ, how likely the tokens are. Everything runs in this process, at the settings'
-defaults. The figure needs matplotlib, which `pip install -r tests/requirements.txt` brings.
+Prints an answer and the speed of each strategy, and draws a figure of its effect on the text: how much an answer
+repeats itself, how much the samples differ, how likely the tokens are. Everything runs in this process, with the
+default settings. The figure needs matplotlib, which `pip install -r tests/requirements.txt` installs.
 """
 
 # ruff: noqa: E402  (`parley` is found only after the path is set)
@@ -27,7 +27,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # a program finds what lies beside it, and `parley` lies one folder up
+sys.path.insert(0, str(ROOT))  # the folder of the package `parley`
 
 from parley.engines.local_engine import LocalEngine
 from parley.errors import ChatError
@@ -54,7 +54,7 @@ PANELS = (  # title and unit
     ("Likelihood", "log probability of a token, nats"),
 )
 INK, MUTED, RULE = "#1f2328", "#59636e", "#d1d9e0"
-COLOURS = {True: "#0a7d54", False: "#4f5fc4"}  # whether the strategy draws at random
+COLOURS = {True: "#0a7d54", False: "#4f5fc4"}  # by whether the strategy samples
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "parley",
@@ -67,35 +67,35 @@ STYLE: dict[Any, Any] = {
 
 
 def repetition(text: str) -> float:
-    """The share of an answer's 3-grams of words that have occurred in it before (rep-3, arXiv:1908.04319)."""
+    """The share of an answer's 3-grams of words that occur earlier in it (rep-3, arXiv:1908.04319)."""
     grams = _grams(_words(text), 3)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def diversity(texts: Sequence[str]) -> float:
-    """1 - Self-BLEU (arXiv:1802.01886) of words and pairs of words: 0 where all texts are equal, 1 where no two share
+    """1 - Self-BLEU (arXiv:1802.01886) of words and pairs of words: 0 if all texts are equal, 1 if no two texts share
     a pair.
     """
-    said = [_words(text) for text in texts]
-    scores = [_bleu(said[i], said[:i] + said[i + 1 :]) for i in range(len(said))] if len(said) > 1 else [1.0]
+    words = [_words(text) for text in texts]
+    scores = [_bleu(words[i], words[:i] + words[i + 1 :]) for i in range(len(words))] if len(words) > 1 else [1.0]
     return 1 - statistics.fmean(scores)
 
 
 def likelihood(loaded: LoadedModel, prompt: torch.Tensor, text: str) -> float:
-    """The mean log probability, in nats, that the model gives the answer's tokens after the prompt, shape (1, tokens).
+    """The model's mean log probability, in nats, of the answer's tokens after the prompt, shape (1, tokens).
 
-    The tokens are those that the tokenizer makes of the text, without the closing one. A space before the answer is
-    not shown to the reader, so that of both readings counts which the model finds likelier.
+    The text is tokenized again, without an end-of-sequence token. The text does not show whether the model began
+    with a space, so the larger value of both cases is taken.
     """
-    return max(_mean_log_probability(loaded, prompt, lead + text) for lead in ("", " "))
+    return max(_mean_log_probability(loaded, prompt, prefix + text) for prefix in ("", " "))
 
 
 @torch.inference_mode()
 def _mean_log_probability(loaded: LoadedModel, prompt: torch.Tensor, text: str) -> float:
     answer = loaded.tokenizer.encode(text, add_special_tokens=False, return_tensors="pt")
     ids = torch.cat([prompt, answer], dim=1).to(loaded.model.device)
-    before = loaded.model(ids).logits[0, prompt.shape[1] - 1 : -1].float().cpu()  # (answer's tokens, vocabulary)
-    return before.log_softmax(-1).gather(-1, answer[0, :, None]).mean().item()
+    logits = loaded.model(ids).logits[0, prompt.shape[1] - 1 : -1].float().cpu()  # (answer's tokens, vocabulary)
+    return logits.log_softmax(-1).gather(-1, answer[0, :, None]).mean().item()
 
 
 def _words(text: str) -> list[str]:
@@ -107,17 +107,15 @@ def _grams(words: Sequence[str], size: int) -> list[tuple[str, ...]]:
 
 
 def _bleu(words: Sequence[str], others: Sequence[Sequence[str]]) -> float:
-    """BLEU up to pairs of words (Papineni et al., 2002), unsmoothed; orders that the text is too short for are left
-    out.
-    """
+    """BLEU up to pairs of words (Papineni et al., 2002), unsmoothed, without orders longer than the text."""
     if not words:
         return float(words in others)
     precisions = []
     for size in range(1, min(2, len(words)) + 1):
-        counts, most = Counter(_grams(words, size)), Counter[tuple[str, ...]]()
+        counts, max_counts = Counter(_grams(words, size)), Counter[tuple[str, ...]]()
         for other in others:
-            most |= Counter(_grams(other, size))
-        precisions.append((counts & most).total() / counts.total())
+            max_counts |= Counter(_grams(other, size))
+        precisions.append((counts & max_counts).total() / counts.total())
     closest = min((len(other) for other in others), key=lambda length: (abs(length - len(words)), length))
     return (
         min(1.0, math.exp(1 - closest / len(words))) * statistics.geometric_mean(precisions)
@@ -128,25 +126,25 @@ def _bleu(words: Sequence[str], others: Sequence[Sequence[str]]) -> float:
 
 @dataclass(frozen=True)
 class Runs:
-    """What one strategy answered: one list a round, in the order of the prompts."""
+    """The answers of one strategy: one list per round, in the order of the prompts."""
 
     strategy: Strategy
     rounds: list[list[Answer]] = field(default_factory=list)
 
     @property
     def speeds(self) -> list[float]:
-        """Tokens a second in each round, the reading of the prompt included."""
-        usages = [[answer.usage for answer in said if answer.usage] for said in self.rounds]
-        return [sum(u.new_tokens for u in said) / sum(u.seconds for u in said) for said in usages]
+        """Tokens per second in each round; the time includes the prefill."""
+        usages = [[answer.usage for answer in answers if answer.usage] for answers in self.rounds]
+        return [sum(u.new_tokens for u in each) / sum(u.seconds for u in each) for each in usages]
 
     def samples(self, prompt: int) -> list[str]:
-        """The different draws for one prompt; a single text where nothing is drawn."""
-        texts = [said[prompt].text for said in self.rounds]
+        """The samples for the prompt with this index; a single text if the strategy is deterministic."""
+        texts = [answers[prompt].text for answers in self.rounds]
         return texts if self.strategy.samples else texts[:1]
 
 
 def answer(strategy: Strategy, prompt: str, seed: int, options: argparse.Namespace) -> Answer:
-    """One turn, the whole answer. Raises `ChatError` where the model cannot run the strategy."""
+    """Runs one turn and returns the complete answer. Raises `ChatError` if the model cannot run the strategy."""
     return Answer.of(turn.reply(uuid.uuid4().hex, build_messages([], prompt), _settings(strategy, seed, options)))
 
 
@@ -156,70 +154,71 @@ def _settings(strategy: Strategy, seed: int, options: argparse.Namespace) -> Set
 
 
 def run(prompts: Sequence[str], options: argparse.Namespace) -> list[Runs]:
-    """Every strategy that the model can run, on every prompt, so many times; says why the others are left out.
+    """Runs every strategy that the model supports on every prompt, `options.samples` times. Prints why others are left
+    out.
 
-    The strategies take turns within a round, so that a slow moment of the machine strikes them all.
+    The strategies alternate within a round, so that a slow period of the machine affects all of them.
     """
-    ready = []
+    all_runs = []
     for strategy in STRATEGIES.values():
         try:
-            answer(strategy, prompts[0], 0, options)  # loads its models and warms it up
-            ready.append(Runs(strategy))
+            answer(strategy, prompts[0], 0, options)  # loads the models and warms up
+            all_runs.append(Runs(strategy))
         except ChatError as refusal:
             print(f"{strategy.label}: {refusal}\n")
     for seed in range(options.samples):
         print(f"round {seed + 1} of {options.samples}", file=sys.stderr)
-        for runs in ready:
+        for runs in all_runs:
             runs.rounds.append([answer(runs.strategy, prompt, seed, options) for prompt in prompts])
-    return ready
+    return all_runs
 
 
-def report(ready: Sequence[Runs]) -> None:
+def report(all_runs: Sequence[Runs]) -> None:
     """Prints each strategy's first answer and its median speed, also as a multiple of greedy's."""
-    greedy = statistics.median(ready[0].speeds)
-    for runs in ready:
+    greedy = statistics.median(all_runs[0].speeds)
+    for runs in all_runs:
         speed = statistics.median(runs.speeds)
-        print(f"{runs.strategy.label}: {speed:.0f} tokens/s, {speed / greedy:.2f} times {ready[0].strategy.label}")
+        print(f"{runs.strategy.label}: {speed:.0f} tokens/s, {speed / greedy:.2f} times {all_runs[0].strategy.label}")
         print(textwrap.indent(runs.samples(0)[0], "    "), end="\n\n")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One strategy's row of the figure: a value for each prompt in each panel, best read as a spread and its mean."""
+    """One strategy's row of the figure: a value for each prompt in each panel, drawn as small dots and their mean."""
 
     label: str
-    drawn: bool  # at random, so that samples differ
+    sampled: bool  # whether the strategy samples
     panels: tuple[Sequence[float], ...]
 
 
-def measure(ready: Sequence[Runs], prompts: Sequence[str], options: argparse.Namespace) -> list[Measured]:
-    """What the figure shows. An answer without any text has no likelihood and is left out of it."""
+def measure(all_runs: Sequence[Runs], prompts: Sequence[str], options: argparse.Namespace) -> list[Measured]:
+    """The rows of the figure. An empty answer has no likelihood, and is left out of that panel."""
     with turn.POOL.lease(registry.find(options.model), lambda _: None, Event()) as engine:
-        assert isinstance(engine, LocalEngine)  # `run` was refused for any other model
+        assert isinstance(engine, LocalEngine)  # `main` refuses other models
 
         @functools.cache
-        def likely(prompt: str, text: str) -> float:
-            settings = _settings(ready[0].strategy, 0, options)
+        def cached_likelihood(prompt: str, text: str) -> float:
+            settings = _settings(all_runs[0].strategy, 0, options)
             return likelihood(
                 engine.loaded, render_prompt(engine.loaded, build_messages([], prompt), settings).ids, text
             )
 
         rows = []
-        for runs in ready:
-            said = [runs.samples(i) for i in range(len(prompts))]
-            repeated = [statistics.fmean(map(repetition, texts)) for texts in said]
+        for runs in all_runs:
+            samples = [runs.samples(i) for i in range(len(prompts))]
+            repetitions = [statistics.fmean(map(repetition, texts)) for texts in samples]
             likelihoods = [
-                statistics.fmean(likely(prompt, text) for text in texts if text.strip())
-                for prompt, texts in zip(prompts, said, strict=True)
+                statistics.fmean(cached_likelihood(prompt, text) for text in texts if text.strip())
+                for prompt, texts in zip(prompts, samples, strict=True)
                 if any(text.strip() for text in texts)
             ]
-            panels = (repeated, list(map(diversity, said)), likelihoods)
+            panels = (repetitions, list(map(diversity, samples)), likelihoods)
             rows.append(Measured(runs.strategy.label, runs.strategy.samples, panels))
         return rows
 
 
 def draw(rows: Sequence[Measured], caption: str, path: Path) -> None:
-    """Writes the figure as SVG: equal rows give equal bytes, and text stays text."""
+    """Writes the figure as SVG. Equal rows give equal bytes, and text is stored as text."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.25 + 0.25 * len(rows)))
         panels = figure.subplots(1, len(PANELS), sharey=True)
@@ -242,11 +241,13 @@ def draw(rows: Sequence[Measured], caption: str, path: Path) -> None:
 def _panel(axes: Axes, rows: Sequence[Measured], number: int) -> None:
     if rows[0].panels[number]:
         axes.axvline(statistics.fmean(rows[0].panels[number]), color=RULE, linewidth=1, zorder=0)
-    for drawn, colour in COLOURS.items():
-        chosen = [(y, row.panels[number]) for y, row in enumerate(rows) if row.drawn == drawn and row.panels[number]]
-        each = [(value, y) for y, values in chosen for value in sorted(set(values))]
+    for sampled, colour in COLOURS.items():
+        chosen = [
+            (y, row.panels[number]) for y, row in enumerate(rows) if row.sampled == sampled and row.panels[number]
+        ]
+        dots = [(value, y) for y, values in chosen for value in sorted(set(values))]
         means = [(statistics.fmean(values), y) for y, values in chosen]
-        axes.plot(*_columns(each), "o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0)
+        axes.plot(*_columns(dots), "o", markersize=3.5, color=colour, alpha=0.45, markeredgewidth=0)
         axes.plot(*_columns(means), "o", markersize=7, color=colour, markeredgecolor="white")
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
@@ -260,13 +261,13 @@ def _columns(points: Sequence[tuple[float, int]]) -> tuple[list[float], list[int
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prompt", help=f"ask this instead of the {len(PROMPTS)} prompts of the figure")
     parser.add_argument("--model", default="budgie", help="a name of the catalogue or of MODEL_IDS")
-    parser.add_argument("--samples", type=int, default=8, help="rounds, and draws of what draws at random")
+    parser.add_argument("--samples", type=int, default=8, help="rounds; each gives one sample of a sampling strategy")
     parser.add_argument("--max-new-tokens", type=int, default=120)
-    parser.add_argument("--word", default="bird", help="what constrained beams must say")
+    parser.add_argument("--word", default="bird", help="the word that constrained beam search must use")
     parser.add_argument("--figure", type=Path, default=ROOT / "docs" / "strategies.svg")
     options = parser.parse_args(arguments)
     if options.samples < 2:
@@ -278,13 +279,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             parser.error(f"{row.label} has no probabilities to measure. Choose another model.")
         _settings(STRATEGIES["greedy"], 0, options)
         with turn.POOL.lease(row, lambda _: None, Event()):
-            ready = run(prompts, options)
+            all_runs = run(prompts, options)
     except ChatError as error:
         parser.error(str(error))
-    if not ready:
-        parser.error("No strategy can answer this; the reasons stand above.")
-    report(ready)
-    draw(measure(ready, prompts, options), _caption(row.label, len(prompts), options.samples), options.figure)
+    if not all_runs:
+        parser.error("No strategy can answer this. The reasons are printed above.")
+    report(all_runs)
+    draw(measure(all_runs, prompts, options), _caption(row.label, len(prompts), options.samples), options.figure)
 
 
 def _caption(model: str, prompts: int, samples: int) -> str:

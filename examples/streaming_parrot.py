@@ -1,7 +1,7 @@
 """Step 2 of the tutorial: the same parrot, streamed. Run it: python examples/streaming_parrot.py
 
-A generator that yields the whole text so far is all that streaming needs in Gradio. (The Space itself speaks to the
-same interface; its Parrot is an engine like any other, in parley/engines/parrot.py.)
+In Gradio a function streams if it is a generator that yields the whole text so far. (The Space itself uses the same
+interface; its Parrot is an engine like any other, in parley/engines/parrot.py.)
 """
 
 import time

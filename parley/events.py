@@ -29,7 +29,7 @@ class Usage:
     drafted: int = 0  # tokens that were guessed ahead, and how many of them the model accepted
     accepted: int = 0
     cached_tokens: int = 0  # of the prompt: they were known from an earlier turn and not read again
-    unit: str = "token"  # "piece" where a server tells no tokens: `new_tokens` counts what came in, the prompt is 0
+    unit: str = "token"  # "chunk" where a server tells no tokens: `new_tokens` counts what came in, the prompt is 0
     gpu_seconds: int | None = None  # what ZeroGPU was asked for; None elsewhere
 
     @property

@@ -1,1 +1,1 @@
-"""What developers run by hand; nothing here is a part of the app."""
+"""Tools that developers run by hand. The app does not use them."""

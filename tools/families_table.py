@@ -1,8 +1,8 @@
-"""Writes docs/families.md: of each causal architecture of transformers, whether OpenVINO serves it, or why not.
+"""Writes docs/families.md: for each causal architecture of transformers, whether OpenVINO serves it, or why not.
 
     python -m tools.families_table
 
-The reasons are read off the config class of an architecture and its defaults.
+The reasons come from the config class of an architecture and its defaults.
 """
 
 import re
@@ -20,25 +20,25 @@ from parley.strategies.requirements import STATEFUL
 PAGE = Path(__file__).parent.parent / "docs" / "families.md"
 HEAD = """# Which architectures the OpenVINO engine serves
 
-Written by `python -m tools.families_table` for transformers {version}. Change `FAMILIES` in
-`parley/engines/openvino/families.py`, not this page, and write it anew. What is not served here is answered by the
-transformers engine.
+Written by `python -m tools.families_table` for transformers {version}. Do not edit this page: change `FAMILIES` in
+`parley/models/families.py` and run the command again. The transformers engine runs the architectures that OpenVINO
+does not serve.
 
 | Architecture | OpenVINO |
 |---|---|
 """
-Kind = type[PreTrainedConfig]  # its attributes are the values that the fields have by default
-Names = set[str]  # of the fields that it and the classes of its parts define, and of the parts
+Kind = type[PreTrainedConfig]  # its attributes are the defaults of the fields
+Names = set[str]  # the names of the fields of the config and its sub-configs, and of the sub-configs
 Rule = Callable[[Kind, Names], object]
 
 
 def _has(pattern: str) -> Rule:
-    """Whether there is a field whose name matches."""
+    """A rule: a field whose name matches exists."""
     return lambda kind, names: any(re.search(pattern, name) for name in names)
 
 
 def _set(pattern: str) -> Rule:
-    """Whether a field whose name matches has a value, and not zero or false."""
+    """A rule: a field whose name matches has a default other than None, 0 and False."""
     return lambda kind, names: any(getattr(kind, name, None) for name in names if re.search(pattern, name))
 
 
@@ -51,9 +51,9 @@ def _experts(kind: Kind, names: Names) -> bool:
     return any("expert" in name for name in names) and False not in switches
 
 
-# The first that holds is the reason.
+# The first rule that holds is the reason.
 REASONS: dict[str, Rule] = {
-    "guesses ahead for one other model": lambda kind, names: kind.model_type.endswith("_assistant"),
+    "drafts tokens for one other model": lambda kind, names: kind.model_type.endswith("_assistant"),
     "reads images or sound too": _has("^(vision|audio|vq|image)_"),
     "encoder and decoder": lambda kind, names: kind.is_encoder_decoder,
     "an encoder that can be used as a decoder": lambda kind, names: {"is_decoder", "add_cross_attention"} <= names,

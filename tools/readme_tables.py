@@ -1,4 +1,4 @@
-"""The parts of the README and of docs/ that are made from the code: `python -m tools.readme_tables` writes them."""
+"""Generates parts of the README and of docs/ from the code: `python -m tools.readme_tables`."""
 
 import argparse
 import re
@@ -41,19 +41,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def settings_table() -> str:
-    """Every setting of a turn, by the name that the API knows it by."""
+    """The table of all settings of a turn, by their names in the API."""
     rows = ([f"`{o.name}`", o.label, _default(o), _bounds(o), o.help] for o in OPTIONS.values())
     return table(["name", "label", "default", "bounds", "what it does"], rows)
 
 
 def variables_table() -> str:
-    """Every variable of the environment that the owner can set."""
+    """The table of all environment variables that the owner can set."""
     rows = ([f"`{v.name}`", v.values, v.default_text, v.help] for v in VARIABLES.values())
     return table(["variable", "values", "default", "what it does"], rows)
 
 
 def strategies_table() -> str:
-    """Every decoding strategy."""
+    """The table of all decoding strategies."""
     rows = ([f"[{s.label}]({s.source})", s.summary, s.when, _names(s), _needs(s)] for s in STRATEGIES.values())
     return table(["strategy", "what it does", "when to use it", "its own settings", "needs"], rows)
 
@@ -68,7 +68,7 @@ def _needs(strategy: Strategy) -> str:
 
 
 def models_table() -> str:
-    """Every model of the catalogue."""
+    """The table of all models of the catalogue."""
     rows = (
         [
             f"[{row.label}](https://huggingface.co/{row.id})" if row.id and not row.folder else row.label,
@@ -84,7 +84,7 @@ def models_table() -> str:
 
 
 def transcript() -> str:
-    """What Budgie answers to `ASKED`, one after the other, with greedy decoding."""
+    """Budgie's answers to the questions `ASKED`, in one conversation, with greedy decoding."""
     settings = Settings.check({"model": "budgie", "strategy": "greedy"})
     history: list[Message] = []
     with ModelPool().lease(registry.MODELS[0], lambda _: None, threading.Event()) as engine:
@@ -104,18 +104,18 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
 
 
 def front_matter(text: str) -> str:
-    """`text` with the models of its front matter, to be linked and to be there when a Space starts, made anew."""
-    placed = [row.id for row in preload.models_at_startup({"SPACES_ZERO_GPU": "true"}) if row.id and not row.folder]
+    """`text` with new lists of models in its front matter: those to link, and those that a Space preloads."""
+    hub_ids = [row.id for row in preload.models_at_startup({"SPACES_ZERO_GPU": "true"}) if row.id and not row.folder]
     for name in ("models", "preload_from_hub"):
-        items = "".join(f"  - {id}\n" for id in placed)
+        items = "".join(f"  - {id}\n" for id in hub_ids)
         text = re.sub(rf"(?m)^{name}:\n(  - .*\n)+", f"{name}:\n{items}", text, count=1)
     return text
 
 
 def written(path: Path, text: str) -> str:
-    """`text`, which is that of `path`, with the parts between its markers made anew.
+    """The text of `path` with newly generated parts between its markers.
 
-    Raises `ValueError` where a marker is missing.
+    Raises `ValueError` if a marker is missing.
     """
     text = front_matter(text) if path == README else text
     for name, make in PARTS[path].items():
@@ -124,7 +124,7 @@ def written(path: Path, text: str) -> str:
 
 
 def between(text: str, name: str, part: str) -> str:
-    """`text` with `part` between the markers of `name`; raises `ValueError` where one is missing."""
+    """`text` with `part` between the markers of `name`. Raises `ValueError` if a marker is missing."""
     begin, end = f"<!-- {name} -->\n", f"\n<!-- end of {name} -->"
     return text[: text.index(begin) + len(begin)] + part + text[text.index(end) :]
 
@@ -148,7 +148,7 @@ def _bounds(o: Option) -> str:
 
 
 def main() -> None:
-    """The command line."""
+    """Runs the command line."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     for path in PARTS:
         path.write_text(written(path, path.read_text("utf-8")), "utf-8")

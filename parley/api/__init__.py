@@ -1,1 +1,1 @@
-"""What programs call. Nothing in here imports torch."""
+"""The API for programs. No module in this folder imports torch."""

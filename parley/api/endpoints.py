@@ -1,4 +1,4 @@
-"""What a program needs before it calls /chat: the models, the strategies, and what it may leave out."""
+"""The endpoints that a program needs before it calls /chat (/models and /strategies), and fixes of Gradio's API."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ from parley.strategies.requirements import REQUIREMENTS
 
 
 def models() -> list[dict[str, Any]]:
-    """The models there are: name (for /chat), label, parameters, licence, the values it recommends, how it is run on
-    this machine, or why it cannot be, and what that is decided by: the memory in bytes.
+    """The models: name (for /chat), label, parameters, licence, the model's recommended settings, how it would run on
+    this machine or why it cannot run, and the memory in bytes that decides this.
     """
     elsewhere = {"remote": PLACE}
     return [
@@ -40,12 +40,12 @@ def models() -> list[dict[str, Any]]:
 
 
 def list_strategies(model: str = "") -> list[dict[str, Any]]:
-    """The decoding strategies there are: name (for /chat), what each does, the settings that it uses with this model
-    (if none is named, the first) and their defaults, what it demands, and why this one cannot run it, if so.
+    """The decoding strategies: name (for /chat), what each does, the settings that it uses with this model (the first
+    one if none is named) and their defaults, what it demands, and, if this model cannot run it, why.
     """
     try:
-        asked = registry.find(model)
-        abilities = registry.strategy_traits(asked)
+        spec = registry.find(model)
+        traits = registry.strategy_traits(spec)
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
     return [
@@ -55,22 +55,23 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
             "summary": row.summary,
             "when": row.when,
             "source": row.source,
-            "settings": {name: OPTIONS[name].default for name in row.uses if name in asked.capabilities.settings},
+            "settings": {name: OPTIONS[name].default for name in row.uses if name in spec.capabilities.settings},
             "demands": [REQUIREMENTS[name].needs for name in row.requirements],
-            "unavailable": row.refusal(abilities),
+            "unavailable": row.refusal(traits),
         }
         for row in strategies.STRATEGIES.values()
     ]
 
 
 class Page(gr.Blocks):
-    """A page that tells programs what a setting is that they leave out: empty, so that the model's own value is taken.
+    """A page whose API has the default None for the settings of /chat, which stands for the model's own value.
 
-    Gradio would tell, and its clients would send, what the control shows at first, which is the first model's.
+    Gradio's default would be the initial value of the control, which is right for the first model only. Its clients
+    would send that value for a setting that the program leaves out.
     """
 
     def get_api_info(self, *args: Any, **kwargs: Any) -> APIInfo:
-        """As of Gradio's, but for the defaults of /chat."""
+        """Gradio's API info, with other defaults for /chat."""
         info = super().get_api_info(*args, **kwargs)
         chat = info["named_endpoints"].get("/chat")
         for parameter in chat["parameters"] if chat else ():
@@ -80,21 +81,22 @@ class Page(gr.Blocks):
 
 
 async def reset(request: Request, body: ResetBody) -> dict[str, bool]:
-    """Ends the call of that id. It is how gradio_client cancels one whose id it did not know yet when it was asked to;
-    Gradio's own road of that name does nothing, so that the call would hold its place to the end.
+    """Ends the call with this event id. gradio_client uses it if the id was not known yet when the call was cancelled.
+
+    Gradio's own endpoint of this name does nothing, so that the call would run to its end.
     """
     queue = request.app.get_blocks()._queue
     if event := queue.event_ids_to_events.get(body.event_id):
         queue.send_message(event, ProcessCompletedMessage(output={}, success=True))  # it closes the client's stream
-        event.alive = False  # looked at after each yield
+        event.alive = False  # Gradio checks it after each yield
         await queue.remove_from_queue(body.event_id)
     return {"success": True}
 
 
-ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # before Gradio's own
+ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # they precede Gradio's routes
 
 
 def add() -> None:
-    """Adds /models and /strategies to the page that is being built."""
+    """Adds /models and /strategies to the present `gr.Blocks` context."""
     gr.api(models, api_name="models", queue=False)
     gr.api(list_strategies, api_name="strategies", queue=False)

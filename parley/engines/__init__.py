@@ -1,6 +1,6 @@
-"""Who answers: the local engines, servers, and Parrot."""
+"""The engines, which produce the answers: local models, remote servers, and Parrot."""
 
 import sys
 
-# OpenVINO's reporter, which would tell Google of every start. Where it is missing, the library takes a stub.
+# `openvino_telemetry` would report every start to Google. OpenVINO uses a stub when the import fails.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What every engine promises: one method that yields deltas; an answer is a fold over them."""
+"""The interface of all engines: one method that yields deltas. An answer is the sum of its deltas."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -17,16 +17,14 @@ from parley.strategies.processors.watermark_detection import Detection
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """All that an engine needs for one turn. The strategy is looked up once, here."""
+    """The input of an engine for one turn. `of` looks up the strategy, so that it happens once per turn."""
 
     messages: Sequence[Message]
     settings: Settings
     strategy: Strategy
     cancel: threading.Event  # set to end the work within one forward pass
-    session: str = (
-        ""  # turns of one session may profit from what the earlier ones have read; an empty one shares nothing
-    )
-    draft: "Engine | None" = None  # the engine of the draft model, where the strategy wants one
+    session: str = ""  # turns of one session share a prefix cache; an empty session shares nothing
+    draft: "Engine | None" = None  # the engine of the draft model, if the strategy uses one
 
     @classmethod
     def of(
@@ -37,51 +35,51 @@ class TurnRequest:
         draft: "Engine | None" = None,
         session: str = "",
     ) -> "TurnRequest":
-        """The request for these settings. Raises `BadSetting` for a strategy that does not exist."""
+        """Builds the request for these settings. Raises `BadSetting` for a strategy that does not exist."""
         strategy = strategies.find(settings.strategy)
         return cls(messages, settings, strategy, cancel, draft=draft, session=session)
 
 
 class ClearableCache(Protocol):
-    """What an engine keeps of conversations, as the pool of models sees it."""
+    """The prefix cache of an engine, as the model pool sees it."""
 
     @property
     def bytes(self) -> int:
-        """The memory that it holds, beyond that of the model."""
+        """The memory that the cache holds, in addition to the memory of the model."""
         ...
 
     def clear(self) -> None:
-        """Gives up all that no turn is using."""
+        """Frees everything that no turn is using."""
 
 
 class Engine(ABC):
     """Turns messages into text. An engine without a model in this process holds no memory."""
 
-    prefix_caches: Sequence[ClearableCache] = ()  # what it keeps of conversations, beside its own memory
+    prefix_caches: Sequence[ClearableCache] = ()  # not counted in `memory_bytes`
 
     @property
     def memory_bytes(self) -> int:
-        """The memory of its own, including what is only reserved."""
+        """The memory of the engine, reserved memory included."""
         return 0
 
     @property
     def unwritten_bytes(self) -> int:
-        """The part of this memory that is reserved and was never written: the machine still counts it as free."""
+        """The part of this memory that is reserved but was never written. The system still counts it as free."""
         return 0
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
-        """Yields the answer as it is made, at least a heartbeat every quarter of a second, and a last delta with the
-        finish reason and the usage. Where the last of the messages is the assistant's, that is the beginning of the
-        answer, and only what follows it is yielded.
+        """Yields the answer while it is generated. A delta (or an empty one, a heartbeat) comes at least every 0.25
+        seconds. The last delta has the finish reason and the usage. If the last message is the assistant's, it is the
+        beginning of the answer, and only the continuation is yielded.
 
-        Setting `request.cancel`, or closing the iterator, ends the work within one forward pass; neither blocks until
-        it has. Raises `ChatError` for what the reader can mend. Does not keep or change the messages.
+        Setting `request.cancel`, or closing the iterator, ends the work within one forward pass; neither waits for
+        that. Raises `ChatError` for errors that the visitor can correct. Does not keep or change the messages.
         """
 
     def detect(self, text: str, settings: Settings) -> Detection:
-        """How surely a text, as this engine's model writes it, bears the watermark of these settings.
+        """Scores a text, tokenized for this engine's model, for the watermark of these settings.
 
-        Raises `BadSetting` where there is no tokenizer here.
+        Raises `BadSetting` if the engine has no tokenizer.
         """
         raise BadSetting("This model has no tokens to look at. Choose the model that wrote the text.")

@@ -1,4 +1,4 @@
-"""Why a model could not be loaded, as sentences for the reader. The files are strangers': none of it is a bug here."""
+"""Errors of loading a model, as sentences for the visitor. Model files come from strangers; a bad file is no bug."""
 
 import logging
 from collections.abc import Sequence
@@ -10,41 +10,41 @@ _log = logging.getLogger(__name__)
 
 
 class Unloadable(ModelUnavailable):
-    """A failure that a damaged file may explain."""
+    """A failure that a damaged file can cause."""
 
 
 class EngineRefused(Exception):
-    """OpenVINO cannot run a model that it was planned for: another engine has to answer."""
+    """OpenVINO cannot run a model although the load plan chose it. Another engine has to run the model."""
 
 
 def needs_code(spec: ModelSpec) -> ModelUnavailable:
-    """For a model with Python code of its own."""
+    """The error for a model that needs Python code from its own repository."""
     return ModelUnavailable(
         f"{spec.label} needs Python code from its own repository, which is never run here. Choose another model."
     )
 
 
 def unsuitable(spec: ModelSpec, part: str, error: Exception) -> ModelUnavailable:
-    """For a `part` that its library cannot load, whatever `error` it raises."""
+    """The error for a `part` that its library cannot load. `error` is what the library raises."""
     _log.warning("%s has %s that cannot be loaded", spec.name, part, exc_info=error)
     return Unloadable(f"{spec.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
 def incomplete(spec: ModelSpec, names: Sequence[str]) -> Unloadable:
-    """For missing tensors, by their `names`."""
+    """The error for missing tensors with these `names`."""
     return Unloadable(
-        f"{spec.label} is incomplete: {len(names)} of its tensors are missing, {names[0][:80]} for one. "
+        f"{spec.label} is incomplete: {len(names)} of its tensors are missing, for example {names[0][:80]}. "
         "Choose another model."
     )
 
 
 def not_finite(spec: ModelSpec) -> Unloadable:
-    """For weights, or logits, that are NaN or infinite."""
+    """The error for weights, or logits, that are NaN or infinite."""
     return Unloadable(
-        f"{spec.label} computes numbers that are not finite: its weights are spoilt. Choose another model."
+        f"{spec.label} computes numbers that are not finite: its weights are damaged. Choose another model."
     )
 
 
 def too_large(spec: ModelSpec) -> ModelUnavailable:
-    """For a model that was expected to fit the memory, and did not."""
+    """The error for a model that was planned to fit the memory, but does not."""
     return ModelUnavailable(f"{spec.label} does not fit the memory. Choose a smaller model.")

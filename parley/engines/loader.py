@@ -1,4 +1,4 @@
-"""From a row of the registry to a model that answers: checked before and after its download, code never run."""
+"""Loads a model of the registry: checks it before and after the download, and never runs code from its repository."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from parley.models.load_plan import LoadEstimate, LoadPlan
 from parley.models.precision import OPENVINO
 from parley.models.spec import ModelSpec
 
-if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
+if TYPE_CHECKING:  # importing torch takes seconds; the page must be served before that
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from parley.generation.loaded_model import LoadedModel
@@ -35,10 +35,10 @@ def load(
     available_bytes: Callable[[LoadPlan], int] | None = None,
     disk: Callable[[], int] = hardware.free_disk,
 ) -> "LoadedModel":
-    """Loads a model, downloading it first where needed; a file that arrived damaged is fetched a second time.
+    """Loads a model; downloads it first if needed, and downloads a damaged file a second time.
 
-    `available_bytes` takes a plan, may free memory for it, and returns how many bytes are free; `disk` returns how
-    many are free on the disk. Raises `ModelUnavailable`, `hub.LoadingStopped` included.
+    `available_bytes` takes a plan, may free memory for it, and returns the number of free bytes; `disk` returns the
+    free bytes on the disk. Raises `ModelUnavailable`, also its subclass `hub.LoadingStopped`.
     """
     report(f"Looking for {spec.label}")
     source = hub.find(spec)
@@ -48,13 +48,14 @@ def load(
     except Unloadable as error:
         if not source.purge_damaged():
             raise
-        _log.warning("A file of %s was damaged and is fetched again", spec.name, exc_info=error)
+        _log.warning("A file of %s is damaged and is downloaded again", spec.name, exc_info=error)
     try:
         return _load(source, report, cancel, available_bytes, disk)
     except Unloadable as error:
         if damaged := source.purge_damaged():
             raise ModelUnavailable(
-                f"{damaged[0]} of {spec.label} arrives damaged, twice now. Try again later, or choose another model."
+                f"{damaged[0]} of {spec.label} was damaged after two downloads. "
+                "Try again later, or choose another model."
             ) from error
         raise
 
@@ -68,15 +69,15 @@ def _load(
 ) -> "LoadedModel":
     from parley.generation.loaded_model import LoadedModel
 
-    # 1. Everything that can rule the model out is small and comes first.
+    # 1. The small files. They suffice to reject a model before its weights are downloaded.
     spec = source.spec
     folder = source.fetch(hub.SMALL, report, cancel, disk)
     config = _read(spec, folder / "config.json")
-    _read(spec, folder / "generation_config.json", needed=False)  # transformers would do without a damaged one
+    _read(spec, folder / "generation_config.json", required=False)  # transformers would ignore a damaged one
     _check_architecture(spec, config)
     if not source.weights_bytes:
         raise ModelUnavailable(
-            f"{spec.label} has no weights in the safetensors format, the only one that is loaded here. "
+            f"{spec.label} has no weights in the safetensors format, the only format that Parley loads. "
             "Choose another model, or convert it on the Hub."
         )
     tokenizer = _tokenizer(spec, folder)
@@ -93,11 +94,11 @@ def _load(
         return _fitting(again)
 
     if plan.engine != OPENVINO and plan.device == "cpu":
-        _log.info("Transformers answers as %s: %s", spec.name, load_plan.engine_obstacle(config, hardware.machine()))
+        _log.info("Transformers runs %s: %s", spec.name, load_plan.engine_obstacle(config, hardware.machine()))
     model, plan = _model(spec, folder, plan, plan_again, report=report, cancel=cancel)
     _neutralise(model, tokenizer)
 
-    # 3. A first answer. On ZeroGPU there is a GPU only inside a turn, so the answer comes from the CPU.
+    # 3. A test generation. On ZeroGPU there is a GPU only during a turn, so the test runs on the CPU.
     if not plan.placed and not os.environ.get("SPACES_ZERO_GPU"):
         model.to(plan.device)
     _try_out(spec, model, tokenizer)
@@ -134,9 +135,9 @@ def _model(
     report: Report,
     cancel: threading.Event,
 ) -> tuple["PreTrainedModel", LoadPlan]:
-    """The model by the engine of the plan, and the plan as it could be kept.
+    """The model, loaded by the engine of the plan, and the plan that was carried out in the end.
 
-    `plan_again` takes why OpenVINO refuses the model, and returns the plan without it.
+    `plan_again` takes the reason why OpenVINO refuses the model, and returns a plan without OpenVINO.
     """
     from parley.engines.openvino import loader as openvino_loader
     from parley.engines.transformers import loader as transformers_loader
@@ -145,13 +146,13 @@ def _model(
         try:
             return openvino_loader.load(spec, folder, plan, report, cancel), plan
         except EngineRefused as refusal:
-            _log.warning("Transformers answers as %s: OpenVINO does not run it, for %s", spec.name, refusal)
+            _log.warning("Transformers runs %s: OpenVINO refuses it (%s)", spec.name, refusal)
             plan = plan_again(str(refusal))
     return transformers_loader.load(spec, folder, plan)
 
 
-def _read(spec: ModelSpec, path: Path, needed: bool = True) -> dict[str, Any]:
-    if not path.is_file() and not needed:
+def _read(spec: ModelSpec, path: Path, required: bool = True) -> dict[str, Any]:
+    if not path.is_file() and not required:
         return {}
     with suppress(OSError, ValueError):
         if isinstance(value := json.loads(path.read_bytes()), dict):
@@ -164,7 +165,7 @@ def _check_architecture(spec: ModelSpec, config: Mapping[str, Any]) -> None:
 
     kind = str(config.get("model_type"))
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return  # with code of its own or not: the code of transformers is used
+        return  # transformers has code for it, so that code in the repository is ignored
     if "auto_map" in config:
         raise load_errors.needs_code(spec)
     raise ModelUnavailable(
@@ -178,21 +179,21 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # whatever strangers' files can cause; none of it is a fault of the caller
-        if "AutoTokenizer" in _read(spec, folder / "tokenizer_config.json", needed=False).get("auto_map", ()):
+    except Exception as error:  # a stranger's file can raise anything
+        if "AutoTokenizer" in _read(spec, folder / "tokenizer_config.json", required=False).get("auto_map", ()):
             raise load_errors.needs_code(spec) from error
         raise load_errors.unsuitable(spec, "a tokenizer", error) from error
     tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
     if not tokenizer.chat_template:
         raise ModelUnavailable(
-            f"{spec.label} has no chat template: it continues text, but was not taught to talk. Choose a chat model."
+            f"{spec.label} has no chat template: it continues text, but was not trained to chat. Choose a chat model."
         )
     tokenizer.chat_control_tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
     return tokenizer
 
 
 def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Leaves the model no settings of its own but the ids of special tokens, all of those that end an answer."""
+    """Replaces the model's generation config by one that holds only special tokens, with all end-of-sequence ids."""
     from transformers import GenerationConfig
 
     own = model.generation_config
@@ -205,7 +206,7 @@ def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") 
 
 
 def _try_out(spec: ModelSpec, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Generates four tokens: damaged weights load without a word, but do not answer in finite numbers."""
+    """Generates four tokens, because damaged weights can load without an error. Raises if logits are not finite."""
     import torch
 
     try:
@@ -225,7 +226,7 @@ def _try_out(spec: ModelSpec, model: "PreTrainedModel", tokenizer: "PreTrainedTo
                 output_logits=True,
                 return_dict_in_generate=True,
             )
-    except Exception as error:  # as above, the chat template included
+    except Exception as error:  # a stranger's chat template can raise anything
         raise load_errors.unsuitable(spec, "a chat template or code", error) from error
     if not all(bool(logits.isfinite().all()) for logits in answer.logits):
         raise load_errors.not_finite(spec)
@@ -235,5 +236,5 @@ def _takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:
     messages = [{"role": "system", "content": SENTINEL}, {"role": "user", "content": "Hello"}]
     try:
         return SENTINEL in tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except Exception:  # a template is a stranger's program: however it fails, the system role is not for it
+    except Exception:  # a stranger's template can raise anything; the template then does not support the system role
         return False

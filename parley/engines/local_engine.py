@@ -1,4 +1,4 @@
-"""What both local engines share: chat template, context window, a decode loop in a thread, the streamer."""
+"""The common part of both local engines: chat template, context window, decode loop in a thread, streamer."""
 
 import functools
 import random
@@ -26,7 +26,7 @@ from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
-# `generate` draws from torch's global generator: two turns at once would spoil each other's seeds.
+# `generate` samples from torch's global generator: two turns at once would disturb each other's seeds.
 _generating = threading.Lock()
 
 
@@ -45,8 +45,8 @@ class LocalEngine(Engine):
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
         settings, strategy = request.settings, request.strategy
-        keeps = request.session and not strategy.needs_full_prefill
-        prefix_cache = self.prefix_cache if keeps else NoPrefixCache()
+        uses_cache = request.session and not strategy.needs_full_prefill
+        prefix_cache = self.prefix_cache if uses_cache else NoPrefixCache()
         prompt = render_prompt(self.loaded, request.messages, settings, prefix_cache.sequence(request.session))
         plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
@@ -96,17 +96,17 @@ class LocalEngine(Engine):
 
     @property
     def memory_bytes(self) -> int:
-        """The memory of its model."""
+        """The memory of the model."""
         return self.loaded.model.get_memory_footprint()
 
     @property
     @abstractmethod
     def _library(self) -> str:
-        """The library that computes, for people."""
+        """The display name of the library that runs the model."""
 
     @property
     def _runs_on(self) -> str:
-        """The library that computes, and in which numbers."""
+        """The library that runs the model, and the number formats it computes in."""
         return f"{self._library} {self.loaded.plan.numbers}"
 
     def detect(self, text: str, settings: Settings) -> Detection:
@@ -125,19 +125,17 @@ class LocalEngine(Engine):
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         if self.loaded.plan.rounds:
-            program = (
-                f"# {self._runs_on} answered. This takes the weights as they are stored: words may differ.\n{program}"
-            )
+            program = f"# {self._runs_on} answered. This program uses the stored weights: words may differ.\n{program}"
         names = ["model", "strategy", *request.strategy.uses, *(["thinking"] if self.loaded.thinking else [])]
         values = {name: getattr(settings, name) for name in names}
         values |= {"seed": seed} if "seed" in values else {}
         return RunRecord(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, request.messages, values)
 
     def _missing_words(self, ids: Sequence[int], request: TurnRequest) -> tuple[str, ...]:
-        """A sentence about the words that had to occur and do not, because there was no room."""
-        wanted = request.settings.forced_words if "force_words" in request.strategy.uses else ()
+        """A sentence about the required words that the answer does not contain, because it became too long."""
+        required = request.settings.forced_words if "force_words" in request.strategy.uses else ()
         text = self.loaded.tokenizer.decode(ids)
-        missing = ", ".join(word for word in wanted if word not in text)
+        missing = ", ".join(word for word in required if word not in text)
         return (f"There was no room for: {missing}. Raise max new tokens.",) if missing else ()
 
     def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
@@ -153,17 +151,17 @@ class LocalEngine(Engine):
         streamer: streaming.AnswerStreamer,
     ) -> None:
         device = self.loaded.model.device
-        away = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}
+        negative = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}
         self.loaded.model.generate(
             prompt.ids.to(device),
             attention_mask=torch.ones_like(prompt.ids, device=device),
             stopping_criteria=StoppingCriteriaList([streaming.StopOnSignal(signal)]),
             **arguments,
-            **away,
+            **negative,
         )
 
 
 def _draft_model(request: TurnRequest) -> LoadedModel | None:
-    """The draft engine's model. A draft model is always a local one: the registry sees to it."""
+    """The draft engine's model. The registry makes sure that a draft model is local."""
     assert request.draft is None or isinstance(request.draft, LocalEngine)
     return request.draft.loaded if request.draft else None

@@ -1,4 +1,4 @@
-"""Parrot, the echo engine of the tutorial: repeats the last message, a few characters at a time; needs no weights."""
+"""Parrot, the echo engine of the tutorial. It repeats the last message, chunk by chunk, and needs no weights."""
 
 import time
 from collections.abc import Iterator
@@ -8,35 +8,35 @@ from parley.events import Delta, FinishReason, RunRecord, Usage
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.models.capabilities import PARROT
 
-CHARACTERS = 3  # of one piece: Parrot's token
-PAUSE = 0.02  # seconds between pieces, so that one sees it stream
+CHUNK_CHARACTERS = 3  # a chunk is Parrot's token
+PAUSE_SECONDS = 0.02  # between chunks, so that the stream is visible
 
 
 class Parrot(Engine):
-    """Honours the message, max_new_tokens (in pieces) and the stop strings."""
+    """Uses the last question, max_new_tokens (counted in chunks) and the stop strings; ignores the other settings."""
 
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
-        """Yields the last question in pieces, or what is left of it; ends at once when the request is cancelled."""
+        """Yields the last question in chunks, or the rest of it after a partial answer; ends when cancelled."""
         began = time.monotonic()
         messages, settings = request.messages, request.settings
-        *_, said = (m.content for m in messages if m.role == "user")
-        goes_on = messages[-1].role == "assistant"
-        if goes_on:
-            said = said[len(messages[-1].content) :]
-        pieces = [said[i : i + CHARACTERS] for i in range(0, len(said), CHARACTERS)]
-        allowed = pieces[: settings.max_new_tokens]
-        text = ReasoningParser(settings.stop_strings, goes_on=goes_on)
-        finish: FinishReason = "end" if len(allowed) == len(pieces) else "length"
-        spoken = 0
-        for piece in allowed:
-            shown, thought = text.feed(piece)
-            spoken += 1
-            yield Delta(text=shown, thought=thought)
-            if text.stopped or request.cancel.wait(PAUSE):
-                finish = "stop string" if text.stopped else "stopped"
+        *_, question = (m.content for m in messages if m.role == "user")
+        continues = messages[-1].role == "assistant"
+        if continues:
+            question = question[len(messages[-1].content) :]
+        chunks = [question[i : i + CHUNK_CHARACTERS] for i in range(0, len(question), CHUNK_CHARACTERS)]
+        allowed = chunks[: settings.max_new_tokens]
+        parser = ReasoningParser(settings.stop_strings, goes_on=continues)
+        finish: FinishReason = "end" if len(allowed) == len(chunks) else "length"
+        num_sent = 0
+        for chunk in allowed:
+            text, thought = parser.feed(chunk)
+            num_sent += 1
+            yield Delta(text=text, thought=thought)
+            if parser.stopped or request.cancel.wait(PAUSE_SECONDS):
+                finish = "stop string" if parser.stopped else "stopped"
                 break
-        shown, thought = text.feed("", last=True)
-        usage = Usage(len(said), spoken, 0.0, time.monotonic() - began)
+        text, thought = parser.feed("", last=True)
+        usage = Usage(len(question), num_sent, 0.0, time.monotonic() - began)
         values = {"model": settings.model} | {name: getattr(settings, name) for name in sorted(PARROT.settings)}
-        ran = RunRecord(said, {}, program="", messages=messages, values=values)
-        yield Delta(text=shown, thought=thought, finish=finish, usage=usage, run_record=ran)
+        record = RunRecord(question, {}, program="", messages=messages, values=values)
+        yield Delta(text=text, thought=thought, finish=finish, usage=usage, run_record=record)

@@ -1,1 +1,1 @@
-"""One turn: its place in the line, its thread, its process and the memory of its model."""
+"""Runs turns: the waiting line, the thread and process of a turn, and the pool of loaded models."""

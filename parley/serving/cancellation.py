@@ -1,24 +1,25 @@
-"""Which turns are to end: a board that this process writes on and every process forked from it can read."""
+"""Cancels turns in other processes, by shared memory that this process writes and every forked process reads."""
 
 import hashlib
 import mmap
 
-PLACES, WIDTH = 4096, 16
-_board = mmap.mmap(-1, PLACES * WIDTH)  # shared with those that are forked later; nothing of it is ever freed
+NUM_SLOTS, SLOT_BYTES = 4096, 16
+_slots = mmap.mmap(-1, NUM_SLOTS * SLOT_BYTES)  # shared with processes that are forked later; never freed
 
 
 def request(run_id: str) -> None:
-    """Writes down that this turn is to end. It takes the place of an older wish, in one of 4,096 places."""
-    place, mark = _written(run_id)
-    _board[place : place + WIDTH] = mark
+    """Requests the cancellation of this turn. The request overwrites an older one in the same slot."""
+    begin, digest = _slot(run_id)
+    _slots[begin : begin + SLOT_BYTES] = digest
 
 
 def is_requested(run_id: str) -> bool:
-    """Whether this turn is to end."""
-    place, mark = _written(run_id)
-    return _board[place : place + WIDTH] == mark
+    """Whether the cancellation of this turn was requested."""
+    begin, digest = _slot(run_id)
+    return _slots[begin : begin + SLOT_BYTES] == digest
 
 
-def _written(run_id: str) -> tuple[int, bytes]:
-    mark = hashlib.blake2b(run_id.encode(), digest_size=WIDTH).digest()
-    return int.from_bytes(mark[:4]) % PLACES * WIDTH, mark
+def _slot(run_id: str) -> tuple[int, bytes]:
+    """The first byte of the turn's slot, and the content of the slot after a request."""
+    digest = hashlib.blake2b(run_id.encode(), digest_size=SLOT_BYTES).digest()
+    return int.from_bytes(digest[:4]) % NUM_SLOTS * SLOT_BYTES, digest

@@ -1,4 +1,4 @@
-"""How many seconds of a GPU a turn asks ZeroGPU for: from its settings, its prompt and the size of its model."""
+"""Estimates the GPU seconds that a turn requests from ZeroGPU, by its settings, its prompt and its model's size."""
 
 import math
 from collections.abc import Sequence
@@ -9,23 +9,23 @@ from parley.messages import Message
 from parley.models.spec import ModelSpec
 from parley.settings import Settings
 
-SAFETY_FACTOR = 1.5  # an answer may take so many times as long as estimated
-OVERHEAD_SECONDS = 2.0  # for all that is neither prefill nor decoding
-BYTES_PER_TOKEN = 3  # of the prompt in UTF-8: fewer than in English (4), about as many as in other languages
-USUAL_PARAMETERS = 4e9  # of a model whose size is not known
+SAFETY_FACTOR = 1.5  # an answer may take this many times as long as estimated
+OVERHEAD_SECONDS = 2.0  # for everything except prefill and decoding
+BYTES_PER_TOKEN = 3  # of the prompt in UTF-8: 4 in English, about 3 in other languages
+DEFAULT_PARAMETERS = 4e9  # for a model whose size is not known
 LOAD_BYTES_PER_SECOND = 3e9  # from the disk to the GPU, in a fresh process
 
 
 def estimate(spec: ModelSpec, messages: Sequence[Message], settings: Settings, placed_bytes: int) -> int:
-    """The seconds to ask for. A fresh process first moves `placed_bytes` to the GPU.
+    """The seconds to request. A new process first moves `placed_bytes` to the GPU.
 
-    Raises `BadVariable` for a `MAX_GPU_SECONDS` that is no number of seconds.
+    Raises `BadVariable` if `MAX_GPU_SECONDS` is not a number of seconds.
     """
     num_prompts = 2 if settings.steers_away else 1
     prompt_tokens = num_prompts * sum(len(m.content.encode()) for m in messages) / BYTES_PER_TOKEN
     decode_tokens = settings.max_new_tokens * strategies.find(settings.strategy).cost(settings)
-    billions = (spec.parameters or USUAL_PARAMETERS) / 1e9
-    # Each token takes the time to launch some hundred kernels, and to read all weights once.
+    billions = (spec.parameters or DEFAULT_PARAMETERS) / 1e9
+    # The time for a token is that of launching some hundred kernels and reading all weights once.
     answer = prompt_tokens * (0.3 + billions) / 15_000 + decode_tokens * (0.03 + 0.002 * billions)
     load = placed_bytes / LOAD_BYTES_PER_SECOND
     return min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer))

@@ -1,4 +1,4 @@
-"""The models in memory: each loaded once, lent to turns, and the longest unused given up when memory is short."""
+"""The pool of loaded models. Turns lease them; the least recently used model is unloaded when memory is short."""
 
 import logging
 import os
@@ -17,11 +17,11 @@ from parley.models.load_plan import LoadPlan
 from parley.models.precision import OPENVINO
 from parley.models.spec import ModelSpec
 
-if TYPE_CHECKING:  # importing torch takes seconds, and the page should be up before
+if TYPE_CHECKING:  # importing torch takes seconds; the page must be served before that
     from parley.engines.local_engine import LocalEngine
     from parley.generation.loaded_model import LoadedModel
 
-LAST_TO_GO = "budgie"  # it is small, and the answer to "the Hub cannot be reached"
+LAST_UNLOADED = "budgie"  # it is small, and works if the Hub cannot be reached
 _log = logging.getLogger(__name__)
 
 
@@ -32,50 +32,50 @@ class _Entry:
 
     @property
     def cached_bytes(self) -> int:
-        """The memory of the conversations that its engine keeps, beside that of the model."""
+        """The memory of the engine's prefix caches, which is not part of the model's memory."""
         return sum(cache.bytes for cache in self.engine.prefix_caches)
 
 
 class ModelPool:
-    """Lends engines. One model is loaded at a time; those that are loaded answer meanwhile.
+    """Leases engines. One model is loaded at a time, and loaded models can answer meanwhile.
 
-    `free` tells how many bytes of memory are free on so many GPUs, or in the machine. A model that is lent is never
-    given up.
+    `free` takes a number of GPUs and returns the free bytes on them, or in main memory for 0. A leased model is never
+    unloaded.
     """
 
     def __init__(self, free: Callable[[int], int] = hardware.free_memory) -> None:
         self._free = free
-        self._entries: dict[ModelSpec, _Entry] = {}  # the longest unused first
-        self._entries_lock = threading.Lock()  # held for moments
-        self._loading = threading.Lock()  # held for as long as a load takes
+        self._entries: dict[ModelSpec, _Entry] = {}  # in order of last use, the least recently used first
+        self._entries_lock = threading.Lock()  # held briefly
+        self._loading = threading.Lock()  # held while a model loads
         self._status = ""
         self._refused: dict[ModelSpec, ModelUnavailable] = {}
 
     @property
     def loaded(self) -> dict[str, int]:
-        """The models in memory and their bytes, the longest unused first."""
+        """The models in memory and their bytes, the least recently used first."""
         return {spec.name: entry.engine.memory_bytes for spec, entry in tuple(self._entries.items())}
 
     @property
     def cached_bytes(self) -> int:
-        """The memory of all conversations that engines keep beside their models."""
+        """The memory of all prefix caches, which is not part of the models' memory."""
         return sum(entry.cached_bytes for entry in tuple(self._entries.values()))
 
     @property
     def unwritten_bytes(self) -> int:
-        """What engines have reserved and never written: the machine still counts it as free."""
+        """The memory that engines have reserved but never written. The system still counts it as free."""
         return sum(entry.engine.unwritten_bytes for entry in tuple(self._entries.values()))
 
     def available_bytes(self, plan: LoadPlan) -> int:
-        """The bytes that there would be for this plan, were all that is in memory given up."""
-        held = sum(self.loaded.values()) - self.unwritten_bytes + self.cached_bytes
-        return self._free(plan.cards) + held
+        """The bytes that would be free for this plan if all models and prefix caches were unloaded."""
+        in_use = sum(self.loaded.values()) - self.unwritten_bytes + self.cached_bytes
+        return self._free(plan.cards) + in_use
 
     @contextmanager
     def lease(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> Iterator[Engine]:
-        """The engine of this model, for the length of a `with` block; loads it first where needed.
+        """The engine of this model during a `with` block; loads the model first if needed.
 
-        Raises `ModelUnavailable`, and `hub.LoadingStopped` when `cancel` is set before it is ready.
+        Raises `ModelUnavailable`, and `hub.LoadingStopped` if `cancel` is set before the model is loaded.
         """
         entry = self._take(spec) or self._load(spec, report, cancel)
         try:
@@ -85,7 +85,7 @@ class ModelPool:
                 entry.leases -= 1
 
     def preload(self, specs: Iterable[ModelSpec]) -> None:
-        """Loads these models now, none at the cost of another; `check` knows what was refused."""
+        """Loads these models without unloading one for another. `check` raises the errors of this."""
         with ExitStack() as leases:
             for spec in specs:
                 try:
@@ -95,7 +95,7 @@ class ModelPool:
                     self._refused[spec] = error
 
     def check(self, spec: ModelSpec) -> None:
-        """Raises what kept `place` from loading this model."""
+        """Raises the error of `preload` for this model, if there was one."""
         if spec in self._refused:
             raise self._refused[spec]
 
@@ -103,13 +103,13 @@ class ModelPool:
         with self._entries_lock:
             entry = self._entries.pop(spec, None)
             if entry is not None:
-                self._entries[spec] = entry  # now the last used
+                self._entries[spec] = entry  # last in the order of use
                 entry.leases += 1
             return entry
 
     def _load(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> _Entry:
-        def told(sentence: str) -> None:
-            self._status = sentence
+        def report_to_all(sentence: str) -> None:
+            self._status = sentence  # for the turns that wait
             report(sentence)
 
         while not self._loading.acquire(timeout=HEARTBEAT):
@@ -117,9 +117,9 @@ class ModelPool:
                 raise hub.stopped(spec)
             report(self._status)
         try:
-            if entry := self._take(spec):  # loaded by another turn meanwhile
+            if entry := self._take(spec):  # another turn has loaded it meanwhile
                 return entry
-            entry = self._entry(spec, told, cancel)
+            entry = self._new_entry(spec, report_to_all, cancel)
             with self._entries_lock:
                 self._entries[spec] = entry
                 entry.leases += 1
@@ -127,7 +127,7 @@ class ModelPool:
         finally:
             self._loading.release()
 
-    def _entry(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> _Entry:
+    def _new_entry(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> _Entry:
         if spec.engine == "parrot":
             from parley.engines.parrot import Parrot
 
@@ -140,8 +140,9 @@ class ModelPool:
         return _Entry(local_engine(loader.load(spec, report, cancel, available_bytes=self._make_room)))
 
     def _make_room(self, plan: LoadPlan) -> int:
-        """Gives up what is remembered of conversations, then idle models, until there is memory for this plan; nothing
-        where all would be in vain. Returns the free bytes.
+        """Frees memory for this plan: clears the prefix caches, then unloads idle models until the plan fits.
+
+        Frees nothing if the plan would not fit even then. Returns the free bytes.
         """
 
         def free() -> int:
@@ -149,13 +150,13 @@ class ModelPool:
 
         with self._entries_lock:
             idle = [spec for spec, entry in self._entries.items() if not entry.leases]
-            idle.sort(key=lambda spec: spec.name == LAST_TO_GO)
-            spare = self.cached_bytes + sum(self._entries[spec].engine.memory_bytes for spec in idle)
-            if not free() < plan.need <= free() + spare:
+            idle.sort(key=lambda spec: spec.name == LAST_UNLOADED)
+            reclaimable = self.cached_bytes + sum(self._entries[spec].engine.memory_bytes for spec in idle)
+            if not free() < plan.need <= free() + reclaimable:
                 return free()
             for entry in self._entries.values():
-                for prefixes in entry.engine.prefix_caches:
-                    prefixes.clear()
+                for cache in entry.engine.prefix_caches:
+                    cache.clear()
             hardware.return_memory()
             while idle and free() < plan.need:
                 _log.info("Unloading %s", idle[0].name)
@@ -165,7 +166,7 @@ class ModelPool:
 
 
 def local_engine(loaded: "LoadedModel") -> "LocalEngine":
-    """The engine for a model that was loaded here."""
+    """The engine for a loaded model."""
     if loaded.plan.engine == OPENVINO:
         from parley.engines.openvino.engine import OpenVinoEngine
 

@@ -1,4 +1,4 @@
-"""The models that are loaded before the first visitor comes; on ZeroGPU all of them, or none of them."""
+"""Chooses the models to load at startup. On ZeroGPU these are all models of the registry."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,20 +9,22 @@ from parley.models import hardware, registry
 from parley.models.hardware import Gpu, Machine
 from parley.models.spec import ModelSpec, size_text
 
-CAPABILITY = (9, 0)  # of its cards, as CUDA counts
+CAPABILITY = (9, 0)  # the CUDA compute capability of ZeroGPU's cards
 
 
 def gpu_size(environ: Mapping[str, str] = os.environ) -> str | None:
-    """What each turn gets of a ZeroGPU card, by its name in `spaces`; None for the usual. Raises `BadVariable`."""
+    """The `size` argument of `spaces.GPU` for each turn; None for the default. Raises `BadVariable`."""
     return ZEROGPU_SIZE.read(environ) or None
 
 
 def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec]:
-    """The models to load now: on ZeroGPU all, for its workers only have what is loaded then; elsewhere the default,
-    unless it would have to be downloaded.
+    """The models to load at startup.
 
-    Raises `SystemExit`: with one sentence where the owner's variables name no such models, and with a table of sizes
-    where they do not fit together into what a turn on ZeroGPU gets.
+    On ZeroGPU these are all models, because its workers only have the models that are loaded before they are forked.
+    Elsewhere it is the default model, unless it would have to be downloaded.
+
+    Raises `SystemExit`: with one sentence if the owner's variables name no valid models, and with a table of sizes if
+    the models do not fit together into the memory of a turn on ZeroGPU.
     """
     try:
         specs = list(registry.models(environ).values())
@@ -41,13 +43,13 @@ def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec
 
 
 def _needs(specs: Iterable[ModelSpec], memory: int, environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
-    """Label and bytes; of a model that is not known here only its small files are read from the Hub."""
-    here = Machine("cuda", (Gpu(memory, CAPABILITY),), hardware.machine().packages, zerogpu=True)
-    unread = registry.Traits({}, thinking=False, context=None)
+    """Yields each model's label and bytes. Only for a model of unknown size are its small files read from the Hub."""
+    zerogpu = Machine("cuda", (Gpu(memory, CAPABILITY),), hardware.machine().packages, zerogpu=True)
+    no_traits = registry.Traits({}, thinking=False, context=None)
     for spec in specs:
-        known = unread if spec.parameters else None
-        estimate = registry.estimate(spec, lambda _: memory, known, here=here, environ=environ)
-        if estimate and estimate.plan:  # else loading it will say why
+        traits = no_traits if spec.parameters else None
+        estimate = registry.estimate(spec, lambda _: memory, traits, here=zerogpu, environ=environ)
+        if estimate and estimate.plan:  # otherwise loading the model raises the reason
             yield spec.label, estimate.plan.need
 
 

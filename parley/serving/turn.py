@@ -1,4 +1,4 @@
-"""The whole path of one turn, plain data in and out: what crosses the ZeroGPU process line."""
+"""Runs one turn from its messages to its deltas. All arguments and results can be pickled for a ZeroGPU process."""
 
 import os
 import threading
@@ -22,29 +22,29 @@ from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 
 POOL = ModelPool()
-SPARE = 1.0  # seconds before the end of its GPU time at which a turn ends by itself
+STOP_MARGIN_SECONDS = 1.0  # a turn ends this long before the end of its GPU time
 _cancels: dict[str, threading.Event] = {}
-_forks: list[float] = []  # time.monotonic() of this process's beginning, until its first turn
+_forks: list[float] = []  # time.monotonic() at the fork of this process; empty after its first turn
 
 GpuWorker = Callable[[str, Sequence[Message], Settings, str, int], Iterator[Delta | ChatError]]
-if hasattr(os, "register_at_fork"):  # not on Windows, nor is ZeroGPU
+if hasattr(os, "register_at_fork"):  # Windows does not have it, and ZeroGPU does not run there
     os.register_at_fork(after_in_child=lambda: _forks.append(time.monotonic()))
 
 
 def reply(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
 ) -> Generator[Delta, None, None]:
-    """Yields the answer as it is made; loads the model first where that is needed.
+    """Yields the answer while it is generated; loads the model first if needed.
 
-    `run_id` is a fresh name for this turn, for `stop`; `session` the visitor's own, a secret.
-    Raises `ChatError` for what the reader can mend.
+    `run_id` is a new, unique name for this turn, for `stop`. `session` is the visitor's secret key.
+    Raises `ChatError` for errors that the visitor can correct.
     """
     cancel = _cancels[run_id] = threading.Event()
     try:
-        spec, helper = _models(settings)
+        spec, draft_spec = _models(settings)
         with ExitStack() as leases:
             engine = yield from _lease(leases, spec, cancel)
-            draft = (yield from _lease(leases, helper, cancel)) if helper else None
+            draft = (yield from _lease(leases, draft_spec, cancel)) if draft_spec else None
             yield from engine.stream(TurnRequest.of(messages, settings, cancel, draft, session))
     finally:
         del _cancels[run_id]
@@ -53,13 +53,13 @@ def reply(
 def reply_on_zerogpu(
     worker: GpuWorker, run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
 ) -> Iterator[Delta]:
-    """`reply`, where `worker` runs `reply_in_worker` in a process that has a GPU for as long as it is asked for.
+    """Like `reply`, in a ZeroGPU process: `worker` runs `reply_in_worker` there for the requested GPU seconds.
 
-    Raises `ChatError`, and what `worker` raises where no GPU is to be had or the process fails. What can be known
-    before is refused before, and costs no GPU time.
+    Raises `ChatError`, and what `worker` raises if there is no GPU or the process fails. Errors that are known before
+    are raised before, and cost no GPU time.
     """
-    spec, helper = _models(settings)
-    for each in filter(None, (spec, helper)):
+    spec, draft_spec = _models(settings)
+    for each in filter(None, (spec, draft_spec)):
         POOL.check(each)
     seconds = gpu_budget.estimate(spec, messages, settings, sum(POOL.loaded.values()))
     for item in worker(run_id, messages, settings, session, seconds):
@@ -71,18 +71,18 @@ def reply_on_zerogpu(
 def reply_in_worker(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:
-    """`reply` in a process that was forked from the one that stops it; ends shortly before `seconds` are over.
+    """Like `reply`, in a forked process. The parent process stops it; it ends by itself before `seconds` are over.
 
-    What the reader can mend is yielded, for an exception would cost the process. Plain data in, plain data out.
+    A `ChatError` is yielded and not raised, because an exception would end the process.
     """
     began, late = _forks.pop() if _forks else time.monotonic(), False
     if cancellation.is_requested(run_id):
-        return  # while the visitor waited
+        return  # stopped while the visitor waited for a GPU
     yield Delta(status="Reading…")  # at once: the visitor no longer waits for a GPU
     try:
         with closing(reply(run_id, messages, settings, session)) as deltas:
             for delta in deltas:
-                late = late or time.monotonic() > began + seconds - SPARE
+                late = late or time.monotonic() > began + seconds - STOP_MARGIN_SECONDS
                 if late or cancellation.is_requested(run_id):
                     stop(run_id)
                 yield replace(delta, finish="time" if late and delta.finish == "stopped" else delta.finish)
@@ -91,9 +91,9 @@ def reply_in_worker(
 
 
 def stop(run_id: str) -> bool:
-    """Ends that turn within one forward pass; its last delta says "stopped".
+    """Ends this turn within one forward pass; the last delta has the finish reason "stopped".
 
-    False if no such turn runs in this process; one in a worker sees it with its next delta.
+    Returns False if the turn does not run in this process. A turn in a worker process ends with its next delta.
     """
     cancel = _cancels.get(run_id)
     if cancel is None:
@@ -109,9 +109,9 @@ def running() -> list[str]:
 
 
 def detect(text: str, settings: Settings) -> Detection:
-    """How surely a text bears the watermark of these settings; loads their model first where that is needed.
+    """Scores a text for the watermark of these settings; loads their model first if needed.
 
-    Raises `ChatError`. Runs on the CPU, and not in a GPU's process.
+    Raises `ChatError`. Runs on the CPU in this process.
     """
     spec = registry.find(settings.model)
     if spec.engine != "local":
@@ -120,27 +120,27 @@ def detect(text: str, settings: Settings) -> Detection:
         return engine.detect(text, settings)
 
 
-def estimate(spec: ModelSpec, known: registry.Traits | None = None) -> LoadEstimate | None:
-    """Whether and how this model would be run here; None where it has no weights, or their size is not known."""
-    return registry.estimate(spec, POOL.available_bytes, known)
+def estimate(spec: ModelSpec, traits: registry.Traits | None = None) -> LoadEstimate | None:
+    """Whether and how this model would run on this machine; None if it has no weights, or weights of unknown size."""
+    return registry.estimate(spec, POOL.available_bytes, traits)
 
 
 def _models(settings: Settings) -> tuple[ModelSpec, ModelSpec | None]:
-    """The model that answers and, where the strategy wants one, the one that guesses ahead."""
+    """The model that answers and, if the strategy uses one, its draft model."""
     spec = registry.find(settings.model)
     return spec, registry.draft_of(spec) if strategies.find(settings.strategy).drafts else None
 
 
 def _lease(leases: ExitStack, spec: ModelSpec, cancel: threading.Event) -> Generator[Delta, None, Engine]:
-    """The model's engine, leased until `leases` is closed; yields what the loading reports meanwhile."""
+    """The model's engine, leased until `leases` is closed. Yields the status of the loading meanwhile."""
     status = ""
 
     def report(sentence: str) -> None:
         nonlocal status
         status = sentence
 
-    # The thread ends with the loading: one that lives on keeps its team of OpenMP threads, and with two teams that
-    # wait for each other's cores `generate` runs at half its speed.
+    # The thread ends after the loading. A living thread would keep its OpenMP threads, which compete with those of
+    # `generate` for the cores and halve its speed.
     loader = ThreadPoolExecutor(1, thread_name_prefix="load")
     loading = loader.submit(leases.enter_context, POOL.lease(spec, report, cancel))
     loader.shutdown(wait=False)
@@ -148,7 +148,7 @@ def _lease(leases: ExitStack, spec: ModelSpec, cancel: threading.Event) -> Gener
         while not wait([loading], timeout=HEARTBEAT).done:
             yield Delta(status=status)
     finally:
-        if not loading.done():  # the reader has left
+        if not loading.done():  # the visitor has left
             cancel.set()
             wait([loading])
     return loading.result()

@@ -1,4 +1,4 @@
-"""Runs a turn's plain iterator in a thread of its own and reads it from the event loop, which never waits for it."""
+"""Runs the synchronous iterator of a turn in its own thread, and reads it from the event loop without blocking."""
 
 import asyncio
 import contextvars
@@ -9,14 +9,14 @@ from parley.events import Delta
 from parley.serving.waiting_line import POLL_SECONDS
 
 _OVER = object()
-STOP_GRACE_SECONDS = 1.0  # seconds that a turn in another process has, after Stop, for a last delta of its own
+STOP_GRACE_SECONDS = 1.0  # how long after Stop a turn in another process may still send its last delta
 
 
 class TurnThread:
-    """One turn under way, from the moment that it was asked for.
+    """A turn, from the visitor's request on.
 
-    `stop` reaches its engine, wherever it runs, and tells whether that is in this process. `leave_queue` takes a turn
-    that has not begun out of the queue of another process.
+    `stop` stops the engine, and returns whether it runs in this process. `leave_queue` takes a turn that has not begun
+    out of ZeroGPU's queue.
     """
 
     def __init__(self, stop: Callable[[], bool], leave_queue: Callable[[], None] = lambda: None) -> None:
@@ -24,15 +24,15 @@ class TurnThread:
         self._abandoned = threading.Event()
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[object] = asyncio.Queue()
-        self.begun = False  # something came
+        self.begun = False  # whether a delta has arrived
 
     @property
     def stopped(self) -> bool:
-        """Whether nothing of it is wanted any more."""
+        """Whether the turn was stopped or closed, so that its further deltas are ignored."""
         return self._abandoned.is_set()
 
     def stop(self) -> None:
-        """Ends the turn within one forward pass; in another process with its next delta; at once before it began."""
+        """Ends the turn: within one forward pass, in another process with the next delta, at once before it begins."""
         if self._stop():
             return
         if self.begun:
@@ -43,11 +43,12 @@ class TurnThread:
     async def deltas(
         self, source: Callable[[], Iterator[Delta]], waiting: Callable[[], str] = str
     ) -> AsyncGenerator[Delta]:
-        """Yields what `source` makes, raises what it raises, and gives heartbeats where it is silent for long.
+        """Yields the deltas of `source`, raises what it raises, and yields heartbeats while it is silent.
 
-        Those before it has begun say what one is `waiting` for. To be closed, which stops it, by whoever iterates.
+        Before the turn begins, a heartbeat has the status `waiting()`. The caller has to close the iterator, which
+        stops the turn.
         """
-        # The context carries the request, from which `spaces` takes the visitor's quota.
+        # The context holds the request, from which `spaces` takes the visitor's quota.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._pump, source), daemon=True, name="turn").start()
         try:
@@ -74,19 +75,19 @@ class TurnThread:
         self._queue.put_nowait(_OVER)
 
     def _pump(self, source: Callable[[], Iterator[Delta]]) -> None:
-        """Reads to the end even if nobody wants it: where a turn is closed `spaces` may stop another in its place."""
+        """Reads `source` to its end, even if the turn is abandoned: closing it may make `spaces` stop another turn."""
         try:
             for delta in source():
                 self.begun = True
                 if self._abandoned.is_set():
-                    self._stop()  # again: before the turn had begun it reached nobody
+                    self._stop()  # again, because a stop before the turn begins has no effect
                 else:
-                    self._hand_over(delta)
+                    self._put(delta)
         except BaseException as error:
-            self._hand_over(error)
+            self._put(error)
         else:
-            self._hand_over(_OVER)
+            self._put(_OVER)
 
-    def _hand_over(self, item: object) -> None:
+    def _put(self, item: object) -> None:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._queue.put_nowait, item)

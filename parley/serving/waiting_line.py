@@ -1,4 +1,4 @@
-"""Who runs and who waits: a fixed number of turns at a time, the others in line, each told its place."""
+"""The waiting line: a fixed number of turns runs at a time, and the others wait and see their place in the line."""
 
 import asyncio
 from collections import deque
@@ -6,11 +6,11 @@ from collections.abc import AsyncGenerator
 
 from parley.errors import ChatError
 
-POLL_SECONDS = 0.25  # seconds between two looks of a waiting visitor, each of which notices that he has left
+POLL_SECONDS = 0.25  # how often a waiting turn yields; Gradio can end it then if its visitor has left
 
 
 class WaitingLine:
-    """A line in front of `max_running` places. Belongs to one event loop."""
+    """Admits `max_running` turns at a time; the others wait in line. To be used in one event loop only."""
 
     def __init__(self, max_running: int, max_waiting: int = 100) -> None:
         self._free = max_running
@@ -18,27 +18,27 @@ class WaitingLine:
         self._line: deque[object] = deque()
 
     async def enter(self) -> AsyncGenerator[int]:
-        """Yields the place in the line (1 is next) while waiting, and ends once admitted; then `leave` is due.
+        """Yields the place in the line (1 is next) while waiting, and ends once admitted. Then `leave` has to follow.
 
-        Raises `ChatError` when the line is full. A waiting visitor who closes the iterator leaves the line.
+        Raises `ChatError` if the line is full. Closing the iterator while waiting leaves the line.
         """
         if len(self._line) >= self._max_waiting:
             raise ChatError(f"{len(self._line)} people are waiting already. Press Retry in a moment.")
-        me = object()
-        self._line.append(me)
+        ticket = object()
+        self._line.append(ticket)
         try:
-            while not self._free or self._line[0] is not me:
-                yield self._line.index(me) + 1
+            while not self._free or self._line[0] is not ticket:
+                yield self._line.index(ticket) + 1
                 await asyncio.sleep(POLL_SECONDS)
             self._free -= 1
         finally:
-            self._line.remove(me)
+            self._line.remove(ticket)
 
     @property
     def num_waiting(self) -> int:
-        """How many visitors stand in line."""
+        """How many visitors wait in the line."""
         return len(self._line)
 
     def leave(self) -> None:
-        """Gives the place back."""
+        """Frees the place of a turn that was admitted."""
         self._free += 1

@@ -1,1 +1,1 @@
-"""The page and the API. Nothing in here knows torch."""
+"""The page and its chat function. No module in this folder imports torch."""

@@ -1,4 +1,4 @@
-"""The chat: from what Gradio hands over to bubbles on the page or text for an API caller; it never locks the page."""
+"""The chat function, behind the page and the API: checks the settings, runs the turn, and yields the answer so far."""
 
 import asyncio
 import functools
@@ -30,23 +30,23 @@ BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retr
 
 
 class ChatFunction:
-    """Answers the visitors of one page with `reply`; knows who runs, so that Stop finds its turn."""
+    """Answers the visitors of one page with `reply`. Keeps the running turns by session, so that Stop finds a turn."""
 
     def __init__(self, reply: Reply, max_running: int | None) -> None:
         self._reply = reply
         self.waiting_line = WaitingLine(max_running) if max_running else None
         self._running: dict[str, TurnThread] = {}  # by session
-        self._for_a_gpu: list[TurnThread] = []  # in the order in which they asked for one
+        self._gpu_line: list[TurnThread] = []  # turns that requested a GPU, in this order
 
     def stop(self, request: gr.Request) -> None:
-        """Ends what runs for this visitor; the chat then finishes on its usual road, with what there is."""
+        """Stops this visitor's turn. The chat then ends as usual, with the answer so far."""
         if running := self._running.get(request.session_hash or ""):
             running.stop()
 
     async def take_turn(
         self, message: str, history: Sequence[Any], values: Sequence[Any], request: gr.Request
     ) -> AsyncGenerator[tuple[Answer, str]]:
-        """Yields the answer so far and, if it ends with one, a sentence for the reader about what went wrong."""
+        """Yields the answer so far and, after a failure, a sentence for the visitor about it (empty before)."""
         run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
@@ -70,10 +70,10 @@ class ChatFunction:
     async def _deltas(
         self, running: TurnThread, reply: Callable[[], Iterator[Delta]], settings: Settings
     ) -> AsyncGenerator[Delta]:
-        """What the engine makes, after the wait for a place; nothing if the visitor stops while he waits."""
+        """Waits in the line, then yields the engine's deltas; yields no more if the visitor stops while waiting."""
         local = registry.find(settings.model).engine == "local"
         line, admitted = (self.waiting_line if local else None), False
-        for_a_gpu = local and not line
+        needs_gpu = local and not line
         try:
             if line:
                 async with aclosing(line.enter()) as places:
@@ -84,57 +84,57 @@ class ChatFunction:
                 admitted = True
             if running.stopped:
                 return
-            if for_a_gpu:
-                self._for_a_gpu.append(running)
-            waiting = functools.partial(self._place, running) if for_a_gpu else str
+            if needs_gpu:
+                self._gpu_line.append(running)
+            waiting = functools.partial(self._gpu_status, running) if needs_gpu else str
             async with aclosing(running.deltas(reply, waiting)) as deltas:
                 async for delta in deltas:
                     yield delta
         finally:
-            if running in self._for_a_gpu:
-                self._for_a_gpu.remove(running)
+            if running in self._gpu_line:
+                self._gpu_line.remove(running)
             if line and admitted:
                 line.leave()
 
-    def _place(self, running: TurnThread) -> str:
-        """What ZeroGPU does not tell: who of this Space's visitors asked for a GPU earlier, and has none yet."""
-        ahead = self._for_a_gpu[: self._for_a_gpu.index(running)]
+    def _gpu_status(self, running: TurnThread) -> str:
+        """The turn's place among the turns of this Space that wait for a GPU. ZeroGPU does not report it."""
+        ahead = self._gpu_line[: self._gpu_line.index(running)]
         place = 1 + sum(not other.begun for other in ahead)
         return f"Waiting for a GPU: you are number {place} in the line of this Space"
 
     async def chat(self, message: str, history: list[dict], *rest: Any) -> AsyncGenerator[str]:
         """Answer a message. Yields the answer so far.
 
-        The conversation is kept per client; pass the whole of it in `messages` (a list of {"role", "content"}) to do
-        without. A setting that is left out takes the model's own recommendation.
+        The server keeps the conversation of each client, unless `messages` (a list of {"role", "content"}) has the
+        messages before this one. A setting that is left out takes the value that the model recommends.
         """
         *values, messages, request = rest
-        asked = self.take_turn(message, history if messages is None else messages, values, request)
-        async with aclosing(asked) as answers:
+        taken = self.take_turn(message, history if messages is None else messages, values, request)
+        async with aclosing(taken) as answers:
             async for answer, error in answers:
                 if error:
                     raise gr.Error(error, print_exception=False)
                 yield answer.text
 
     async def _settings(self, values: Sequence[Any]) -> Settings:
-        given = dict(zip(OPTIONS, values, strict=True))
-        name = given["model"] or next(iter(registry.models()))
-        row = registry.find(name)
-        traits = await asyncio.to_thread(registry.traits, row)
-        settings = Settings.check(given | {"model": name}, traits.recommended)
-        abilities = await asyncio.to_thread(registry.strategy_traits, row, traits)
-        refusal = (
-            strategies.find(settings.strategy).refusal(abilities) if "strategy" in row.capabilities.settings else ""
-        )
-        if refusal := refusal or row.capabilities.refusal(row.label, settings):
+        named_values = dict(zip(OPTIONS, values, strict=True))
+        name = named_values["model"] or next(iter(registry.models()))
+        spec = registry.find(name)
+        traits = await asyncio.to_thread(registry.traits, spec)
+        settings = Settings.check(named_values | {"model": name}, traits.recommended)
+        strategy_traits = await asyncio.to_thread(registry.strategy_traits, spec, traits)
+        refusal = ""
+        if "strategy" in spec.capabilities.settings:
+            refusal = strategies.find(settings.strategy).refusal(strategy_traits)
+        if refusal := refusal or spec.capabilities.refusal(spec.label, settings):
             raise BadSetting(refusal)
         return settings
 
 
 async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:
-    """Yields the whole answer so far after each delta; the last one has a finish reason.
+    """Yields the answer so far after each delta; the last one has a finish reason.
 
-    Heartbeats make it yield too, unchanged: Gradio ends a turn whose visitor has left only between two yields.
+    It also yields, unchanged, after a heartbeat: Gradio can end the turn of a visitor who has left only after a yield.
     """
     answer = Answer()
     async with aclosing(deltas):
@@ -146,7 +146,7 @@ async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:
 
 
 def with_named_parameters(chat: Callable[..., Any]) -> Callable[..., Any]:
-    """`chat` with a signature made from `Settings`, which is where Gradio takes the API's parameter names from."""
+    """`chat` with one parameter per setting: Gradio takes the API's parameter names from the signature."""
 
     async def named(*values: Any) -> AsyncGenerator[Any]:
         async with aclosing(chat(*values)) as answers:

@@ -1,4 +1,4 @@
-"""The chat on the page: what is shown is the only state, and nothing that fails ever locks it."""
+"""The chat on the page. The messages shown are its only state, and a failure never locks it."""
 
 import enum
 import time
@@ -16,13 +16,13 @@ from parley.ui.chat_function import ChatFunction, Reply, with_named_parameters
 from parley.ui.client_snippets import address
 from parley.ui.render import partial_answer, question, render, trim_folded
 
-Shown = list[Any]  # the messages of the chatbot, as Gradio hands them over
+Shown = list[Any]  # the messages shown in the chatbot, as Gradio passes them
 
 FREE = gr.update(submit_btn=True, stop_btn=False)
 BUSY = gr.update(submit_btn=False, stop_btn=True)
 SKIP = gr.skip(), gr.skip()
-STALE_AFTER_SECONDS = 5.0  # seconds after which a question whose second step never came no longer hinders the next one
-MAX_STEP_SECONDS = 100.0  # seconds after which that step comes no more
+STALE_AFTER_SECONDS = 5.0  # after this time a question without its second step no longer blocks the session's next one
+MAX_STEP_SECONDS = 100.0  # after this time the second step is not expected any more
 REFUSED = "The server was not reached, or could not take this turn. Nothing is lost: press Retry."
 
 
@@ -60,34 +60,34 @@ EARLY = (Phase.ASKED, Phase.STOPPED_EARLY, Phase.CLEARED_EARLY)
 
 @dataclass
 class TurnState:
-    """A session's turn, from its question on. Read and changed on the event loop only."""
+    """The state of a session's turn, from its question on. Used on the event loop only."""
 
     started_at: float  # time.monotonic()
-    num_messages: int  # how many messages were shown then: the second step brings as many
+    num_messages: int  # the number of messages shown at the start; the second step must have the same number
     phase: Phase = Phase.ASKED
 
     def advance(self, transitions: Mapping[Phase, Phase]) -> None:
-        """Goes to the next phase; stays where the table has none for this one."""
+        """Goes to the next phase, or stays in this one if the table has no transition for it."""
         self.phase = transitions.get(self.phase, self.phase)
 
 
 @dataclass(frozen=True)
 class SentEnd:
-    """What the page was sent at the end of a turn, to tell whether the page has it already."""
+    """What the server sent at the end of a turn, to find out whether the page has received it."""
 
     num_asked: int  # messages up to the question
-    num_shown: int  # those, and what stands below the question
+    num_shown: int  # all messages
     sent_at: float  # time.monotonic()
 
 
 class ResilientChatInterface(gr.ChatInterface):
     """A ChatInterface that answers in two steps, after each of send, retry, edit, example and continue.
 
-    The first shows the question, at once and outside the queue, or takes away what stands under an answer that has
-    only begun; the second answers the last question that is shown, or goes on with its answer.
-    Whatever fails, the question stands in the chat or is still in the box, which is never disabled. Stock Gradio
-    disables the box for an answer, for good when an event fails, and keeps a second history that can disagree with
-    what is shown.
+    The first step runs at once, outside the queue. It shows the question or, for continue, removes the messages below
+    the partial answer. The second step answers the last question shown, or continues its answer.
+    After any failure the question is in the chat or still in the textbox, which is never disabled. Stock Gradio
+    disables the textbox during an answer, permanently if an event fails, and keeps a second history that can differ
+    from the messages shown.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ResilientChatInterface(gr.ChatInterface):
             with_named_parameters(self.chat_function.chat),
             additional_inputs=list[str | Component](additional_inputs),
             concurrency_limit=None,
-            cache_examples=False,  # on a Space Gradio would answer them at start
+            cache_examples=False,  # by default Gradio answers the examples at the start of a Space
             **rest,
         )
 
@@ -140,35 +140,35 @@ class ResilientChatInterface(gr.ChatInterface):
         )
 
     def _begin(self, request: gr.Request, shown: Shown, **box: Any) -> tuple[Any, Any]:
-        """Shows the talk up to what is to be answered, and a turn begins; nothing where the session has one."""
-        now, mine = time.monotonic(), request.session_hash
+        """Begins a turn and shows its messages; does nothing if the session already has a turn."""
+        now, own_session = time.monotonic(), request.session_hash
         self._turns = {
             session: turn
             for session, turn in self._turns.items()
             if turn.phase not in EARLY
-            or now - turn.started_at < (STALE_AFTER_SECONDS if session == mine else MAX_STEP_SECONDS)
+            or now - turn.started_at < (STALE_AFTER_SECONDS if session == own_session else MAX_STEP_SECONDS)
         }
         self._ends = {session: end for session, end in self._ends.items() if now - end.sent_at < STALE_AFTER_SECONDS}
-        if mine in self._turns:
+        if own_session in self._turns:
             return SKIP
-        self._turns[mine] = TurnState(now, len(shown))
+        self._turns[own_session] = TurnState(now, len(shown))
         return shown, BUSY | box
 
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
-        if not text.strip() or self._end_is_on_its_way(request, shown):
+        if not text.strip() or self._is_end_in_transit(request, shown):
             return SKIP
         return self._begin(request, [*trim_folded(shown), question(text)], value="")
 
-    def _end_is_on_its_way(self, request: gr.Request, shown: Shown) -> bool:
-        """Whether the page does not have the end of the last answer yet: a question would overwrite it."""
+    def _is_end_in_transit(self, request: gr.Request, shown: Shown) -> bool:
+        """Whether the page has not received the end of the last answer yet. A new question would overwrite it."""
         end = self._ends.get(request.session_hash)
         if end is None or time.monotonic() - end.sent_at >= STALE_AFTER_SECONDS:
             return False
         return len(shown) < end.num_shown and len(_split_at_last_question(shown)[0]) == end.num_asked
 
     async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        talk, _ = _split_at_last_question(shown)
-        return self._begin(request, talk) if talk else SKIP
+        conversation, _ = _split_at_last_question(shown)
+        return self._begin(request, conversation) if conversation else SKIP
 
     async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
         if not edit.value.strip():
@@ -176,18 +176,18 @@ class ResilientChatInterface(gr.ChatInterface):
         return self._begin(request, [*shown[: _index(edit)], question(edit.value)])
 
     async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
-        return self._begin(request, [*shown, question(example.value["text"])])  # what is in the box stays there
+        return self._begin(request, [*shown, question(example.value["text"])])  # the textbox keeps its text
 
     async def _continue(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        talk, rest = _split_at_last_question(shown)
+        conversation, rest = _split_at_last_question(shown)
         answer, _ = partial_answer(rest)
-        return self._begin(request, [*talk, *answer]) if talk and answer else SKIP
+        return self._begin(request, [*conversation, *answer]) if conversation and answer else SKIP
 
     async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        talk, _ = _split_at_last_question(shown)
-        if not talk or request.session_hash in self._turns:
+        conversation, _ = _split_at_last_question(shown)
+        if not conversation or request.session_hash in self._turns:
             return SKIP
-        return talk[:-1], gr.update(value=_text(talk[-1]))
+        return conversation[:-1], gr.update(value=_text(conversation[-1]))
 
     async def _stop(self, request: gr.Request) -> None:
         if turn := self._turns.get(request.session_hash):
@@ -206,50 +206,52 @@ class ResilientChatInterface(gr.ChatInterface):
             del self._turns[request.session_hash]
             yield [], FREE
             return
-        # A first step that was refused has a second one too.
+        # The second step also comes after a first step that was refused.
         if not turn or turn.phase not in EARLY or turn.num_messages != len(shown):
             yield SKIP
             return
-        talk, rest = _split_at_last_question(shown)
+        conversation, rest = _split_at_last_question(shown)
         kept, before = partial_answer(rest)
-        asked, history = _text(talk[-1]), talk[:-1]
+        message, history = _text(conversation[-1]), conversation[:-1]
         if kept:
-            asked, history = "", [*talk, {"role": "assistant", "content": rejoined(before.text, before.thought)}]
+            partial_message = {"role": "assistant", "content": rejoined(before.text, before.thought)}
+            message, history = "", [*conversation, partial_message]
         turn.advance(ON_SECOND_STEP)
         *settings, _ = values  # the last one is the API's `messages`
         answer, error, url = Answer(), "", address(request)
         try:
-            yield [*talk, *render(answer, before=before)], gr.skip()
+            yield [*conversation, *render(answer, before=before)], gr.skip()
             if turn.phase is not Phase.ANSWERING:  # stopped or cleared meanwhile
                 answer = Answer(finish="stopped")
             else:
-                taken = self.chat_function.take_turn(asked, history, settings, request)
+                taken = self.chat_function.take_turn(message, history, settings, request)
                 async with aclosing(taken):
                     async for answer, error in taken:
                         if turn.phase is not Phase.CLEARED:
-                            yield [*talk, *render(answer, error, url, before)], gr.skip()
-            whole = [] if turn.phase is Phase.CLEARED else [*talk, *render(answer, error, url, before)]
-            self._ends[request.session_hash] = SentEnd(len(talk), len(whole), time.monotonic())
-            yield whole, FREE
+                            yield [*conversation, *render(answer, error, url, before)], gr.skip()
+            final = [] if turn.phase is Phase.CLEARED else [*conversation, *render(answer, error, url, before)]
+            self._ends[request.session_hash] = SentEnd(len(conversation), len(final), time.monotonic())
+            yield final, FREE
         finally:
-            if self._turns.get(request.session_hash) is turn:  # not the next one, where this one's reader was lost
+            if self._turns.get(request.session_hash) is turn:  # the session may have its next turn already
                 del self._turns[request.session_hash]
 
     async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
         self._turns.pop(request.session_hash, None)
-        self.chat_function.stop(request)  # it runs on where the server has not noticed that the line is dead
-        talk, rest = _split_at_last_question(shown)  # empty: cleared while it answered
-        return [*talk, *(render(Answer(), REFUSED, before=partial_answer(rest)[1]) if talk else [])], FREE
+        self.chat_function.stop(request)  # the turn still runs if the server has not noticed the broken connection
+        conversation, rest = _split_at_last_question(shown)  # empty if the chat was cleared during the answer
+        failure = render(Answer(), REFUSED, before=partial_answer(rest)[1]) if conversation else []
+        return [*conversation, *failure], FREE
 
 
 def _split_at_last_question(shown: Shown) -> tuple[Shown, Shown]:
-    """The talk up to its last question, that included, and what stands below it."""
+    """The messages up to and including the last question, and the messages below it."""
     end = next((i + 1 for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), 0)
     return shown[:end], shown[end:]
 
 
 def _index(edit: gr.EditData) -> int:
-    """Which message was edited: a number, because the chatbot shows messages and not pairs."""
+    """The index of the edited message. Gradio's type also allows a pair of numbers."""
     return edit.index if isinstance(edit.index, int) else edit.index[0]
 
 

@@ -1,4 +1,4 @@
-"""How a program asks for an answer again: with gradio_client, and with curl."""
+"""Programs that request the same answer from the API: with gradio_client, and with curl."""
 
 import json
 import shlex
@@ -11,25 +11,25 @@ from parley.snippet import call, listed, named
 
 
 def address(request: gr.Request) -> str:
-    """Where this visitor found the page, without a slash at its end."""
-    asked = request.request
-    assert asked is not None  # it is None only for a function that Gradio does not call
-    return get_root_url(asked, asked.url.path, asked.scope.get("root_path"))
+    """The URL of the page for this visitor, without a final slash."""
+    http_request = request.request
+    assert http_request is not None  # it is None only in a request that Gradio did not make
+    return get_root_url(http_request, http_request.url.path, http_request.scope.get("root_path"))
 
 
 def client_program(url: str, record: RunRecord) -> str:
-    """Python that prints the same text, by the API at `url`."""
-    asked, before = _asked(record)
-    history = f"messages={listed(before)}"
-    arguments = [repr(asked), history, *named(**record.values), "api_name='/chat'"]
+    """A Python program that prints the same answer, with the API at `url`."""
+    message, earlier_messages = _message_and_history(record)
+    history = f"messages={listed(earlier_messages)}"
+    arguments = [repr(message), history, *named(**record.values), "api_name='/chat'"]
     lines = ["from gradio_client import Client", "", f"client = Client({url!r}, verbose=False)"]
     return "\n".join([*lines, f"answer = {call('client.predict', arguments)}", "print(answer.strip())"])
 
 
 def curl_commands(url: str, record: RunRecord) -> str:
-    """Shell commands that stream the same text."""
-    asked, before = _asked(record)
-    body = {"message": asked, "messages": before, **record.values}
+    """Shell commands that stream the same answer."""
+    message, earlier_messages = _message_and_history(record)
+    body = {"message": message, "messages": earlier_messages, **record.values}
     lines = [
         f"call={shlex.quote(f'{url}/gradio_api/call/v2/chat')}",
         f"body={shlex.quote(json.dumps(body, ensure_ascii=False))}",
@@ -39,7 +39,7 @@ def curl_commands(url: str, record: RunRecord) -> str:
     return "\n".join(lines)
 
 
-def _asked(record: RunRecord) -> tuple[str, list[dict[str, str]]]:
-    """The question and what came before it; no question where an answer was continued."""
-    *before, last = (m._asdict() for m in record.messages)
-    return (last["content"], before) if last["role"] == "user" else ("", [*before, last])
+def _message_and_history(record: RunRecord) -> tuple[str, list[dict[str, str]]]:
+    """The question and the messages before it. If an answer was continued, the question is empty."""
+    *earlier, last = (m._asdict() for m in record.messages)
+    return (last["content"], earlier) if last["role"] == "user" else ("", [*earlier, last])

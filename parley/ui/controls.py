@@ -1,4 +1,4 @@
-"""One control per field of `Settings`, made from its definition; model and strategy decide which are shown."""
+"""One control per field of `Settings`, created from its definition. Model and strategy decide which are visible."""
 
 from typing import Any
 
@@ -13,13 +13,13 @@ from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.settings import OPTIONS, Option
 
-ON_TOP = ("model", "strategy", "thinking", "system_prompt")  # what a visitor is likeliest to change
+ON_TOP = ("model", "strategy", "thinking", "system_prompt")  # the settings that visitors change most
 
-# Gradio's own checks fail outside the chat function, with a sentence of their own; `Settings.check` does all of it.
+# The controls skip Gradio's own checks, which would fail outside the chat function. `Settings.check` does all checks.
 
 
 class Dropdown(gr.Dropdown):
-    """A dropdown that hands over whatever was sent."""
+    """A dropdown that passes on any value."""
 
     is_template = True
 
@@ -29,7 +29,7 @@ class Dropdown(gr.Dropdown):
 
 
 class Slider(gr.Slider):
-    """A slider that hands over whatever was sent."""
+    """A slider that passes on any value."""
 
     is_template = True
 
@@ -39,97 +39,97 @@ class Slider(gr.Slider):
 
 
 class Number(gr.Number):
-    """A number box that hands over whatever was sent, and is empty for None, where stock Gradio first shows a 0."""
+    """A number box that passes on any value, and is empty for None, where stock Gradio first shows 0."""
 
     is_template = True
 
     def preprocess(self, payload: Any) -> Any:
-        """Unchanged, but for the empty box."""
+        """None for an empty box; any other value unchanged."""
         return None if payload == "" else payload
 
     def postprocess(self, value: Any) -> Any:
-        """Unchanged, but for the empty box."""
+        """An empty box for None; any other value unchanged."""
         return "" if value is None else value
 
 
 def controls() -> dict[str, Component]:
-    """The controls by the name of their setting, showing what suits the first model."""
+    """The controls by the names of their settings, in the state for the first model."""
     first = next(iter(registry.models()))
     order = sorted(OPTIONS, key=lambda name: name not in ON_TOP)
-    made = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
+    components = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
     with gr.Accordion("More settings", open=False, elem_id="more"):
-        made |= {name: _control(OPTIONS[name]) for name in order if OPTIONS[name].rare}
-    made["model"].value = first
+        components |= {name: _control(OPTIONS[name]) for name in order if OPTIONS[name].rare}
+    components["model"].value = first
     for name, update in zip(OPTIONS, for_model(first), strict=True):
         for key, value in update.items():
             if key != "__type__":
-                setattr(made[name], key, value)
-    return {name: made[name] for name in OPTIONS}
+                setattr(components[name], key, value)
+    return {name: components[name] for name in OPTIONS}
 
 
 def messages() -> gr.JSON:
-    """The whole conversation, for programs. It is not on the page."""
-    return gr.JSON(visible=False, label="The whole conversation; leave out to have it kept")
+    """The API parameter `messages`, the conversation so far. It is not visible on the page."""
+    return gr.JSON(visible=False, label="The messages before this one; if left out, the server keeps the conversation")
 
 
 def for_model(name: str) -> list[dict]:
-    """An update per control after another model was chosen: its recommended values, and what it can be asked for.
+    """An update for each control after another model is chosen: the recommended value, and whether it is visible.
 
-    A name that somebody typed and that cannot be is answered under the box; the rest stays as it is.
+    If the visitor typed an invalid name, the reason appears under the box, and nothing else changes.
     """
     try:
-        row = registry.find(name)
+        spec = registry.find(name)
     except ModelUnavailable as refusal:
         return [gr.update(info=str(refusal)) if n == "model" else gr.skip() for n in OPTIONS]
-    traits = registry.traits(row)
+    traits = registry.traits(spec)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
-    values["exit_layer"] = min(values["exit_layer"], _last_exit(traits))
+    values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
     kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
-    if "strategy" in row.capabilities.settings:  # what is hidden then must not be sent with another value
-        kept &= row.capabilities.settings
-    updates = _updates(values["strategy"], row, traits)
-    updates["model"]["info"] = _about(row, traits)
-    abilities = registry.strategy_traits(row, traits)
+    if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
+        kept &= spec.capabilities.settings
+    updates = _updates(values["strategy"], spec, traits)
+    updates["model"]["info"] = _model_info(spec, traits)
+    strategy_traits = registry.strategy_traits(spec, traits)
     updates["strategy"]["choices"] = [
-        (f"{each.label} (not with this model)" if each.refusal(abilities) else each.label, name)
-        for name, each in strategies.STRATEGIES.items()
+        (f"{row.label} (not with this model)" if row.refusal(strategy_traits) else row.label, name)
+        for name, row in strategies.STRATEGIES.items()
     ]
-    updates["exit_layer"]["maximum"] = _last_exit(traits)
+    updates["exit_layer"]["maximum"] = _max_exit_layer(traits)
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
 
 def for_strategy(strategy: str, model: str) -> list[dict]:
-    """An update per control after another strategy was chosen."""
+    """An update for each control after another strategy is chosen."""
     try:
-        row = registry.find(model)
-    except ModelUnavailable:  # said where the model was typed
+        spec = registry.find(model)
+    except ModelUnavailable:  # `for_model` shows the reason
         return [gr.skip() for _ in OPTIONS]
-    return list(_updates(strategy, row, registry.traits(row)).values())
+    return list(_updates(strategy, spec, registry.traits(spec)).values())
 
 
 def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    thinks = {"thinking", "thinking_budget"}
-    asked = {"strategy", "system_prompt", *row.uses, *thinks} - (set() if traits.thinking else thinks)
-    updates = {n: gr.update(visible=n == "model" or n in asked & model.capabilities.settings) for n in OPTIONS}
-    lacking = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
-    told = f"{row.summary} Not with this model: {lacking}." if lacking else row.summary
-    updates["strategy"]["info"] = row.refusal(registry.strategy_traits(model, traits)) or told
+    thinking = {"thinking", "thinking_budget"}
+    used = {"strategy", "system_prompt", *row.uses, *thinking} - (set() if traits.thinking else thinking)
+    updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
+    unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
+    info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
+    updates["strategy"]["info"] = row.refusal(registry.strategy_traits(model, traits)) or info
     return updates
 
 
-def _last_exit(traits: registry.Traits) -> int:
-    """The last layer after which a model can exit early, and have one left; a slider needs two values at least."""
-    most = int(OPTIONS["exit_layer"].high or 2)
-    return max(2, traits.layers - 1 if traits.layers else most)
+def _max_exit_layer(traits: registry.Traits) -> int:
+    """The last layer but one of the model. At least 2, because a slider needs two values."""
+    default = int(OPTIONS["exit_layer"].high or 2)
+    return max(2, traits.layers - 1 if traits.layers else default)
 
 
-def _about(row: ModelSpec, traits: registry.Traits) -> str:
-    size = f"{row.parameters / 1e6:,.1f} million parameters" if row.parameters else ""
-    reads = f"reads {traits.context:,} tokens" if traits.context else ""
-    estimate = turn.estimate(row, traits)
-    facts = " · ".join(filter(None, (size, reads, PLACE if row.engine == "remote" else row.licence)))
+def _model_info(spec: ModelSpec, traits: registry.Traits) -> str:
+    size = f"{spec.parameters / 1e6:,.1f} million parameters" if spec.parameters else ""
+    context = f"reads {traits.context:,} tokens" if traits.context else ""
+    estimate = turn.estimate(spec, traits)
+    facts = " · ".join(filter(None, (size, context, PLACE if spec.engine == "remote" else spec.licence)))
     return "\n".join(filter(None, (facts, estimate.sentence if estimate else "")))
 
 
@@ -146,7 +146,7 @@ def _control(o: Option) -> Component:
 
 
 def _free_control(o: Option, look: dict[str, Any]) -> Component:
-    """For text and numbers."""
+    """The control for a text or a number."""
     if o.kind is str:
         return gr.Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
     number = {"value": o.default, **look}
@@ -155,11 +155,11 @@ def _free_control(o: Option, look: dict[str, Any]) -> Component:
     return Slider(o.low or 0, o.high or 0, step=o.step, **number)
 
 
-def connect(made: dict[str, Component]) -> None:
-    """Lets another model or strategy change what the controls show."""
+def connect(components: dict[str, Component]) -> None:
+    """Connects the events: choosing another model or strategy updates the controls."""
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    everything = list(made.values())
-    model, strategy = made["model"], made["strategy"]
+    outputs = list(components.values())
+    model, strategy = components["model"], components["strategy"]
     assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown)
-    model.input(for_model, model, everything, **private)
-    strategy.input(for_strategy, [strategy, model], everything, **private)
+    model.input(for_model, model, outputs, **private)
+    strategy.input(for_strategy, [strategy, model], outputs, **private)

@@ -1,4 +1,4 @@
-"""The queue for a GPU of ZeroGPU, as far as this process sees it."""
+"""Leaves the queue for a GPU of ZeroGPU."""
 
 import asyncio
 from typing import Any
@@ -7,14 +7,14 @@ from gradio.context import LocalContext
 
 from parley.serving.waiting_line import POLL_SECONDS
 
-_tasks: set[asyncio.Task[None]] = set()  # kept, because the event loop holds its tasks weakly
+_tasks: set[asyncio.Task[None]] = set()  # keeps the tasks alive: the event loop has only weak references
 
 
 def leave_gpu_queue() -> None:
-    """Takes the turn of the present request out of the queue for a GPU. To be called on the event loop.
+    """Takes the turn of the current request out of the queue for a GPU. Call it on the event loop.
 
-    `spaces` leaves the queue when Gradio's event is not alive. The event must stay alive until the page has its last
-    message.
+    `spaces` leaves the queue once Gradio's event is not alive. The event has to stay alive until the page has received
+    its last message.
     """
     blocks, id = LocalContext.blocks.get(None), LocalContext.event_id.get(None)
     jobs = blocks._queue.active_jobs if blocks else []

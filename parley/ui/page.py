@@ -1,4 +1,4 @@
-"""The look of the page and how it is served: theme, style sheet, head, launch options."""
+"""The look of the page and how it is served: theme, style sheet, head, texts, launch options."""
 
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ THEME = gr.themes.Base(
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
-    # Gradio rewrites the selectors of its `css` option, wrongly where they hold a comma or stand in an @media.
+    # Not Gradio's `css` option, which breaks selectors that contain a comma or are inside of @media.
     "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
     "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
@@ -67,8 +67,8 @@ LAUNCH: dict[str, Any] = {
     "show_error": False,
     "enable_monitoring": False,
     "max_file_size": "1kb",
-    "max_threads": 500,  # turns at once, those that wait included; Gradio would let 40 in and tell the others nothing
-    "state_session_capacity": 500,  # conversations kept in memory; the oldest go first
+    "max_threads": 500,  # turns at a time, waiting ones included; with Gradio's 40 the others would wait unnoticed
+    "state_session_capacity": 500,  # conversations kept in memory; the oldest are dropped first
 }
 
 
@@ -78,7 +78,7 @@ def header() -> None:
 
 
 def chat_components() -> dict[str, Any]:
-    """What a `gr.ChatInterface` is made of: the conversation, the one box to type into, the examples."""
+    """The components of a `gr.ChatInterface`: the chatbot, the textbox, the examples."""
     chatbot = gr.Chatbot(
         elem_id="chat",
         show_label=False,
@@ -87,7 +87,7 @@ def chat_components() -> dict[str, Any]:
         editable="user",
         feedback_options=None,
         buttons=["copy"],
-        group_consecutive_messages=False,  # grouped, a copy would hold the thought and the quiet line too
+        group_consecutive_messages=False,  # in a group, Copy would also copy the thought and the line of figures
         placeholder=INVITATION,
     )
     textbox = gr.Textbox(

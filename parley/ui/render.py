@@ -1,4 +1,4 @@
-"""How an answer looks in the chat: the folded thought, the text, and under it one quiet line."""
+"""Renders an answer as chat messages: the folded thought, the text, and below it one line of figures."""
 
 import re
 from collections.abc import Sequence
@@ -18,22 +18,20 @@ ENDINGS = {
     "time": "ran out of time",
     "stopped": "stopped",
 }
-
-
-UNFINISHED = ("time", "length", "stopped")  # may be continued
+UNFINISHED = ("time", "length", "stopped")  # the visitor can continue these
 CONTINUE = "Continue"
 THOUGHT, THINKING = "Thought", "Thinking…"
-MOST_FOLDED = 300_000  # characters, of all that is folded away: the page sends it back with every question
+MAX_FOLDED_CHARACTERS = 300_000  # in all folded messages together; the page sends them back with every question
 SEPARATOR = "\n\n"
-LEFT_OUT = "The rest is left out, for the talk has grown long."
+LEFT_OUT = "The rest is left out, because the conversation has grown long."
 _NOTHING = Answer()
 
 
 def render(answer: Answer, error: str = "", url: str = "", before: Answer = _NOTHING) -> list[gr.ChatMessage]:
-    """The messages that show `answer`, in one with what it continues. All but the text itself bear a title, by which
-    the history leaves them out. What ended too early offers to be continued.
+    """The messages that show `answer` as one with `before`, the partial answer that it continues.
 
-    `url` is where the API is.
+    All messages except the text have a title. The history leaves out messages with a title. The last message of an
+    unfinished answer offers to continue it. `url` is the address of the API.
     """
     shown = []
     text, thought = before.text + answer.text, before.thought + answer.thought
@@ -41,7 +39,7 @@ def render(answer: Answer, error: str = "", url: str = "", before: Answer = _NOT
         over = bool(text or answer.finish or error)
         shown.append(_titled(THOUGHT if over else THINKING, thought, "done" if over else "pending"))
     if text:
-        shown.append(_said("assistant", text))
+        shown.append(_message("assistant", text))
     if answer.beams:
         shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams), "done"))
     if error:
@@ -56,51 +54,52 @@ def render(answer: Answer, error: str = "", url: str = "", before: Answer = _NOT
 
 
 def partial_answer(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
-    """Of the messages that show an answer, as Gradio hands them over, those with its thought and its text."""
+    """The messages with the thought and the text of an answer, out of all its messages, and both as an `Answer`."""
     kept, text, thought = [], "", ""
     for message in shown:
         title = (message.get("metadata") or {}).get("title")
         if title in (None, THOUGHT, THINKING):
             kept.append(message)
-            said = "".join(part.get("text", "") for part in message["content"])
-            text, thought = (text, thought + said) if title else (text + said, thought)
+            content = "".join(part.get("text", "") for part in message["content"])
+            text, thought = (text, thought + content) if title else (text + content, thought)
     return kept, Answer(text=text, thought=thought)
 
 
 def question(text: str) -> gr.ChatMessage:
-    """The message that shows what the visitor asked."""
-    return _said("user", replace_lone_surrogates(text))
+    """The message that shows the visitor's question."""
+    return _message("user", replace_lone_surrogates(text))
 
 
 def trim_folded(shown: Sequence[Any]) -> list[Any]:
-    """The same talk, as Gradio hands it over; of what is folded away the oldest is cut to its first lines where all
-    together is too much.
+    """The same messages, but with less folded text.
+
+    If the folded messages together are longer than `MAX_FOLDED_CHARACTERS`, the oldest keep only their first lines.
     """
-    kept, room = [], MOST_FOLDED
+    trimmed, characters_left = [], MAX_FOLDED_CHARACTERS
     for message in reversed(shown):
         folded = bool((message.get("metadata") or {}).get("title"))
         text = "".join(part.get("text", "") for part in message["content"]) if folded else ""
-        room -= len(text)
-        cut = folded and room < 0 and LEFT_OUT not in text
+        characters_left -= len(text)
+        too_long = folded and characters_left < 0 and LEFT_OUT not in text
         short = f"{text[:1000].partition(SEPARATOR)[0]} {LEFT_OUT}"
-        kept.append({**message, "content": [{"type": "text", "text": short}]} if cut else message)
-    return kept[::-1]
+        trimmed.append({**message, "content": [{"type": "text", "text": short}]} if too_long else message)
+    return trimmed[::-1]
 
 
-def _said(role: Literal["user", "assistant"], text: str) -> gr.ChatMessage:
-    # A list of parts, for Gradio takes the indentation out of a plain string.
+def _message(role: Literal["user", "assistant"], text: str) -> gr.ChatMessage:
+    # A list of parts, because Gradio removes the indentation of a plain string.
     parts: list[Any] = [{"type": "text", "text": text}]
     return gr.ChatMessage(parts, role=role)
 
 
 def _titled(title: str, text: str, status: Literal["pending", "done"] | None = None) -> gr.ChatMessage:
-    message = _said("assistant", text)
+    message = _message("assistant", text)
     message.metadata = {"title": title, "status": status} if status else {"title": title}
     return message
 
 
 def stats_line(answer: Answer) -> str:
-    """Tokens, tokens per second, time to first token, what was known before, which engine answered, how it ended."""
+    """One line: tokens, tokens per second, time to first token, cached and draft tokens, engine, finish reason."""
     usage, parts = answer.usage, []
     if usage:
         parts.append(f"{usage.new_tokens} {usage.unit}{'' if usage.new_tokens == 1 else 's'}")
@@ -110,9 +109,9 @@ def stats_line(answer: Answer) -> str:
             parts.append(f"first after {usage.time_to_first_token:.2f} s")
         if usage.cached_tokens:
             parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
-        unasked = "lookup" in (answer.run_record.config if answer.run_record else ())
-        if usage.accepted or (usage.drafted and not unasked):
-            parts.append(f"{usage.accepted} of {usage.drafted} guesses right")
+        automatic = "lookup" in (answer.run_record.config if answer.run_record else ())  # not the visitor's strategy
+        if usage.accepted or (usage.drafted and not automatic):
+            parts.append(f"{usage.accepted} of {usage.drafted} draft tokens accepted")
     if answer.run_record and (engine := answer.run_record.config.get("engine")):
         parts.append(engine)
     return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])
@@ -124,31 +123,31 @@ def _beam_table(beams: Sequence[Beam]) -> str:
 
 
 def _cell(text: str) -> str:
-    """Text as it can stand in a cell of a markdown table, none of it markup."""
+    """Text for a cell of a markdown table, with all markup escaped."""
     return re.sub(r"([\\`*_{}\[\]<>()#+.!|~$-])", r"\\\1", " ".join(text.split()))
 
 
 def _details(answer: Answer, url: str) -> str:
     usage = answer.usage or Usage(0, 0, None, 0.0)
-    untold = "The server told no count of tokens."
-    lines = [f"Prompt: {usage.prompt_tokens} tokens." if usage.unit == "token" else untold]
+    no_count = "The server did not report a number of tokens."
+    lines = [f"Prompt: {usage.prompt_tokens} tokens." if usage.unit == "token" else no_count]
     lines.append(f"Answer: {usage.new_tokens} {usage.unit}s in {usage.seconds:.1f} s.")
     if usage.gpu_seconds:
-        lines.append(f"GPU time asked for: {usage.gpu_seconds} s.")
+        lines.append(f"Requested GPU time: {usage.gpu_seconds} s.")
     if answer.seed is not None:
         lines.append(f"Seed: {answer.seed}.")
-    parts = [" ".join(lines), *(_what_ran(answer.run_record, url) if answer.run_record else [])]
+    parts = [" ".join(lines), *(_run_details(answer.run_record, url) if answer.run_record else [])]
     text = SEPARATOR.join(parts)
-    return text if len(text) <= MOST_FOLDED else f"{parts[0]} {LEFT_OUT}"
+    return text if len(text) <= MAX_FOLDED_CHARACTERS else f"{parts[0]} {LEFT_OUT}"
 
 
-def _what_ran(record: RunRecord, url: str) -> list[str]:
-    """Headings and blocks: what was read, what decided, and three ways to the same text."""
+def _run_details(record: RunRecord, url: str) -> list[str]:
+    """Headings and code blocks: the prompt or request, the configuration, and three programs for the same answer."""
     config = "\n".join(f"{name}={value!r}" for name, value in record.config.items())
     blocks = [
-        ("What the model read:", "text", record.prompt),
-        ("What the server was asked:", "json", record.request),
-        ("What decided:", "text", "" if record.request else config),
+        ("The prompt that the model read:", "text", record.prompt),
+        ("The request to the server:", "json", record.request),
+        ("The configuration:", "text", "" if record.request else config),
         (f"The same again, with {record.library}:", "python", record.program),
         ("With gradio_client:", "python", client_program(url, record)),
         ("With curl:", "bash", curl_commands(url, record)),

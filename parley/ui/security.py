@@ -1,12 +1,12 @@
-"""The ASGI guard: headers that keep a model's output from making the reader's browser call anyone, and a limit on what
-strangers may send."""
+"""ASGI middleware for security: headers that keep a model's output from making the visitor's browser contact other
+servers, and a limit on the size of requests."""
 
 import json
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Gradio needs inline scripts and styles. frame-ancestors is left open: the page is made to be embedded.
+# Gradio needs inline scripts and styles. frame-ancestors is not set, because other sites may embed the page.
 POLICY = "; ".join(
     (
         "default-src 'self'",
@@ -26,21 +26,21 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-MAX_REQUEST_BYTES = 2_000_000  # of a request: a long conversation, several times over
-# Gradio's roads for files, of which there are none here.
+MAX_REQUEST_BYTES = 2_000_000  # several times the size of a long conversation
+# Gradio's file endpoints. This app serves no files, so they are blocked.
 BLOCKED_PATHS = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/stream", "/gradio_api/component_server")
 
 
 class SecurityMiddleware:
-    """Stands before every request. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
+    """Checks every request. It is pure ASGI, because a BaseHTTPMiddleware would hide disconnects."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request or connection; answers 404 for what is not needed here and 413 for what is too large."""
+        """Serves one request or connection; answers 404 for a blocked path and 413 for a body that is too large."""
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
             await send(message)
@@ -48,16 +48,17 @@ class SecurityMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"].startswith(BLOCKED_PATHS):
-            await _refusal(404, "There is nothing here.")(scope, receive, send_guarded)
-        elif (body := await _body(scope, receive)) is None:
-            await _refusal(413, f"A request may have at most {MAX_REQUEST_BYTES} bytes.")(scope, receive, send_guarded)
-        elif refused := _refused(body):
-            await _refusal(422, refused)(scope, receive, send_guarded)
+            await _refusal(404, "There is nothing here.")(scope, receive, send_with_headers)
+        elif (body := await _read_body(scope, receive)) is None:
+            sentence = f"A request may have at most {MAX_REQUEST_BYTES} bytes."
+            await _refusal(413, sentence)(scope, receive, send_with_headers)
+        elif sentence := _objection(body):
+            await _refusal(422, sentence)(scope, receive, send_with_headers)
         else:
-            await self._app(scope, _again(body, receive), send_guarded)
+            await self._app(scope, _replay(body, receive), send_with_headers)
 
 
-def _refused(body: bytes) -> str:
+def _objection(body: bytes) -> str:
     """Why a body is refused, as a sentence; empty where it may pass.
 
     Gradio downloads the URL of a file object, wherever it stands in a body and before any function of the app sees it.
@@ -80,8 +81,8 @@ def _refused(body: bytes) -> str:
     return ""
 
 
-async def _body(scope: Scope, receive: Receive) -> bytes | None:
-    """The whole body of a request that has one; None for one that is too large, of which the rest is not read."""
+async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+    """The body of a request. None if it is too large; the rest of it is then not read."""
     body, more = b"", scope["method"] in ("POST", "PUT", "PATCH")
     while more and len(body) <= MAX_REQUEST_BYTES:
         message = await receive()
@@ -90,14 +91,14 @@ async def _body(scope: Scope, receive: Receive) -> bytes | None:
     return body if len(body) <= MAX_REQUEST_BYTES else None
 
 
-def _again(body: bytes, receive: Receive) -> Receive:
-    """A receiver that gives `body` first and then what else comes: the disconnect."""
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` function that returns `body` first, and then the messages that follow (the disconnect)."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
-    async def receive_again() -> Message:
+    async def replay() -> Message:
         return messages.pop() if messages else await receive()
 
-    return receive_again
+    return replay
 
 
 def _refusal(status: int, sentence: str) -> JSONResponse:

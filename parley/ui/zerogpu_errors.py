@@ -1,4 +1,4 @@
-"""What a visitor reads when ZeroGPU gives no GPU, or takes it away: one sentence that says what to do next."""
+"""Errors of ZeroGPU, each as one sentence for the visitor that says what to do next."""
 
 import logging
 import re
@@ -9,17 +9,17 @@ import gradio as gr
 log = logging.getLogger("parley")
 
 NO_ANSWER = "ZeroGPU did not answer as it should, and that has been logged. Press Retry in a moment."
-CLIENT = "spaces.zero.client"  # what it does not foresee, say an answer that is none, it raises as it comes
+CLIENT = "spaces.zero.client"  # it passes on unexpected errors, such as an invalid response of ZeroGPU
 _TIME = re.compile(r"(?:(\d+) days?, )?(\d+):(\d\d):(\d\d)")
 _MORE = {"": " Sign in to Hugging Face for more.", "free ": " Hugging Face PRO has more.", "Pro ": ""}
-# What the client of `spaces` says, by the beginning of its message, and what the visitor reads.
+# For the beginning of each error message of the `spaces` client, the sentence for the visitor.
 SENTENCES: dict[str, str] = {
     r"The requested GPU duration \((\d+)s\)": (
         "This answer asks for {0} s of GPU time, more than ZeroGPU gives in one go. "
         "Lower max new tokens, and press Retry."
     ),
     r"You have exceeded your (|free |Pro )ZeroGPU quota \(\d+s requested vs. [012]s left\). Try again in ([^.]+)": (
-        "Your GPU time is used up. Press Retry in {1}.{more}"  # so few seconds are not enough for any answer
+        "Your GPU time is used up. Press Retry in {1}.{more}"  # 0 to 2 seconds are too short for any answer
     ),
     r"You have exceeded your (|free |Pro )ZeroGPU quota \((\d+)s requested vs. (\d+)s left\). Try again in ([^.]+)": (
         "This answer asks for {1} s of GPU time, and you have {2} s left. "
@@ -52,12 +52,12 @@ SENTENCES: dict[str, str] = {
 
 
 def sentence(error: Exception) -> str:
-    """For an exception of the client of `spaces`, its own sentence; empty for any other, and for a bug in a worker."""
+    """The sentence for an exception of the `spaces` client; empty for other exceptions, and for a bug in a worker."""
     if isinstance(error, gr.Error):
         for pattern, text in SENTENCES.items():
             if found := re.match(pattern, str(error.message)):
-                told = [_TIME.sub(_in_short, each) for each in found.groups()]
-                return text.format(*told, more=_MORE.get(told[0], "") if told else "")
+                values = [_TIME.sub(_short_time, each) for each in found.groups()]
+                return text.format(*values, more=_MORE.get(values[0], "") if values else "")
         if str(error.title) == "ZeroGPU worker error":
             return ""
     elif not any(frame.f_globals["__name__"] == CLIENT for frame, _ in traceback.walk_tb(error.__traceback__)):
@@ -66,8 +66,8 @@ def sentence(error: Exception) -> str:
     return NO_ANSWER
 
 
-def _in_short(time: re.Match[str]) -> str:
-    """A `timedelta` as `str` writes it, in minutes or hours, rounded up."""
+def _short_time(time: re.Match[str]) -> str:
+    """The time of a printed `timedelta` in minutes or hours, rounded up."""
     days, hours, minutes, seconds = (int(each or 0) for each in time.groups())
     minutes += 60 * hours + 24 * 60 * days + (seconds > 0)
     if minutes < 100:

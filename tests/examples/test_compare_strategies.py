@@ -117,7 +117,7 @@ def test_a_request_that_no_strategy_can_answer_ends_with_a_sentence(capsys, figu
     with pytest.raises(SystemExit):
         run(capsys, figure, prompt="owl " * 2000)
     refused = capsys.readouterr()
-    assert "the reasons stand above" in refused.err and "Greedy: This message needs" in refused.out
+    assert "The reasons are printed above" in refused.err and "Greedy: This message needs" in refused.out
 
 
 def test_the_figure_of_the_readme_is_small_and_names_every_strategy():

@@ -159,7 +159,7 @@ def test_a_visitor_chooses_a_remote_model_sees_it_stream_and_stops_it(tab, endle
     tab.ask("Hello, who are you?")
     expect(tab.quiet).to_have_text(re.compile(r"\d+ tokens · .* · server · finished"))
     tab.quiet.click()
-    expect(tab.folded.last).to_contain_text("What the server was asked:")
+    expect(tab.folded.last).to_contain_text("The request to the server:")
     expect(tab.folded.last).to_contain_text("The same again, with huggingface_hub:")
     expect(tab.folded.last).not_to_contain_text(KEY)
 

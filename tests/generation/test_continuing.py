@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parley.engines.base import TurnRequest
-from parley.engines.openvino.prefix_cache import MIN_PIECE
+from parley.engines.openvino.prefix_cache import MIN_CHUNK
 from parley.engines.parrot import Parrot
 from parley.events import Answer
 from parley.generation.prompt import render_prompt
@@ -45,7 +45,7 @@ def test_an_answer_in_two_parts_is_the_answer_in_one(budgie, tokens, session):
     rest = answer(budgie, begun(STORY, first), session=session)
     assert first.finish == "length" and rest.finish == "end"
     assert first.text + rest.text == whole.text
-    assert rest.usage.cached_tokens == (rest.usage.prompt_tokens - MIN_PIECE if session else 0)
+    assert rest.usage.cached_tokens == (rest.usage.prompt_tokens - MIN_CHUNK if session else 0)
 
 
 @pytest.mark.parametrize("tokens", [5, 11, 14])

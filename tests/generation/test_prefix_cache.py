@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from parley.engines.base import TurnRequest
-from parley.engines.openvino.prefix_cache import MIN_PIECE
+from parley.engines.openvino.prefix_cache import MIN_CHUNK
 from parley.engines.transformers.engine import TransformersEngine
 from parley.events import Answer
 from parley.generation.prefix_cache import BEFORE_THE_END, NoPrefixCache, PrefixCache
@@ -262,7 +262,7 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     chosen = Settings.check({"model": "budgie", **GREEDY})
     first, again = (sum(turn.reply(run, history, chosen, "visitor"), Answer()) for run in ("1", "2"))
     known, read = again.usage.cached_tokens, again.usage.prompt_tokens
-    assert first.usage.cached_tokens == 0 and known >= read - MIN_PIECE
+    assert first.usage.cached_tokens == 0 and known >= read - MIN_CHUNK
     line, *_ = render(again)[::-1]
     assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
 

@@ -88,7 +88,7 @@ def test_a_turn_ends_by_itself_before_its_gpu_time_is_over(endless_folder, monke
     monkeypatch.setattr(turn, "time", clock)
     for delta in in_worker(model="", max_new_tokens=4000, seconds=60):
         if delta.text:
-            clock.ahead = 60 - turn.SPARE / 2
+            clock.ahead = 60 - turn.STOP_MARGIN_SECONDS / 2
     assert delta.finish == "time" and delta.usage.new_tokens < 4000
 
 

@@ -14,7 +14,7 @@ from parley.messages import Message
 from parley.serving import turn
 from parley.settings import Settings
 from parley.ui.client_snippets import client_program, curl_commands
-from parley.ui.render import LEFT_OUT, MOST_FOLDED, render, trim_folded
+from parley.ui.render import LEFT_OUT, MAX_FOLDED_CHARACTERS, render, trim_folded
 from tests.conftest import Passes, until
 from tests.strategies.loops import LOOPS
 from tests.strategies.test_registry import answer
@@ -77,8 +77,8 @@ def shown(text, title=""):
 
 
 def test_what_is_folded_away_never_outgrows_a_request_and_the_newest_stays():
-    old, new = (shown(f"{n} tokens.\n\n{'x' * (MOST_FOLDED // 2)}", "quiet line") for n in (1, 2))
-    said = shown("y" * MOST_FOLDED)
+    old, new = (shown(f"{n} tokens.\n\n{'x' * (MAX_FOLDED_CHARACTERS // 2)}", "quiet line") for n in (1, 2))
+    said = shown("y" * MAX_FOLDED_CHARACTERS)
     cut, kept_text, kept = trim_folded([old, said, new])
     assert cut["content"][0]["text"] == f"1 tokens. {LEFT_OUT}"
     assert (kept_text, kept) == (said, new)
@@ -87,7 +87,7 @@ def test_what_is_folded_away_never_outgrows_a_request_and_the_newest_stays():
 
 def test_an_answer_to_a_whole_book_shows_its_figures_only(budgie):
     made = answer(budgie, Settings.check({"max_new_tokens": 3}), "Hello")
-    book = replace(made, run_record=replace(made.run_record, prompt="x" * MOST_FOLDED))
+    book = replace(made, run_record=replace(made.run_record, prompt="x" * MAX_FOLDED_CHARACTERS))
     texts = [render(each, url="http://there")[-1].content[0]["text"] for each in (made, book)]
     assert "curl" in texts[0]
     assert texts[1].startswith("Prompt: ") and texts[1].endswith(LEFT_OUT) and len(texts[1]) < 300

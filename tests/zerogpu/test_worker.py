@@ -183,7 +183,7 @@ def test_a_short_answer_asks_for_little_and_the_details_say_how_much(zero, visit
     visitor.quiet.click()
     asked = int(zero.api.asked("/schedule")[-1]["durationSeconds"])
     assert asked < LONGEST
-    expect(visitor.folded.last).to_contain_text(f"GPU time asked for: {asked} s.")
+    expect(visitor.folded.last).to_contain_text(f"Requested GPU time: {asked} s.")
 
 
 def test_stop_on_the_page_ends_the_worker_and_keeps_what_it_cost(zero, visit):

@@ -1,1 +1,1 @@
-"""The CPU engine: the graph of a decoder written from its weights, over one pool of KV blocks a model."""
+"""The CPU engine: builds the graph of a decoder from its weights, with one pool of KV blocks per model."""

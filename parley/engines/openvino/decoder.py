@@ -1,4 +1,4 @@
-"""A compiled graph and its pool: one ragged pass at a time, by the rules of batch invariance."""
+"""A compiled graph and its pool of KV blocks. It runs one ragged batch at a time, by the rules of batch invariance."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,37 +10,38 @@ import openvino
 
 from parley.engines.openvino.paged_kv import BlockPool, BlockTable, blocks_for
 
-MAX_ROWS = 64  # of a pass, where nothing smaller was found for this processor
+MAX_ROWS = 64  # of a pass; `batch_invariance.max_rows` may find a smaller number for a processor
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Tokens that one pass reads after those that `table` holds.
+class PassInput:
+    """The tokens `ids` of one sequence, which a pass reads after the tokens that `table` holds.
 
-    As a `piece` of a prompt they are one sequence of several rows; else each is a sequence of one row, as if they
-    came one after the other. The logits after the last `wanted` of them are asked for.
+    With `is_chunk` (a chunk of a prompt) they are computed as one sequence of several rows. Otherwise each token is
+    computed as a sequence of one row, so that the result is the same as in separate passes. The pass returns the
+    logits after the last `num_logits` tokens.
     """
 
     table: BlockTable
     ids: Sequence[int]
-    piece: bool
-    wanted: int = 1
+    is_chunk: bool
+    num_logits: int = 1
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a pass made, in the order of its rows."""
+class PassOutput:
+    """The results of a pass, in the order of its rows."""
 
-    logits: np.ndarray  # (wanted, vocabulary)
-    early: np.ndarray  # (early layers, wanted, vocabulary)
+    logits: np.ndarray  # (sum of num_logits, vocabulary)
+    early: np.ndarray  # (early layers, sum of num_logits, vocabulary): logits of the early layers
     hidden: np.ndarray  # (rows, width): hidden states after the last norm
 
 
 class Decoder:
     """One graph on the CPU. Passes of several threads run one after the other.
 
-    Rules that are kept here: a matrix product has at least two rows, the head's too, and what fills a pass is written
-    to a block of nobody's. `max_rows` and the classes of rows are for the caller to keep.
+    This class makes sure that a matrix product has at least two rows, also in the head. It adds padding rows, which
+    write to the padding block. The caller has to keep `max_rows` and the mode (prefill or decode) of each token.
     """
 
     def __init__(
@@ -54,8 +55,8 @@ class Decoder:
         self.num_passes = 0
         self._pool: BlockPool | None = None
         self._tensors: dict[str, openvino.Tensor] = {}
-        self._inputs: dict[str, np.ndarray] = {}  # what the request reads, other than the caches
-        self._layout = {  # of one block in each cache
+        self._inputs: dict[str, np.ndarray] = {}  # the inputs of the request, without the KV caches
+        self._layout = {  # element type and shape of one block in each KV cache
             port.any_name: (port.element_type, [size.get_length() for size in list(port.partial_shape)[1:]])
             for port in self._compiled.inputs
             if port.any_name.startswith(("key_cache.", "value_cache."))
@@ -63,22 +64,22 @@ class Decoder:
 
     @property
     def num_layers(self) -> int:
-        """Those of the graph, each of which has two caches."""
+        """The layers of the graph. Each one has a key cache and a value cache."""
         return len(self._layout) // 2
 
     @property
     def bytes_per_block(self) -> int:
-        """The memory of one block in all layers."""
+        """The memory of one block, summed over all layers."""
         return sum(int(np.prod(shape)) * kind.size for kind, shape in self._layout.values())
 
     @property
     def pool(self) -> BlockPool:
-        """The blocks that it reads and writes. It must have been made or shared before."""
+        """The blocks that the graph reads and writes. Call `make_pool` or `share_pool` first."""
         assert self._pool is not None
         return self._pool
 
     def make_pool(self, num_blocks: int) -> None:
-        """Gives it a pool of its own; to be called once, before the first pass."""
+        """Allocates a pool for this decoder. Call it once, before the first pass."""
         self._tensors = {
             name: openvino.Tensor(kind, openvino.Shape([num_blocks, *shape]))
             for name, (kind, shape) in self._layout.items()
@@ -87,7 +88,7 @@ class Decoder:
         self._pool = BlockPool(list(self._tensors.values()), num_blocks)
 
     def share_pool(self, other: "Decoder") -> None:
-        """Reads and writes the blocks of `other`, whose first layers are its own."""
+        """Uses the blocks of `other`, whose first layers must be the layers of this decoder."""
         self._use({name: other._tensors[name] for name in self._layout})
         self._pool, self._lock = other.pool, other._lock
 
@@ -95,83 +96,84 @@ class Decoder:
         for name, tensor in tensors.items():
             self._request.set_tensor(name, tensor)
 
-    def run(self, batch: Sequence[Rows], early: bool = False) -> Made:
-        """One pass over all these rows. The tables have them afterwards; after an exception they are as before.
+    def run(self, batch: Sequence[PassInput], early: bool = False) -> PassOutput:
+        """Runs one pass over these tokens and adds them to the tables. After an exception the tables are unchanged.
 
-        With `early` the logits of the layers `self.early` are computed beside the last ones.
+        With `early` the pass also computes the logits of the layers `self.early`.
         """
-        rows = _RaggedRows()
+        ragged = _RaggedBatch()
         with self._lock:
-            for asked in batch:
-                asked.table.reserve(len(asked.ids))
-                rows.add(asked)
-            made = self._infer(rows, early)
-            for asked in batch:
-                asked.table.length += len(asked.ids)
+            for sequence in batch:
+                sequence.table.reserve(len(sequence.ids))
+                ragged.add(sequence)
+            output = self._infer(ragged, early)
+            for sequence in batch:
+                sequence.table.length += len(sequence.ids)
             self.num_passes += 1
-        return made
+        return output
 
-    def _give(self, name: str, array: np.ndarray) -> None:
-        """Sets an input. One of the same shape as in the last pass is written over, which is ten times as fast."""
-        held = self._inputs.get(name)
-        if held is not None and held.shape == array.shape:
-            held[...] = array
+    def _set_input(self, name: str, array: np.ndarray) -> None:
+        """Sets an input. If the last pass had the same shape, its array is overwritten, which is ten times as fast."""
+        current = self._inputs.get(name)
+        if current is not None and current.shape == array.shape:
+            current[...] = array
             return
         self._inputs[name] = array
         self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
-    def _infer(self, rows: "_RaggedRows", early: bool) -> Made:
-        count = len(rows.ids)
-        if count == 1:
-            rows.fill(self.pool.unused)
-        total, wanted = len(rows.ids), rows.wanted
-        levels = 1 + (len(self.early) if early else 0)
-        places = [level * total + row for level in range(levels) for row in wanted]
-        given = rows.inputs() | {"logit_rows": np.array(places + [0] * max(0, 2 - len(places)), np.int64)}
-        for name, array in given.items():
-            self._give(name, array)
+    def _infer(self, ragged: "_RaggedBatch", early: bool) -> PassOutput:
+        num_rows = len(ragged.ids)
+        if num_rows == 1:
+            ragged.add_padding(self.pool.padding_block)
+        num_padded_rows, logit_rows = len(ragged.ids), ragged.logit_rows
+        num_heads = 1 + (len(self.early) if early else 0)  # the head reads the last layer and each early one
+        head_rows = [i * num_padded_rows + row for i in range(num_heads) for row in logit_rows]
+        padded_head_rows = head_rows + [0] * max(0, 2 - len(head_rows))
+        inputs = ragged.inputs() | {"logit_rows": np.array(padded_head_rows, np.int64)}
+        for name, array in inputs.items():
+            self._set_input(name, array)
         self._request.infer()
         logits, hidden = (self._request.get_output_tensor(i).data for i in range(2))
-        logits = logits[: len(places)].copy().reshape(levels, len(wanted), logits.shape[1])
-        return Made(logits[0], logits[1:], hidden[:count].copy())
+        logits = logits[: len(head_rows)].copy().reshape(num_heads, len(logit_rows), logits.shape[1])
+        return PassOutput(logits[0], logits[1:], hidden[:num_rows].copy())
 
 
-class _RaggedRows:
-    """The inputs of one pass in the making."""
+class _RaggedBatch:
+    """Builds the inputs of one pass."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
-        self.wanted: list[int] = []
+        self.logit_rows: list[int] = []
         self._positions: list[int] = []
-        self._past: list[int] = []
+        self._past_lengths: list[int] = []
         self._begins, self._block_begins = [0], [0]
         self._blocks: list[int] = []
 
-    def add(self, asked: Rows) -> None:
-        """The rows of one sequence."""
-        held, count = asked.table.length, len(asked.ids)
-        for begin, end in [(0, count)] if asked.piece else [(i, i + 1) for i in range(count)]:
-            self._add(asked.ids[begin:end], held + begin, asked.table.blocks)
-        self.wanted += range(len(self.ids) - asked.wanted, len(self.ids))
+    def add(self, sequence: PassInput) -> None:
+        """Adds the tokens of one sequence."""
+        length, count = sequence.table.length, len(sequence.ids)
+        for begin, end in [(0, count)] if sequence.is_chunk else [(i, i + 1) for i in range(count)]:
+            self._add(sequence.ids[begin:end], length + begin, sequence.table.blocks)
+        self.logit_rows += range(len(self.ids) - sequence.num_logits, len(self.ids))
 
-    def fill(self, block: int) -> None:
-        """A row of nobody's."""
+    def add_padding(self, block: int) -> None:
+        """Adds a padding row, which writes to `block`."""
         self._add([0], 0, [block])
 
-    def _add(self, ids: Sequence[int], held: int, blocks: Sequence[int]) -> None:
+    def _add(self, ids: Sequence[int], past_length: int, blocks: Sequence[int]) -> None:
         self.ids += ids
-        self._positions += range(held, held + len(ids))
-        self._past.append(held)
+        self._positions += range(past_length, past_length + len(ids))
+        self._past_lengths.append(past_length)
         self._begins.append(len(self.ids))
-        self._blocks += blocks[: blocks_for(held + len(ids))]
+        self._blocks += blocks[: blocks_for(past_length + len(ids))]
         self._block_begins.append(len(self._blocks))
 
     def inputs(self) -> dict[str, np.ndarray]:
-        """All but `logit_rows`, as the graph names them."""
+        """All inputs of the graph except `logit_rows`, by name."""
         return {
             "input_ids": np.array(self.ids, np.int64),
             "position_ids": np.array(self._positions, np.int64),
-            "past_lens": np.array(self._past, np.int32),
+            "past_lens": np.array(self._past_lengths, np.int32),
             "subsequence_begins": np.array(self._begins, np.int32),
             "block_indices": np.array(self._blocks, np.int32),
             "block_indices_begins": np.array(self._block_begins, np.int32),

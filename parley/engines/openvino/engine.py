@@ -1,4 +1,4 @@
-"""The engine for a model on a CPU, over a graph that OpenVINO computes."""
+"""The engine for a model on the CPU, which runs as an OpenVINO graph."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from parley.generation.streaming import AnswerStreamer, StopSignal, raise_if_sto
 
 
 class OpenVinoEngine(LocalEngine):
-    """Answers with one graph; one turn generates at a time, others wait."""
+    """Answers with one graph. One turn generates at a time, and the others wait."""
 
     def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
         assert isinstance(loaded.model, ModelAdapter)
@@ -24,13 +24,13 @@ class OpenVinoEngine(LocalEngine):
 
     @property
     def memory_bytes(self) -> int:
-        """The memory of its graphs, and of the pool of keys and values, of which a part may be unwritten."""
+        """The memory of the graphs and of the whole KV pool, its unwritten part included."""
         pool = self._model.decoder.pool
         return super().memory_bytes + pool.num_blocks * pool.bytes_per_block
 
     @property
     def unwritten_bytes(self) -> int:
-        """The part of the pool that was never written."""
+        """The part of the KV pool that was never written."""
         pool = self._model.decoder.pool
         return (pool.num_blocks - pool.num_touched) * pool.bytes_per_block
 
@@ -47,7 +47,7 @@ class OpenVinoEngine(LocalEngine):
                 self._prepare_exit(layer, streamer)
             threads = torch.get_num_threads()
             if isinstance(arguments.get("draft", self._model), ModelAdapter):
-                torch.set_num_threads(1)  # little is left to torch, and its second thread waits on a needed core
+                torch.set_num_threads(1)  # torch has little to do; its second thread would busy-wait on a core
             try:
                 super()._generate(prompt, arguments, signal, streamer)
             finally:

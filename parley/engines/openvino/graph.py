@@ -1,6 +1,6 @@
-"""The OpenVINO graph of a decoder, written from its weights: nothing is traced or converted, and no file is kept.
+"""Builds the OpenVINO graph of a decoder directly from its weights, without tracing, conversion or files.
 
-The idea is openvino.genai's, which writes graphs from GGUF files so (`gguf_utils/building_blocks.cpp`); attention is
+openvino.genai builds graphs from GGUF files in the same way (`gguf_utils/building_blocks.cpp`). Attention is
 OpenVINO's paged operator, https://docs.openvino.ai/2026/documentation/openvino-ir-format/operation-sets.html.
 """
 
@@ -25,23 +25,23 @@ ACTIVATE: dict[str, Callable[[Any], Node]] = {
     "relu2": lambda x: ops.power(ops.relu(x), _floats(2.0)),
 }
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-Progress = Callable[[int, int], None]  # takes how many layers are written, of how many; may raise to stop
+Progress = Callable[[int, int], None]  # takes the number of finished layers and of all layers; may raise to stop
 
 
-class Misfit(ValueError):
-    """The files do not hold what the model needs: `names` are missing or have another shape."""
+class WeightsMismatch(ValueError):
+    """The files do not hold the tensors that the model needs: `names` are missing or have another shape."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"{len(names)} tensors are missing, {names[0]} for one")
+        super().__init__(f"{len(names)} tensors do not match, for example {names[0]}")
         self.names = names
 
 
-class NotDescribed(ValueError):
-    """The model has parameters that its family's row does not use."""
+class UnusedParameters(ValueError):
+    """The model has parameters that the description of its family (in `FAMILIES`) does not use."""
 
 
 def skeleton(config: PreTrainedConfig) -> PreTrainedModel:
-    """The model as transformers would make it, without weights: what parameters it has, and of which shape."""
+    """The model of transformers without weights, for the names and shapes of its parameters."""
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
@@ -55,21 +55,21 @@ def write(
     early: Sequence[int] = (),
     progress: Progress = lambda done, of: None,
 ) -> openvino.Model:
-    """The graph of the first `layers` layers, or of all, with the last norm and the head.
+    """The graph of the first `layers` layers (of all by default), with the last norm and the head.
 
-    Inputs, beside those of paged attention: `input_ids` and `position_ids`, shape (rows,), and `logit_rows`, shape
-    (wanted,). Results: the logits of the wanted rows, shape (wanted, vocabulary), and the hidden states of all rows
-    after the last norm, shape (rows, width). Before layer `early[i]` the hidden state of row r is row
-    (i + 1) * rows + r for `logit_rows`.
+    Inputs, in addition to those of paged attention: `input_ids` and `position_ids`, shape (rows,), and `logit_rows`,
+    shape (logit rows,). Results: the logits of the rows in `logit_rows`, shape (logit rows, vocabulary), and the
+    hidden states of all rows after the last norm, shape (rows, width). `logit_rows` can also name hidden states of
+    early layers: number (i + 1) * rows + r is row r before layer `early[i]`.
 
-    Raises `Misfit` for tensors that are missing or misshapen, `NotFinite` for spoilt ones, `NotDescribed` for a row
-    that forgets some.
+    Raises `WeightsMismatch` for missing tensors and for wrong shapes, `NotFinite` for NaN or infinite values, and
+    `UnusedParameters` if the family's description does not use all parameters.
     """
-    return _Writer(config, weights, precision, early).write(layers or config.num_hidden_layers, progress)
+    return _Builder(config, weights, precision, early).build(layers or config.num_hidden_layers, progress)
 
 
-class _Writer:
-    """One graph in the making. Hidden states have the shape (rows, 1, width), heads (rows, heads, 1, head size)."""
+class _Builder:
+    """Builds one graph. Hidden states have the shape (rows, 1, width), heads (rows, heads, 1, head size)."""
 
     def __init__(self, config: PreTrainedConfig, weights: Weights, precision: Precision, early: Sequence[int]) -> None:
         self._config, self._weights, self._precision, self._early = config, weights, precision, early
@@ -77,7 +77,7 @@ class _Writer:
         self._model = skeleton(config)
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self._model.named_parameters()}
         if HEAD not in self._shapes and weights.differ(HEAD, EMBEDDING):
-            self._shapes[HEAD] = self._shapes[EMBEDDING]  # transformers too does not tie what the files hold apart
+            self._shapes[HEAD] = self._shapes[EMBEDDING]  # like transformers: different tensors are not tied
         self._unused = set(self._shapes)
         self._heads = config.num_attention_heads
         self._kv_heads = config.num_key_value_heads or self._heads
@@ -85,11 +85,11 @@ class _Writer:
         self._inputs: list[Any] = []
         self._rotations: dict[str, tuple[Node, Node, int]] = {}
 
-    def write(self, layers: int, progress: Progress) -> openvino.Model:
+    def build(self, layers: int, progress: Progress) -> openvino.Model:
         """See `write` of this module."""
         self._check_files()
         config, family = self._config, self._family
-        ids, self._positions, wanted = (
+        ids, self._positions, logit_rows = (
             self._input(n, [-1], Type.i64) for n in ("input_ids", "position_ids", "logit_rows")
         )
         names = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
@@ -107,11 +107,11 @@ class _Writer:
             progress(layer + 1, layers)
         hidden = self._norm(x, "model.norm")
         states = [hidden, *(early[layer] for layer in self._early)]
-        chosen = ops.gather(ops.concat(states, 0) if len(states) > 1 else hidden, wanted, _scalar(0))
+        chosen = ops.gather(ops.concat(states, 0) if len(states) > 1 else hidden, logit_rows, _scalar(0))
         head = table if HEAD not in self._shapes else self._matrix(["lm_head"])
         logits = self._scaled(ops.matmul(chosen, head, False, True), logits_scale(config))
         if layers == config.num_hidden_layers and self._unused:
-            raise NotDescribed(f"{sorted(self._unused)[0]} is used by no row")
+            raise UnusedParameters(f"the family of the model does not use {sorted(self._unused)[0]}")
         flat = [ops.reshape(logits, _ints(-1, config.vocab_size), False)]
         flat.append(ops.reshape(hidden, _ints(-1, config.hidden_size), False))
         return openvino.Model([ops.result(each) for each in flat], self._inputs, "decoder")
@@ -123,19 +123,19 @@ class _Writer:
             if self._weights.stored_name(name) is None or self._weights.shape(name) != shape
         ]
         if wrong:
-            raise Misfit(wrong)
+            raise WeightsMismatch(wrong)
 
     def _layer(self, x: Node, layer: int) -> Node:
         at, (before, *between), after = f"model.layers.{layer}.", self._family.pre_norms, self._family.post_norms
-        read = self._norm(x, before and at + before)
-        attended = self._added(x, self._attention(read, layer), at + after[0])
+        normed = self._norm(x, before and at + before)
+        attended = self._add_residual(x, self._attention(normed, layer), at + after[0])
         if between:
-            read = self._norm(attended, between[0] and at + between[0])
-        return self._added(attended, self._mlp(read, at + "mlp."), at + after[1])
+            normed = self._norm(attended, between[0] and at + between[0])
+        return self._add_residual(attended, self._mlp(normed, at + "mlp."), at + after[1])
 
-    def _added(self, x: Node, change: Node, norm: str) -> Node:
-        change = self._norm(change, norm) if f"{norm}.weight" in self._shapes else change
-        return ops.add(x, self._scaled(change, value(self._config, "residual_multiplier", 1.0)))
+    def _add_residual(self, x: Node, output: Node, norm: str) -> Node:
+        output = self._norm(output, norm) if f"{norm}.weight" in self._shapes else output
+        return ops.add(x, self._scaled(output, value(self._config, "residual_multiplier", 1.0)))
 
     def _mlp(self, x: Node, at: str) -> Node:
         *into, out = (at + name for name in self._family.mlp)
@@ -166,46 +166,50 @@ class _Writer:
         caches = [self._input(f"{each}_cache.{layer}", [-1] * 4, Type.dynamic) for each in ("key", "value")]
         scale = value(config, "attention_multiplier") or (value(config, "query_pre_attn_scalar") or self._size) ** -0.5
         window = config.sliding_window if kind == "sliding_attention" else 0
-        nothing = [_none(t) for t in (np.int32, np.int32, np.int32, np.float32, np.float32)]
-        given = [
+        unused = [_none(t) for t in (np.int32, np.int32, np.int32, np.float32, np.float32)]
+        inputs = [
             *(q, k, ops.reshape(v, _ints(-1, width), False), *caches, *self._paging),
             *(_scalar(scale, np.float32), _scalar(window), _none(np.float32), self._paging_length),
-            *(*nothing, _scalar(0), _scalar(0), ops.constant(np.zeros((0, 0, 0, 0), np.float32)), _scalar(0)),
+            *(*unused, _scalar(0), _scalar(0), ops.constant(np.zeros((0, 0, 0, 0), np.float32)), _scalar(0)),
             *(*(_none(np.int32) for _ in range(4)), _none(np.uint8), _none(np.int32)),
         ]
-        attention = PagedAttention([node.output(0) if isinstance(node, Node) else node for node in given])
+        attention = PagedAttention([node.output(0) if isinstance(node, Node) else node for node in inputs])
         info = attention.get_rt_info()
         for each in "kv":
             info[f"num_{each}_heads"], info[f"{each}_head_size"] = self._kv_heads, self._size
         return attention.output(0)
 
     def _rotated(self, heads: Node, kind: str) -> Node:
-        cos, sin, turned = self._rotation(kind)
-        size, half = self._size, turned // 2
-        if self._family.pairs == "neighbours":  # attention only sees products: queries and keys change places alike
-            order = [*range(0, turned, 2), *range(1, turned, 2), *range(turned, size)]
+        cos, sin, rotary_dim = self._rotation(kind)
+        size, half = self._size, rotary_dim // 2
+        if self._family.pairs == "neighbours":
+            # Reorder the dimensions. Attention is unchanged, because queries and keys get the same order.
+            order = [*range(0, rotary_dim, 2), *range(1, rotary_dim, 2), *range(rotary_dim, size)]
             heads = ops.gather(heads, _ints(*order), _scalar(3))
 
-        def cut(begin: int, end: int) -> Node:
+        def dimensions(begin: int, end: int) -> Node:
             return ops.slice(heads, _ints(begin), _ints(end), _ints(1), _ints(3))
 
-        whole = heads if turned == size else cut(0, turned)
-        crossed = ops.concat([ops.multiply(cut(half, turned), _floats(-1.0)), cut(0, half)], -1)
-        made = ops.add(ops.multiply(whole, cos), ops.multiply(crossed, sin))
-        return made if turned == size else ops.concat([made, cut(turned, size)], -1)
+        x = heads if rotary_dim == size else dimensions(0, rotary_dim)
+        rotated_half = ops.concat([ops.multiply(dimensions(half, rotary_dim), _floats(-1.0)), dimensions(0, half)], -1)
+        rotated = ops.add(ops.multiply(x, cos), ops.multiply(rotated_half, sin))
+        return rotated if rotary_dim == size else ops.concat([rotated, dimensions(rotary_dim, size)], -1)
 
     def _rotation(self, kind: str) -> tuple[Node, Node, int]:
-        """Cosine and sine of every row, shape (rows, 1, 1, turned), and how many numbers of a head are turned."""
+        """Cosine and sine of every row, shape (rows, 1, 1, rotary_dim), and `rotary_dim`.
+
+        `rotary_dim` is how many dimensions of a head are rotated.
+        """
         if kind not in self._rotations:
             rotary = type(self._model.model.rotary_emb)(self._config)
-            named = f"{kind}_" if hasattr(rotary, f"{kind}_inv_freq") else ""
-            frequencies = getattr(rotary, f"{named}inv_freq").numpy()
-            scale = getattr(rotary, f"{named}attention_scaling")
-            places = ops.unsqueeze(ops.unsqueeze(ops.convert(self._positions, "f32"), _ints(1)), _ints(2))
-            angles = ops.multiply(places, _floats(frequencies[None, None]))
-            both = ops.concat([angles, angles], -1)
+            prefix = f"{kind}_" if hasattr(rotary, f"{kind}_inv_freq") else ""
+            frequencies = getattr(rotary, f"{prefix}inv_freq").numpy()
+            scale = getattr(rotary, f"{prefix}attention_scaling")
+            positions = ops.unsqueeze(ops.unsqueeze(ops.convert(self._positions, "f32"), _ints(1)), _ints(2))
+            angles = ops.multiply(positions, _floats(frequencies[None, None]))
+            angles = ops.concat([angles, angles], -1)
             cos, sin = (
-                ops.unsqueeze(self._scaled(function(both), scale), _ints(1)) for function in (ops.cos, ops.sin)
+                ops.unsqueeze(self._scaled(function(angles), scale), _ints(1)) for function in (ops.cos, ops.sin)
             )
             self._rotations[kind] = cos, sin, 2 * len(frequencies)
         return self._rotations[kind]
@@ -225,10 +229,10 @@ class _Writer:
         return ops.add(x, _floats(self._vector(bias))) if bias in self._shapes else x
 
     def _linear(self, x: Node, names: Sequence[str]) -> Node:
-        made = ops.matmul(x, self._matrix(names), False, True)
+        product = ops.matmul(x, self._matrix(names), False, True)
         if f"{names[0]}.bias" not in self._shapes:
-            return made
-        return ops.add(made, _floats(np.concatenate([self._vector(f"{name}.bias") for name in names])))
+            return product
+        return ops.add(product, _floats(np.concatenate([self._vector(f"{name}.bias") for name in names])))
 
     def _matrix(self, names: Sequence[str]) -> Node:
         names = [f"{name}.weight" for name in names]
@@ -240,10 +244,10 @@ class _Writer:
         return self._weights.vector(name)
 
     def _input(self, name: str, shape: Sequence[int], kind: Type) -> Any:
-        made = ops.parameter(openvino.PartialShape(list(shape)), kind, name)
-        made.output(0).set_names({name})
-        self._inputs.append(made)
-        return made
+        parameter = ops.parameter(openvino.PartialShape(list(shape)), kind, name)
+        parameter.output(0).set_names({name})
+        self._inputs.append(parameter)
+        return parameter
 
     def _by_head(self, x: Node, heads: int) -> Node:
         return ops.transpose(ops.reshape(x, _ints(-1, 1, heads, self._size), False), _ints(0, 2, 1, 3))

@@ -1,4 +1,4 @@
-"""From a model's folder to a graph that answers: written, compiled, and given its pool of KV blocks."""
+"""Loads a model's folder as a graph: builds it, compiles it, and allocates its pool of KV blocks."""
 
 import threading
 from collections.abc import Callable
@@ -21,31 +21,31 @@ from parley.models.load_plan import LoadPlan
 from parley.models.spec import ModelSpec
 from parley.strategies.decoders.dola import early_layers
 
-KEYS_AND_VALUES: dict[Precision, dict[str, str]] = {
+KV_CACHE_PROPERTIES: dict[Precision, dict[str, str]] = {
     "float32": {"KV_CACHE_PRECISION": "f32"},
-    # One byte for a number, each token by itself: what was read does not depend on how it was cut.
+    # One byte per number. Each token has its own scale, so that its values do not depend on the size of the chunks.
     "int8": {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN"},
 }
-Progress = Callable[[float], None]
-EXTRA_BLOCKS = 2  # of nobody's, and the one that a copy on write needs
+Progress = Callable[[float], None]  # takes the finished share, 0 to 1; may raise to stop
+EXTRA_BLOCKS = 2  # the padding block, and one for a copy on write
 
 
 def precision_of(plan: LoadPlan) -> Precision:
-    """In which numbers the graph of this plan is."""
+    """The number format of the weights in the graph of this plan."""
     return "int8" if plan.quantization == "int8" else "float32"
 
 
-class NotInvariant(RuntimeError):
-    """On this processor a row's logits depend on its company, or the library crashed."""
+class NotBatchInvariant(RuntimeError):
+    """On this processor the logits of a row depend on the other rows of the pass, or the probe crashed."""
 
 
 def properties(precision: Precision, threads: int) -> dict[str, Any]:
-    """What the library is asked for: float32 activations, and keys and values as the weights."""
-    return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads} | KEYS_AND_VALUES[precision]
+    """The properties for compiling a graph: float32 activations; keys and values in the precision of the weights."""
+    return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads} | KV_CACHE_PROPERTIES[precision]
 
 
 def load(spec: ModelSpec, folder: Path, plan: LoadPlan, report: Report, cancel: threading.Event) -> ModelAdapter:
-    """The model as a graph; raises `EngineRefused` where the library cannot run it, and what `_read_model` raises."""
+    """The model as a graph. Raises `EngineRefused` if OpenVINO cannot run it, and `ModelUnavailable` for bad files."""
 
     def progress(share: float) -> None:
         if cancel.is_set():
@@ -58,15 +58,15 @@ def load(spec: ModelSpec, folder: Path, plan: LoadPlan, report: Report, cancel: 
         return _write_and_compile(folder, weights, config, plan, progress)
     except hub.LoadingStopped:
         raise
-    except graph.Misfit as error:
+    except graph.WeightsMismatch as error:
         if missing := [name for name in error.names if weights.stored_name(name) is None]:
             raise load_errors.incomplete(spec, missing) from error
-        raise load_errors.unsuitable(spec, "weights", error) from error  # of another shape
+        raise load_errors.unsuitable(spec, "weights", error) from error  # wrong shapes
     except NotFinite as error:
         raise load_errors.not_finite(spec) from error
     except MemoryError as error:
         raise load_errors.too_large(spec) from error
-    except (graph.NotDescribed, RuntimeError) as error:  # the latter is the library's, and the probe's
+    except (graph.UnusedParameters, RuntimeError) as error:  # RuntimeError: from OpenVINO, or `NotBatchInvariant`
         raise EngineRefused(str(error).splitlines()[0][:200]) from error
     except Exception as error:  # SafetensorError, OSError, …
         raise load_errors.unsuitable(spec, "weights", error) from error
@@ -75,16 +75,15 @@ def load(spec: ModelSpec, folder: Path, plan: LoadPlan, report: Report, cancel: 
 def _write_and_compile(
     folder: Path, weights: Weights, config: PreTrainedConfig, plan: LoadPlan, progress: Progress
 ) -> ModelAdapter:
-    """The model of a folder as it was planned, with its pool of keys and values.
+    """The model of a folder, by the plan, with its KV pool.
 
-    `progress` takes the share that is done, and may raise to stop. Raises `graph.Misfit`, `weights.NotFinite` and
-    `SafetensorError` for files that cannot be used; `graph.NotDescribed` and `NotInvariant` where another engine has
-    to answer.
+    Raises `graph.WeightsMismatch`, `weights.NotFinite` and `SafetensorError` for files that cannot be used, and
+    `graph.UnusedParameters` and `NotBatchInvariant` if another engine has to run the model.
     """
     precision, threads = precision_of(plan), plan.threads
     num_rows = max_rows(config, precision, properties(precision, threads))
     if not num_rows:
-        raise NotInvariant("the probe found no number of rows at which a row does not depend on its company")
+        raise NotBatchInvariant("the probe found no number of rows with batch invariance")
     layers = config.num_hidden_layers
     early = sorted({n for half in ("low", "high") for n in early_layers(layers, config.tie_word_embeddings, half)})
     written = graph.write(config, weights, precision, early=early, progress=lambda done, of: progress(0.9 * done / of))
@@ -98,14 +97,14 @@ def _write_and_compile(
 
 
 class ExitGraph:
-    """The graph of a model's first layers, for drafts: at most one is kept, and another takes its place."""
+    """The graph of a model's first layers, for early-exit drafts. Only the latest graph is kept."""
 
     def __init__(self, folder: Path, model: ModelAdapter, precision: Precision, threads: int) -> None:
         self._folder, self._model, self._precision, self._threads = folder, model, precision, threads
         self.layer = 0
 
     def prepare(self, layer: int, progress: Progress) -> None:
-        """Gives the model the graph cut after `layer`. `progress` may raise to stop: the model then has none."""
+        """Makes the graph up to `layer` the model's exit graph. If `progress` raises, the model has no exit graph."""
         if self.layer == layer:
             return
         model = self._model
@@ -117,27 +116,27 @@ class ExitGraph:
             layers=layer,
             progress=lambda done, of: progress(0.9 * done / of),
         )
-        compiled = _compiled(written, properties(self._precision, self._threads), progress)
-        compiled.share_pool(model.decoder)
-        compiled.max_rows = model.decoder.max_rows
-        self.layer, model.exit = layer, compiled
+        decoder = _compile(written, properties(self._precision, self._threads), progress)
+        decoder.share_pool(model.decoder)
+        decoder.max_rows = model.decoder.max_rows
+        self.layer, model.exit = layer, decoder
 
 
-def _compiled(written: Any, asked: dict[str, Any], progress: Progress) -> Decoder:
-    """Compiles in a thread, so that a stop need not wait for the library; it then ends by itself."""
-    made: list[Decoder | Exception] = []
+def _compile(written: Any, compile_properties: dict[str, Any], progress: Progress) -> Decoder:
+    """Compiles in a thread. If `progress` raises, the thread goes on until the compilation ends."""
+    results: list[Decoder | Exception] = []
 
     def compile_it() -> None:
         try:
-            made.append(Decoder(written, asked))
+            results.append(Decoder(written, compile_properties))
         except Exception as error:
-            made.append(error)
+            results.append(error)
 
     thread = threading.Thread(target=compile_it, daemon=True, name="compile")
     thread.start()
     while thread.is_alive():
         thread.join(0.05)
         progress(0.95)
-    if isinstance(made[0], Exception):
-        raise made[0]
-    return made[0]
+    if isinstance(results[0], Exception):
+        raise results[0]
+    return results[0]

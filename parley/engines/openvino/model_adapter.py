@@ -1,4 +1,4 @@
-"""A graph in place of a model of transformers: `generate`, its loops and ours run on it, and no weights of PyTorch."""
+"""Wraps a graph as a model of transformers, so that `generate` and Parley's own decode loops can run it."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.generation.candidate_generator import CandidateGenerator
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from parley.engines.openvino.decoder import Decoder, Made, Rows
+from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
 from parley.engines.openvino.paged_kv import BlockTable, PagedKVCache
 from parley.generation import streaming
 from parley.models.families import logits_scale
@@ -19,66 +19,66 @@ from parley.models.load_plan import openvino_bytes
 
 @dataclass
 class DecoderOutput(CausalLMOutputWithPast):
-    """As of transformers; with `early_logits`, shape (early layers, sequences, kept, vocabulary), where asked for.
+    """The output class of transformers with `early_logits`, shape (early layers, sequences, kept, vocabulary).
 
-    These are what the head alone makes of a hidden state, without the family's own scale.
+    `early_logits` are the head's output for the hidden states of early layers, without the family's logits scale.
     """
 
     early_logits: torch.Tensor | None = None
 
 
 class ModelAdapter(PreTrainedModel, GenerationMixin):
-    """A decoder as transformers knows models, for sequences without padding. It computes nothing by itself.
+    """A `Decoder` with the interface of a transformers model, for sequences without padding.
 
-    Between two passes it looks whether its turn was stopped, and raises `Interrupted`; what was read stays readable.
+    It raises `Interrupted` between two passes if the turn was stopped. The cache stays valid then.
     """
 
     config_class = PreTrainedConfig
     base_model_prefix = ""
     main_input_name = "input_ids"
-    _supports_sdpa = True  # it has no attention of its own: nothing is to be chosen
+    _supports_sdpa = True  # keeps transformers from looking for another attention; the graph has its own
 
     def __init__(self, config: PreTrainedConfig, decoder: Decoder) -> None:
         super().__init__(copy.deepcopy(config))
         self.decoder = decoder
         self._logits_scale = logits_scale(config)
-        self.exit: Decoder | None = None  # the graph cut after some layer, for self-speculative early exit
+        self.exit: Decoder | None = None  # the graph of the first layers, for early-exit drafts
 
     @property
     def device(self) -> torch.device:
-        """Where ids and logits are."""
+        """The device of ids and logits."""
         return torch.device("cpu")
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the logits."""
+        """The type of the logits."""
         return torch.float32
 
     def get_memory_footprint(self, return_buffers: bool = True) -> int:
-        """Bytes of the graph and, where there is one, of that for early exit, with what the library adds to each."""
+        """Bytes of the graph, and of the exit graph if there is one, with the overhead of OpenVINO for each."""
         graphs = [graph for graph in (self.decoder, self.exit) if graph]
         return int(sum(openvino_bytes(graph.weight_bytes, graph.num_layers) for graph in graphs))
 
     @property
     def early_layers(self) -> tuple[int, ...]:
-        """The layers whose `early_logits` can be asked for."""
+        """The layers that `forward` can return `early_logits` for."""
         return self.decoder.early
 
     @classmethod
     def can_generate(cls) -> bool:
-        """It can."""
+        """True: `generate` can run this model."""
         return True
 
     @property
     def free_drafts(self) -> int:
-        """How many drafts a pass of one sequence checks in the time of none: it has a second row anyway."""
+        """How many draft tokens a pass of one sequence checks at no cost: one, because a pass has two rows anyway."""
         return 1
 
     def prefill_beside(self, cache: PagedKVCache, input_ids: torch.Tensor) -> torch.Tensor:
-        """Reads another prompt, shape (1, tokens), as one more sequence of the cache; logits (1, 1, vocabulary)."""
-        beside = self.new_cache()
-        logits = self.forward(input_ids, beside, 1).logits
-        cache.tables += beside.tables
+        """Reads another prompt, shape (1, tokens), as a new sequence of the cache. Logits: (1, 1, vocabulary)."""
+        other_cache = self.new_cache()
+        logits = self.forward(input_ids, other_cache, 1).logits
+        cache.tables += other_cache.tables
         return logits
 
     def new_cache(self, prompt_length: int | None = None) -> PagedKVCache:
@@ -96,14 +96,14 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         attention_mask: torch.Tensor | None = None,
         **_: Any,
     ) -> DecoderOutput:
-        """Reads `input_ids`, shape (sequences, tokens), after what the cache holds.
+        """Reads `input_ids`, shape (sequences, tokens), after the tokens in the cache.
 
-        Returns logits of shape (sequences, `logits_to_keep` or all, vocabulary). The one hidden state, shape
-        (sequences, tokens, width), is that after the last norm. A cache of one sequence is made one of as many as
-        there are rows in `input_ids` once the prompt, which they share, is read.
+        Returns logits of shape (sequences, `logits_to_keep` or all tokens, vocabulary). `hidden_states` has one item,
+        the state after the last norm, shape (sequences, tokens, width). If the cache has one sequence and `input_ids`
+        several, all of them must be the same prompt: it is read once, and then the cache is forked for each sequence.
         """
         cache = past_key_values if past_key_values is not None else self.new_cache()
-        logits, early, hidden = self._parts(cache, input_ids, logits_to_keep, early_logits)
+        logits, early, hidden = self._forward(cache, input_ids, logits_to_keep, early_logits)
         sequences = len(input_ids)
         return DecoderOutput(
             logits=logits.expand(sequences, -1, -1),
@@ -113,55 +113,55 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         )
 
     def next_logits(self, cache: PagedKVCache, input_ids: torch.Tensor) -> torch.Tensor:
-        """The logits after each of `input_ids`, shape (sequences, tokens), which follow what the cache holds.
+        """Reads `input_ids`, shape (sequences, tokens), and returns the logits after each of them.
 
-        Shape (sequences, tokens, vocabulary), to be changed freely: `forward` without what it costs to be a model.
+        Shape (sequences, tokens, vocabulary). The caller may change them. Faster than calling the model.
         """
-        return self._parts(cache, input_ids, 0, early=False)[0]
+        return self._forward(cache, input_ids, 0, early=False)[0]
 
-    def _parts(self, cache: PagedKVCache, input_ids: torch.Tensor, logits_to_keep: int, early: bool) -> "Parts":
-        """Logits, early logits and hidden states, of one sequence for all where all of them are the same."""
-        sequences, count = input_ids.shape
+    def _forward(self, cache: PagedKVCache, input_ids: torch.Tensor, logits_to_keep: int, early: bool) -> "Outputs":
+        """Logits, early logits and hidden states; only those of one sequence if all sequences are the same."""
+        num_sequences, count = input_ids.shape
         if cache.prompt_length is None:
             cache.prompt_length = cache.get_seq_length() + count
         keep = logits_to_keep or count
-        if len(cache.tables) < sequences:
-            made = [self._read(cache, input_ids[0].tolist(), keep, early)]
-            cache.batch_repeat_interleave(sequences)
+        if len(cache.tables) < num_sequences:
+            outputs = [self._read(cache, input_ids[0].tolist(), keep, early)]
+            cache.batch_repeat_interleave(num_sequences)
         elif count == 1:
-            made = self._step(cache, input_ids[:, 0].tolist(), early)
+            outputs = self._step(cache, input_ids[:, 0].tolist(), early)
         else:
-            made = [self._read(cache, input_ids[0].tolist(), keep, early)]
-        if len(made) == 1:
-            logits, early_logits, hidden = made[0]
+            outputs = [self._read(cache, input_ids[0].tolist(), keep, early)]
+        if len(outputs) == 1:
+            logits, early_logits, hidden = outputs[0]
             return logits.unsqueeze(-3), early_logits.unsqueeze(-3), hidden.unsqueeze(-3)
-        return _joined(torch.stack, made, -3)
+        return _join(torch.stack, outputs, -3)
 
-    def _step(self, cache: PagedKVCache, ids: Sequence[int], early: bool) -> "list[Parts]":
-        """One token for each sequence."""
-        parts = []
+    def _step(self, cache: PagedKVCache, ids: Sequence[int], early: bool) -> "list[Outputs]":
+        """Reads one token for each sequence."""
+        outputs = []
         for begin in range(0, len(ids), self.decoder.max_rows):
             streaming.raise_if_stopped()
             tables = cache.tables[begin : begin + self.decoder.max_rows]
-            piece = [Rows(table, [id], piece=False) for table, id in zip(tables, ids[begin:], strict=False)]
-            made = self.decoder.run(piece, early)
-            parts += [_parts(made, slice(i, i + 1)) for i in range(len(piece))]
-        return parts
+            batch = [PassInput(table, [id], is_chunk=False) for table, id in zip(tables, ids[begin:], strict=False)]
+            output = self.decoder.run(batch, early)
+            outputs += [_outputs(output, slice(i, i + 1)) for i in range(len(batch))]
+        return outputs
 
-    def _read(self, cache: PagedKVCache, ids: Sequence[int], keep: int, early: bool) -> "Parts":
-        """Several tokens of one sequence: those of the prompt as pieces, later ones in decode's class."""
+    def _read(self, cache: PagedKVCache, ids: Sequence[int], keep: int, early: bool) -> "Outputs":
+        """Reads several tokens of one sequence: tokens of the prompt in chunks, later ones in decode mode."""
         [table] = cache.tables
         prompt = max(0, min(len(ids), (cache.prompt_length or 0) - table.length))
-        parts, begin, most = [], 0, self.decoder.max_rows
-        ends = [*cuts(prompt, most), *range(prompt + most, len(ids), most)]
+        outputs, begin, max_rows = [], 0, self.decoder.max_rows
+        ends = [*chunk_ends(prompt, max_rows), *range(prompt + max_rows, len(ids), max_rows)]
         for end in ends if ends and ends[-1] == len(ids) else [*ends, len(ids)]:
             streaming.raise_if_stopped()
-            wanted = max(0, end - max(begin, len(ids) - keep))
-            piece = end <= prompt and end - begin > 1
-            made = self.decoder.run([Rows(table, ids[begin:end], piece, wanted)], early)
-            parts.append(_parts(made, slice(0, end - begin)))
+            num_logits = max(0, end - max(begin, len(ids) - keep))
+            is_chunk = end <= prompt and end - begin > 1
+            output = self.decoder.run([PassInput(table, ids[begin:end], is_chunk, num_logits)], early)
+            outputs.append(_outputs(output, slice(0, end - begin)))
             begin = end
-        return _joined(torch.cat, parts, -2)
+        return _join(torch.cat, outputs, -2)
 
     def _prefill(
         self,
@@ -171,18 +171,18 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         is_first_iteration: bool = True,
     ) -> DecoderOutput:
         cache = model_kwargs.get("past_key_values")
-        held = cache.get_seq_length() if cache is not None else 0
-        given = {name: model_kwargs[name] for name in _PASSED_ON if name in model_kwargs}
-        return self(input_ids[:, held:], cache, 1, **given)
+        cached = cache.get_seq_length() if cache is not None else 0
+        kwargs = {name: model_kwargs[name] for name in _FORWARD_KWARGS if name in model_kwargs}
+        return self(input_ids[:, cached:], cache, 1, **kwargs)
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """The tokens of each sequence that were not read yet."""
+        """The arguments of `forward` for the tokens that the cache does not hold yet."""
         cache = kwargs["past_key_values"]
         begin = cache.get_seq_length() if next_sequence_length is None else input_ids.shape[1] - next_sequence_length
-        passed = {name: kwargs[name] for name in ("past_key_values", "logits_to_keep", *_PASSED_ON) if name in kwargs}
-        return {"input_ids": input_ids[:, begin:]} | passed
+        names = ("past_key_values", "logits_to_keep", *_FORWARD_KWARGS)
+        return {"input_ids": input_ids[:, begin:]} | {name: kwargs[name] for name in names if name in kwargs}
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict[str, Any], *_: Any, **__: Any
@@ -191,44 +191,44 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
             new = generation_config.max_new_tokens
             model_kwargs["past_key_values"] = self.new_cache(new and generation_config.max_length - new)
 
-    def _get_candidate_generator(self, generation_config: Any, **given: Any) -> CandidateGenerator:
+    def _get_candidate_generator(self, generation_config: Any, **kwargs: Any) -> CandidateGenerator:
         if generation_config.assistant_early_exit is None:
-            return super()._get_candidate_generator(generation_config=generation_config, **given)
-        cache = given["model_kwargs"]["past_key_values"]
-        return EarlyExitDrafts(self, cache, generation_config, given["logits_processor"])
+            return super()._get_candidate_generator(generation_config=generation_config, **kwargs)
+        cache = kwargs["model_kwargs"]["past_key_values"]
+        return EarlyExitDrafts(self, cache, generation_config, kwargs["logits_processor"])
 
 
-_PASSED_ON = ("output_hidden_states", "early_logits")
-Parts = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # logits, early logits and hidden states of one sequence
+_FORWARD_KWARGS = ("output_hidden_states", "early_logits")
+Outputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # logits, early logits and hidden states of one sequence
 
 
-def _parts(made: Made, rows: slice) -> Parts:
-    logits, early, hidden = map(torch.from_numpy, (made.logits, made.early, made.hidden))
+def _outputs(output: PassOutput, rows: slice) -> Outputs:
+    logits, early, hidden = map(torch.from_numpy, (output.logits, output.early, output.hidden))
     return logits[rows], early[:, rows], hidden[rows]
 
 
-def _joined(join: Callable[[list[torch.Tensor], int], torch.Tensor], parts: "list[Parts]", axis: int) -> "Parts":
+def _join(join: Callable[[list[torch.Tensor], int], torch.Tensor], outputs: "list[Outputs]", axis: int) -> "Outputs":
     return (
-        join([logits for logits, _, _ in parts], axis),
-        join([early for _, early, _ in parts], axis),
-        join([hidden for _, _, hidden in parts], axis),
+        join([logits for logits, _, _ in outputs], axis),
+        join([early for _, early, _ in outputs], axis),
+        join([hidden for _, _, hidden in outputs], axis),
     )
 
 
-def cuts(count: int, most: int) -> list[int]:
-    """Where a prompt of so many rows is cut into pieces of at most `most`: none has one row, but a prompt of one."""
+def chunk_ends(count: int, max_rows: int) -> list[int]:
+    """Where the chunks of a prompt of `count` tokens end. Each has 2 to `max_rows` tokens; 1 only if `count` is 1."""
     ends, begin = [], 0
     while begin < count:
-        rows = min(most, count - begin)
+        rows = min(max_rows, count - begin)
         begin += rows - 1 if count - begin - rows == 1 else rows
         ends.append(begin)
     return ends
 
 
 class EarlyExitDrafts(CandidateGenerator):
-    """Drafts by the model's first layers, over the model's own cache (Elhoushi et al., 2024).
+    """Draft tokens from the model's first layers, with the model's own cache (Elhoushi et al., 2024).
 
-    https://arxiv.org/abs/2404.16710. What the draft writes beyond the end of the sequence the model writes again.
+    https://arxiv.org/abs/2404.16710. The keys and values of draft tokens are dropped, and the model writes its own.
     """
 
     requires_model_outputs = False
@@ -236,24 +236,24 @@ class EarlyExitDrafts(CandidateGenerator):
     def __init__(
         self, model: ModelAdapter, cache: PagedKVCache, config: Any, processors: Callable[..., torch.Tensor]
     ) -> None:
-        assert model.exit is not None  # the engine prepares it before
+        assert model.exit is not None  # the engine has prepared it
         self._exit, self._cache, self._processors = model.exit, cache, processors
         self._count, self._max_length = config.num_assistant_tokens, config.max_length
         self.num_assistant_tokens = self._count
 
     def get_candidates(self, input_ids: torch.Tensor, **_: Any) -> tuple[torch.Tensor, None]:
-        """Up to so many drafts after `input_ids`, shape (1, tokens); none before the prompt is read."""
+        """Appends draft tokens to `input_ids`, shape (1, tokens); none before the prompt is read."""
         [table] = self._cache.tables
-        held = table.length
-        if held != input_ids.shape[1] - 1:
+        length = table.length
+        if length != input_ids.shape[1] - 1:
             return input_ids, None
         for _step in range(min(self._count, self._max_length - input_ids.shape[1] - 1)):
             streaming.raise_if_stopped()
-            made = self._exit.run([Rows(table, [int(input_ids[0, -1])], piece=False)])
-            scores = self._processors(input_ids, torch.from_numpy(made.logits))
+            output = self._exit.run([PassInput(table, [int(input_ids[0, -1])], is_chunk=False)])
+            scores = self._processors(input_ids, torch.from_numpy(output.logits))
             input_ids = torch.cat([input_ids, scores.argmax(-1, keepdim=True)], -1)
-        table.crop(held)
+        table.crop(length)
         return input_ids, None
 
     def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
-        """As many next time."""
+        """No-op: the number of draft tokens is constant."""

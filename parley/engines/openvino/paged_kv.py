@@ -1,4 +1,4 @@
-"""One pool of KV blocks a model; a sequence is a table of blocks, which are shared and copied on write.
+"""The KV cache: one pool of blocks per model. A sequence is a table of blocks, which are shared and copied on write.
 
 Block tables and copy on write are those of PagedAttention (Kwon et al., 2023, https://arxiv.org/abs/2309.06180).
 """
@@ -14,11 +14,11 @@ from transformers import Cache
 
 from parley.errors import ModelUnavailable
 
-BLOCK_SIZE = 32  # tokens; the operator's own on CPUs
+BLOCK_SIZE = 32  # tokens; fixed by OpenVINO's paged attention on CPUs
 
 
 class OutOfBlocks(ModelUnavailable):
-    """All blocks hold what running turns need."""
+    """Running turns use all blocks."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -28,10 +28,11 @@ class OutOfBlocks(ModelUnavailable):
 
 
 class BlockPool:
-    """The keys and values of one model, `num_blocks` blocks of `BLOCK_SIZE` tokens, and who uses them.
+    """The keys and values of one model: `num_blocks` blocks of `BLOCK_SIZE` tokens, with reference counts.
 
-    The lowest free block is taken first: memory that was never written is none that the process has taken. `reclaim`
-    is called when no block is free; it gives up blocks of what is only remembered, and is False where there are none.
+    `allocate` takes the lowest free block, so that the process uses little memory: the system gives a process no
+    memory for blocks that were never written. If no block is free, `allocate` calls `reclaim`, which frees blocks of
+    cached prefixes and returns False if there are none.
     """
 
     def __init__(self, tensors: Sequence[openvino.Tensor], num_blocks: int) -> None:
@@ -42,19 +43,19 @@ class BlockPool:
         self.num_blocks, self.num_touched = num_blocks, 0
         self.reclaim: Callable[[], bool] = lambda: False
         self.bytes_per_block = sum(block.nbytes // num_blocks for block in self._blocks)
-        self.unused = self.allocate()  # belongs to nobody: rows that only fill a pass are written there
+        self.padding_block = self.allocate()  # padding rows write here; no table holds this block
 
     @property
     def num_free(self) -> int:
-        """How many blocks nobody uses."""
+        """The number of free blocks."""
         return len(self._free)
 
     def num_users(self, block: int) -> int:
-        """How many tables have this block."""
+        """The number of tables that hold this block."""
         return self._references[block]
 
     def allocate(self) -> int:
-        """A block with one user; raises `OutOfBlocks`."""
+        """Takes a free block, with one user. Raises `OutOfBlocks`."""
         while True:
             with self._lock:
                 if self._free:
@@ -66,13 +67,13 @@ class BlockPool:
                 raise OutOfBlocks
 
     def share(self, blocks: Sequence[int]) -> None:
-        """One more user for each of these blocks."""
+        """Adds one user to each of these blocks."""
         with self._lock:
             for block in blocks:
                 self._references[block] += 1
 
     def release(self, blocks: list[int]) -> None:
-        """One user less for each of these blocks; empties the list."""
+        """Removes one user from each of these blocks, and empties the list."""
         with self._lock:
             while blocks:
                 block = blocks.pop()
@@ -81,7 +82,7 @@ class BlockPool:
                     heapq.heappush(self._free, block)
 
     def exclusive(self, block: int) -> int:
-        """The block itself where it has one user, else a copy of it for one of them."""
+        """A block with the same content and one user: the block itself, or a copy if it has more users."""
         with self._lock:
             if self._references[block] == 1:
                 return block
@@ -93,7 +94,7 @@ class BlockPool:
 
 
 class BlockTable:
-    """The blocks of one sequence, and how many of its tokens are written; gives them back with the last reference."""
+    """The blocks of one sequence, and the number of tokens in them. Deleting the table releases its blocks."""
 
     def __init__(self, pool: BlockPool, blocks: list[int] | None = None, length: int = 0) -> None:
         self._pool = pool
@@ -102,34 +103,34 @@ class BlockTable:
         weakref.finalize(self, pool.release, self.blocks)
 
     def reserve(self, count: int) -> None:
-        """Makes room for `count` tokens more, in blocks that nobody else reads; raises `OutOfBlocks`."""
+        """Allocates blocks for `count` more tokens, and copies shared ones (copy on write). Raises `OutOfBlocks`."""
         first = self.length // BLOCK_SIZE
-        for place in range(first, min(len(self.blocks), blocks_for(self.length + count))):
-            self.blocks[place] = self._pool.exclusive(self.blocks[place])
+        for i in range(first, min(len(self.blocks), blocks_for(self.length + count))):
+            self.blocks[i] = self._pool.exclusive(self.blocks[i])
         while len(self.blocks) < blocks_for(self.length + count):
             self.blocks.append(self._pool.allocate())
 
     def fork(self) -> "BlockTable":
-        """Another sequence that begins with all tokens of this one."""
+        """A new sequence that shares the tokens of this one."""
         blocks = self.blocks[: blocks_for(self.length)]
         self._pool.share(blocks)
         return BlockTable(self._pool, blocks, self.length)
 
     def crop(self, length: int) -> None:
-        """Forgets the tokens after the first `length`."""
+        """Drops the tokens after the first `length`."""
         self.length = min(self.length, length)
-        self._pool.release(_cut(self.blocks, blocks_for(self.length)))
+        self._pool.release(_truncate(self.blocks, blocks_for(self.length)))
 
     def release(self) -> None:
-        """Gives all blocks back."""
+        """Releases all blocks."""
         self.crop(0)
 
 
 class PagedKVCache(Cache):
-    """The sequences of one turn, for the loops of transformers: one, or as many as there are beams or candidates.
+    """The cache of one turn for the decode loops of transformers: one sequence, or one for each beam or candidate.
 
-    Tokens at places below `prompt_length` are read as pieces of a prompt, later ones in decode's class (see
-    `batch_invariance`). None: the first tokens that are read are the prompt.
+    Tokens at positions below `prompt_length` are read in prefill chunks, later ones in decode mode (see
+    `batch_invariance`). If `prompt_length` is None, the first call of the model sets it.
     """
 
     def __init__(self, tables: Sequence[BlockTable], prompt_length: int | None = None) -> None:
@@ -138,36 +139,37 @@ class PagedKVCache(Cache):
         self.prompt_length = prompt_length
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        """How many tokens of the first sequence are written."""
+        """The number of tokens in the first sequence."""
         return self.tables[0].length
 
     def activate_past_recording(self) -> None:
-        """Nothing has to be done before tokens are forgotten."""
+        """No-op: `crop` needs no preparation."""
 
     def crop(self, max_length: int) -> None:
-        """Forgets the last `-max_length` tokens of every sequence; a positive number is the length to keep."""
+        """Crops every sequence to `max_length` tokens; a negative number is the number of last tokens to drop."""
         for table in self.tables:
             table.crop(max_length if max_length > 0 else table.length + max_length)
 
     def reorder_cache(self, beam_idx: torch.Tensor) -> None:
-        """Sequence i goes on from the one that `beam_idx`, shape (sequences,), names at i."""
+        """Sequence i becomes a fork of sequence `beam_idx[i]`. `beam_idx` has the shape (sequences,)."""
         self.tables = [self.tables[source].fork() for source in beam_idx.tolist()]
 
     def batch_repeat_interleave(self, repeats: int) -> None:
-        """Each sequence `repeats` times."""
+        """Repeats each sequence `repeats` times."""
         self.tables = [table.fork() for table in self.tables for _ in range(repeats)]
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Only the sequences that `indices`, shape (sequences,), names."""
+        """Keeps only the sequences `indices`, shape (sequences,)."""
         self.reorder_cache(indices)
 
 
 def blocks_for(tokens: int) -> int:
-    """How many blocks so many tokens need."""
+    """The number of blocks for so many tokens."""
     return -(-tokens // BLOCK_SIZE)
 
 
-def _cut(items: list[int], length: int) -> list[int]:
+def _truncate(items: list[int], length: int) -> list[int]:
+    """Cuts the list to `length` items, and returns the rest."""
     rest = items[length:]
     del items[length:]
     return rest

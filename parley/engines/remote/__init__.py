@@ -1,1 +1,1 @@
-"""Models on a server of chat completions."""
+"""The engine for models on a chat completions server."""

@@ -1,4 +1,4 @@
-"""The engine for a model on a server that speaks chat completions, one's own or an Inference Provider's."""
+"""The engine for a model on a chat completions server: the owner's server, or one of the Inference Providers."""
 
 import json
 import logging
@@ -21,44 +21,49 @@ from parley.settings import Settings
 from parley.snippet import call, listed, named
 
 GO_ON = "Go on with your last answer exactly where it stopped. Repeat nothing of it, and say nothing else first."
-SILENCE = 120.0  # seconds; a server that loads its model first takes long
-GRACE = 1.0  # seconds that a finished answer waits for its usage
+MAX_SILENCE_SECONDS = 120.0  # long, because a server may load its model first
+USAGE_GRACE_SECONDS = 1.0  # how long a finished answer waits for its usage
 _log = logging.getLogger(__name__)
 
 
 class RemoteEngine(Engine):
-    """Answers by asking a server; any number of turns at a time, and waits for nothing on this machine."""
+    """Answers with a model on a server. Any number of turns can run at a time."""
 
-    def __init__(self, spec: ModelSpec, server: Server, turn_seconds: float = 300.0, silence: float = SILENCE) -> None:
+    def __init__(
+        self, spec: ModelSpec, server: Server, turn_seconds: float = 300.0, silence: float = MAX_SILENCE_SECONDS
+    ) -> None:
         self._spec = spec
         self._server = server
-        self._seconds = turn_seconds
-        self._silence = silence
+        self._turn_seconds = turn_seconds
+        self._max_silence = silence
 
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
-        """See `Engine.stream`; ending it closes the connection. Raises `ServerFault` after all that came before."""
+        """See `Engine.stream`; closing the iterator closes the connection.
+
+        After the server fails, yields the text that arrived before and then raises `ServerFault`.
+        """
         messages, settings, cancel = request.messages, request.settings, request.cancel
         if refusal := self._spec.capabilities.refusal(self._spec.label, settings):
             raise BadSetting(refusal)
-        told, before = _asked(messages)
-        arguments = self._arguments(told, request)
-        heard = StreamState(settings, before)
-        deadline = time.monotonic() + self._seconds
+        sent_messages, partial_answer = _messages_to_send(messages)
+        arguments = self._arguments(sent_messages, request)
+        state = StreamState(settings, partial_answer)
+        deadline = time.monotonic() + self._turn_seconds
         with open_stream(self._server, arguments) as inbox:
-            while not heard.over and not cancel.is_set() and time.monotonic() < deadline:
+            while not state.over and not cancel.is_set() and time.monotonic() < deadline:
                 items = drain(inbox)
-                yield heard.take(items)
-                if heard.silence > (GRACE if heard.finish else self._silence):
-                    heard.end(errors.ServerError(errors.SILENT.replace("{seconds}", f"{self._silence:g}")))
-                if items and not heard.over:
+                yield state.take(items)
+                if state.silence > (USAGE_GRACE_SECONDS if state.finish else self._max_silence):
+                    state.end(errors.ServerError(errors.SILENT.replace("{seconds}", f"{self._max_silence:g}")))
+                if items and not state.over:
                     cancel.wait(FLUSH)
-        text, thought = heard.text.feed("", last=True)
-        if heard.fault:
+        text, thought = state.parser.feed("", last=True)
+        if state.fault:
             yield Delta(text=text, thought=thought)
-            _log.warning("%s: %s", self._spec.name, type(heard.fault).__name__)
-            known = {"name": self._spec.label, "key": self._server.key, "key_name": self._server.key_name}
-            raise errors.to_sentence(heard.fault, bool(heard.pieces), **known) from None
-        usage, finish = heard.usage(), heard.finish or ("stopped" if cancel.is_set() else "time")
+            _log.warning("%s: %s", self._spec.name, type(state.fault).__name__)
+            names = {"name": self._spec.label, "key": self._server.key, "key_name": self._server.key_name}
+            raise errors.to_sentence(state.fault, bool(state.num_chunks), **names) from None
+        usage, finish = state.usage(), state.finish or ("stopped" if cancel.is_set() else "time")
         if finish == "length" and usage.unit == "token" and usage.new_tokens < settings.max_new_tokens:
             finish = "context"
         yield Delta(
@@ -67,12 +72,12 @@ class RemoteEngine(Engine):
             finish=finish,
             usage=usage,
             seed=arguments.get("seed"),
-            notices=heard.notices,
+            notices=state.notices,
             run_record=self._run_record(arguments, request),
         )
 
     def _arguments(self, messages: Sequence[Message], request: TurnRequest) -> dict[str, Any]:
-        """Those of `chat_completion`; what the server does not honour is left out, and neutral."""
+        """The arguments of `chat_completion`, without the settings that the server does not support."""
         settings = request.settings
         used = self._spec.capabilities.settings.intersection(("thinking", *request.strategy.uses))
         values = {name: getattr(settings, name) for name in sorted(used)}
@@ -80,7 +85,7 @@ class RemoteEngine(Engine):
         if "thinking" in extra:
             extra["chat_template_kwargs"] = {"enable_thinking": extra.pop("thinking")}
         if extra.get("top_k") == 0:
-            extra["top_k"] = -1  # every server that knows it takes this for all
+            extra["top_k"] = -1  # servers with this setting read -1 as "all tokens"
         arguments = {
             "messages": [m._asdict() for m in messages],
             "model": self._spec.name,
@@ -110,7 +115,7 @@ class RemoteEngine(Engine):
         )
 
     def _program(self, arguments: Mapping[str, Any], settings: Settings) -> str:
-        """Python that asks for the same once more. Address and key are those of whoever runs it."""
+        """A Python program that sends the same request. It reads the address and the key from the environment."""
         where = ['base_url=os.environ["REMOTE_BASE_URL"]'] if self._server.url else []
         key = f'os.environ["{self._server.key_name}"]' if self._server.key else repr(NO_KEY)
         rest = named(**{name: value for name, value in arguments.items() if name != "messages"})
@@ -128,10 +133,11 @@ class RemoteEngine(Engine):
         return "\n".join(lines)
 
 
-def _asked(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
-    """The conversation with a question at its end, and the answer that is to be continued.
+def _messages_to_send(messages: Sequence[Message]) -> tuple[Sequence[Message], str]:
+    """The conversation, ending in a question, and the partial answer to continue.
 
-    Most servers begin a new message after an answer, so they are asked in words; a thought they have to think again.
+    Most servers begin a new message after an answer, so a question (`GO_ON`) asks for the continuation. A partial
+    reasoning text is not sent; the model reasons again.
     """
     *before, last = messages
     if last.role != "assistant":

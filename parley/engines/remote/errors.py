@@ -1,6 +1,6 @@
-"""What can go wrong with a server of chat completions, each as one sentence for the reader that says what to do next.
+"""Errors of a chat completions server, each as one sentence for the visitor that says what to do next.
 
-Of what a server or a library says nothing is passed on but the reason of a refusal, with the key taken out of it.
+A sentence quotes a server only for the reason of a refusal, with the key removed, and never quotes a library.
 """
 
 import email.utils
@@ -14,23 +14,23 @@ from huggingface_hub.errors import HTTPError, OverloadedError, TextGenerationErr
 
 from parley.errors import ServerFault
 
-# What reading raises where there is something else than a stream of chunks.
+# What reading raises if the server sends something other than a stream of chunks.
 MALFORMED = (ValueError, TypeError, AttributeError, LookupError)
 REFUSED = (400, 413, 422)
 STATUSES = {
-    401: "The server of {name} does not accept this app's key. Its owner has to set {key_name} anew.",
-    402: "The credit that pays for {name} is used up. Its owner has to add some; choose another model until then.",
-    403: "This app's key may not use {name}. Its owner has to allow that, or set {key_name} to another one.",
+    401: "The server of {name} does not accept this app's key. The owner of this app has to change {key_name}.",
+    402: "The credit that pays for {name} is used up. Choose another model until the owner of this app adds credit.",
+    403: "This app's key may not use {name}. The owner of this app has to set {key_name} to another key.",
     404: "The server has no {name}. The owner of this app has to check REMOTE_MODELS and REMOTE_BASE_URL.",
     408: "The server of {name} took too long. Press Retry, or choose another model.",
-    429: "The server of {name} is asked too much just now. Press Retry {when}.",
+    429: "The server of {name} gets too many requests now. Press Retry {when}.",
     503: "The server of {name} is starting or overloaded. Press Retry {when}.",
     504: "The server of {name} took too long. Press Retry, or choose another model.",
 }
 OTHER_STATUS = "The server of {name} fails with error {status}. Press Retry {when}, or choose another model."
 SILENT = "The server of {name} has sent nothing for {seconds} seconds. Press Retry, or choose another model."
 CUT = "The server of {name} broke off in the middle of the answer. Press Retry."
-NO_STREAM = "What answers for {name} sends no chat completions. The owner of this app has to check REMOTE_BASE_URL."
+NO_STREAM = "The server of {name} sends no chat completions. The owner of this app has to check REMOTE_BASE_URL."
 GARBLED = "The server of {name} sent something that cannot be read. Press Retry, or choose another model."
 FLOOD = "The server of {name} sent far more than it was asked for, and was cut off. Choose another model."
 OWN_ERROR = "The server of {name} reports an error of its own. Press Retry, or choose another model."
@@ -40,18 +40,19 @@ UNREACHED = "The server of {name} does not answer. Press Retry in a moment, or c
 
 
 class ServerError(Exception):
-    """A fault that no library raises; its text is one of the templates above."""
+    """An error that no library raises. Its text is one of the templates above."""
 
 
-def to_sentence(error: Exception, begun: bool, **known: str) -> ServerFault:
-    """The sentence for what ended a stream, of which something has come if it had `begun`.
+def to_sentence(error: Exception, begun: bool, **names: str) -> ServerFault:
+    """The exception with the sentence for the error that ended a stream; `begun` if some text had arrived before.
 
-    Known are the model's `name`, the `key`, and its variable, `key_name`. Raises `error` again if it is a bug.
+    `names` are the model's `name`, the server's `key`, and `key_name`, the variable of the key. Raises `error` again
+    if it is a bug.
     """
     causes = list(_causes(error))
-    answered = [each.response for each in causes if isinstance(each, HTTPError) and hasattr(each, "response")]
-    if answered:
-        return ServerFault(_by_status(answered[0], **known))
+    responses = [each.response for each in causes if isinstance(each, HTTPError) and hasattr(each, "response")]
+    if responses:
+        return ServerFault(_by_status(responses[0], **names))
     match error:
         case ServerError():
             text = str(error)
@@ -67,7 +68,7 @@ def to_sentence(error: Exception, begun: bool, **known: str) -> ServerFault:
             text = GARBLED
         case _:
             raise error
-    return ServerFault(text.format(when="in a moment", **known))
+    return ServerFault(text.format(when="in a moment", **names))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -88,24 +89,24 @@ def _by_status(response: Any, name: str, key_name: str, key: str) -> str:
 
 
 def _reason(response: Any) -> str:
-    """Why the server refuses, where it says so in one of the usual ways."""
+    """The server's reason for a refusal, from one of the usual JSON fields; empty if there is none."""
     try:
-        told = response.json()
-    except (ValueError, RuntimeError):  # no JSON, or so long that it was not read
+        body = response.json()
+    except (ValueError, RuntimeError):  # not JSON, or too long and therefore not read
         return ""
-    while isinstance(told, Mapping):
-        told = next((told[name] for name in ("error", "message", "detail") if told.get(name)), "")
-    return " ".join(told.split()) if isinstance(told, str) else ""
+    while isinstance(body, Mapping):
+        body = next((body[name] for name in ("error", "message", "detail") if body.get(name)), "")
+    return " ".join(body.split()) if isinstance(body, str) else ""
 
 
 def _when(headers: Mapping[str, str]) -> str:
-    """When to come again, after the header Retry-After, which holds seconds or a date."""
-    told = headers.get("retry-after", "").strip()
-    if told.isdecimal():
-        seconds = int(told[:9])
+    """When to retry, by the header Retry-After, which holds seconds or a date."""
+    retry_after = headers.get("retry-after", "").strip()
+    if retry_after.isdecimal():
+        seconds = int(retry_after[:9])
     else:
         try:
-            seconds = round(email.utils.parsedate_to_datetime(told).timestamp() - time.time())
+            seconds = round(email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time())
         except ValueError:
             return "in a moment"
     if seconds <= 0:

@@ -1,1 +1,1 @@
-"""Models of transformers, for GPUs and for architectures that the CPU engine does not know."""
+"""The engine for models of transformers: on GPUs, and for architectures that the OpenVINO engine does not support."""

@@ -1,4 +1,4 @@
-"""A stop reaches the middle of a forward pass: every decoder layer of transformers looks for one."""
+"""Hooks that stop a forward pass of transformers between two decoder layers."""
 
 import torch
 from transformers import PreTrainedModel
@@ -7,16 +7,16 @@ from parley.generation.streaming import raise_if_stopped
 
 
 def install_abort_hooks(model: PreTrainedModel) -> int:
-    """Makes every decoder layer look at its thread's brake before it runs, so that a long prefill ends too.
+    """Makes every decoder layer check the stop signal of its thread before it runs: a stop then also ends a prefill.
 
-    Returns how many layers do. The model's output does not change.
+    Returns the number of decoder layers. The model's output does not change.
     """
     layers = [m for m in model.modules() if type(m).__name__ in (model._no_split_modules or ())]
     for layer in layers:
-        if _look not in layer._forward_pre_hooks.values():  # two engines may have one model
-            layer.register_forward_pre_hook(_look)
+        if _abort_hook not in layer._forward_pre_hooks.values():  # two engines may share one model
+            layer.register_forward_pre_hook(_abort_hook)
     return len(layers)
 
 
-def _look(module: torch.nn.Module, args: tuple) -> None:
+def _abort_hook(module: torch.nn.Module, args: tuple) -> None:
     raise_if_stopped()

@@ -8,11 +8,11 @@ from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import PrefixCache
 from parley.models import hardware
 
-CACHE_SHARE = 4  # one part in so many of the memory that is free goes to the KV caches of sessions
+CACHE_DIVISOR = 4  # the KV caches of sessions may use the free memory divided by this
 
 
 class TransformersEngine(LocalEngine):
-    """Answers with PyTorch's own layers."""
+    """Answers with a model that PyTorch runs."""
 
     def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
         self._sessions = PrefixCache(loaded.model, self._max_cache_bytes)
@@ -24,7 +24,7 @@ class TransformersEngine(LocalEngine):
         return "PyTorch"
 
     def _max_cache_bytes(self) -> int:
-        """Bytes for the caches of all sessions: a share of the memory that would be free without them."""
+        """Bytes for the KV caches of all sessions: a share of the memory that would be free without these caches."""
         gpu = self.loaded.model.device.type == "cuda"
         free = torch.cuda.mem_get_info()[0] if gpu else hardware.free_memory()
-        return (free + self._sessions.bytes) // CACHE_SHARE
+        return (free + self._sessions.bytes) // CACHE_DIVISOR

@@ -1,8 +1,8 @@
-"""Linear layers of one byte a weight for CPUs: a third of the memory, and twice the speed where memory is what limits.
+"""Linear layers with int8 weights for CPUs: a third of the memory, and twice the speed where memory is the bottleneck.
 
-Weights are rounded to 255 steps for each output (symmetric), activations for each token as they come, and the products
-are whole numbers: what one token gives does not depend on those beside it, so that guessing ahead changes nothing.
-The scheme is that of LLM.int8() without its outlier columns (https://arxiv.org/abs/2208.07339).
+Weights are quantized symmetrically with one scale per output feature, activations with one scale per token, at run
+time. The products are integers, so the result for a token does not depend on other tokens in the pass, and speculative
+decoding gives the same text. The scheme is LLM.int8() without its outlier columns (https://arxiv.org/abs/2208.07339).
 """
 
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-MIN_SIZE = 64  # features; what is narrower, such as a router, stays as it is: it is small, and decides much
+MIN_FEATURES = 64  # a smaller layer, such as a router, is not quantized: it saves little, and its precision matters
 QMAX = 127
 
 
 class Int8Linear(nn.Module):
-    """In place of an `nn.Linear`: same input, same output but for rounding. Cannot be trained."""
+    """Replaces an `nn.Linear`: same input, same output except for rounding. Cannot be trained."""
 
     quantized: Tensor
     scale: Tensor
@@ -33,7 +33,7 @@ class Int8Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The weights as 32-bit floats, made anew: for the few models that compute with them by themselves."""
+        """The weights as float32, dequantized at each call, for the few models that use the weights directly."""
         return self.quantized * self.scale[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,7 +48,7 @@ class Int8Linear(nn.Module):
 
 
 class StoredEmbedding(nn.Module):
-    """In place of an `nn.Embedding`: kept in the type that it was stored in, given out as 32-bit floats."""
+    """Replaces an `nn.Embedding`: keeps the weights in their stored type, and returns float32."""
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
@@ -60,20 +60,20 @@ class StoredEmbedding(nn.Module):
 
 
 def quantise(model: PreTrainedModel) -> None:
-    """Changes a model in place, layer by layer, so that it never needs much more memory than it has.
+    """Quantizes a model in place, layer by layer, which needs little extra memory.
 
-    What is no linear layer or embedding becomes 32-bit floats, which CPUs compute fastest in.
+    Parameters outside of linear layers and embeddings become float32, the fastest type on CPUs.
     """
-    made: list[nn.Module] = []
+    replaced: list[nn.Module] = []
     for parent, name, layer in list(_layers(model)):
         if isinstance(layer, nn.Embedding):
-            made.append(StoredEmbedding(layer))
-        elif min(layer.in_features, layer.out_features) >= MIN_SIZE:
-            made.append(Int8Linear(layer))
+            replaced.append(StoredEmbedding(layer))
+        elif min(layer.in_features, layer.out_features) >= MIN_FEATURES:
+            replaced.append(Int8Linear(layer))
         else:
             continue
-        setattr(parent, name, made[-1])
-    kept = {id(tensor) for layer in made for tensor in (*layer.parameters(), *layer.buffers())}
+        setattr(parent, name, replaced[-1])
+    kept = {id(tensor) for layer in replaced for tensor in (*layer.parameters(), *layer.buffers())}
     for tensor in (*model.parameters(), *model.buffers()):
         if tensor.is_floating_point() and id(tensor) not in kept:
             tensor.data = tensor.data.float()
@@ -82,6 +82,6 @@ def quantise(model: PreTrainedModel) -> None:
 def _layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear | nn.Embedding]]:
     for parent in model.modules():
         for name, child in parent.named_children():
-            # Not of subclasses, which may compute otherwise.
+            # Subclasses are excluded, because their `forward` may differ.
             if isinstance(child, nn.Linear | nn.Embedding) and type(child) in (nn.Linear, nn.Embedding):
                 yield parent, name, child

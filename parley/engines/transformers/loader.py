@@ -1,4 +1,4 @@
-"""A model of transformers from its folder, in the numbers and with the attention that were planned."""
+"""Loads a model of transformers from its folder, with the number format and the attention of the load plan."""
 
 import logging
 from dataclasses import replace
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def load(spec: ModelSpec, folder: Path, plan: LoadPlan) -> tuple[PreTrainedModel, LoadPlan]:
-    """The model, and the plan as it could be kept: an attention that cannot be had is done without."""
+    """The model, and the plan that was carried out. If the planned FlashAttention fails, plain attention is used."""
     try:
         return _read_model(spec, folder, plan), plan
     except Unloadable:
@@ -31,7 +31,7 @@ def load(spec: ModelSpec, folder: Path, plan: LoadPlan) -> tuple[PreTrainedModel
 
 def _read_model(spec: ModelSpec, folder: Path, plan: LoadPlan) -> PreTrainedModel:
     try:
-        model, told = AutoModelForCausalLM.from_pretrained(
+        model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
@@ -41,11 +41,11 @@ def _read_model(spec: ModelSpec, folder: Path, plan: LoadPlan) -> PreTrainedMode
         )
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise load_errors.too_large(spec) from error
-    except Exception as error:  # as above: SafetensorError, RuntimeError for shapes, ImportError for kernels, …
+    except Exception as error:  # SafetensorError, RuntimeError for shapes, ImportError for kernels, …
         raise load_errors.unsuitable(spec, "weights", error) from error
-    if missing := sorted(map(str, (*told["missing_keys"], *told["mismatched_keys"]))):
+    if missing := sorted(map(str, (*info["missing_keys"], *info["mismatched_keys"]))):
         raise load_errors.incomplete(spec, missing)
     if not {"cpu", "disk"}.isdisjoint(map(str, getattr(model, "hf_device_map", {}).values())):
-        raise load_errors.too_large(spec)  # what is left outside of the cards would take seconds a token
+        raise load_errors.too_large(spec)  # with layers outside of the GPUs a token would take seconds
     quantization.finish(model, plan)
     return model

@@ -1,1 +1,1 @@
-"""Views of a conversation beside the chat."""
+"""Parts of the page next to the chat."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from parley.engines.openvino.decoder import Decoder, Rows
-from parley.engines.openvino.model_adapter import cuts
+from parley.engines.openvino.decoder import Decoder, PassInput
+from parley.engines.openvino.model_adapter import chunk_ends
 from parley.engines.openvino.paged_kv import BlockTable
 
 
@@ -24,13 +24,13 @@ class Plain:
 def read_plainly(decoder: Decoder, prompt: list[int], answer: list[int]) -> Plain:
     """The prompt in pieces as large as may be, then one token after the other, nobody beside them."""
     table, made, begin = BlockTable(decoder.pool), [], 0
-    for end in cuts(len(prompt), decoder.max_rows):
-        made.append(decoder.run([Rows(table, prompt[begin:end], True, end - begin)]))
+    for end in chunk_ends(len(prompt), decoder.max_rows):
+        made.append(decoder.run([PassInput(table, prompt[begin:end], True, end - begin)]))
         begin = end
     # Early logits are rows of the head too, so they are asked for where few are.
     early = [np.zeros((len(decoder.early), len(prompt), made[0].logits.shape[1]), np.float32)]
     for id in answer:
-        made.append(decoder.run([Rows(table, [id], False)], early=True))
+        made.append(decoder.run([PassInput(table, [id], False)], early=True))
         early.append(made[-1].early)
     logits, hidden = (np.concatenate([getattr(each, name) for each in made]) for name in ("logits", "hidden"))
     return Plain(len(prompt), prompt + answer, logits, np.concatenate(early, 1), hidden)
@@ -42,7 +42,7 @@ class Sequence:
     def __init__(self, decoder: Decoder, plain: Plain, chance: random.Random) -> None:
         self._decoder, self._plain, self._chance = decoder, plain, chance
         self._table = BlockTable(decoder.pool)
-        self._asked: Rows | None = None
+        self._asked: PassInput | None = None
         self._right = 0  # of the rows that were asked for, those that are the sequence's own
         self.compared = 0
 
@@ -51,8 +51,8 @@ class Sequence:
         """Whether all of it is read."""
         return self._table.length == len(self._plain.ids)
 
-    def ask(self, room: int) -> Rows | None:
-        """Rows for the next pass, at most so many; None where they do not fit."""
+    def ask(self, room: int) -> PassInput | None:
+        """PassInput for the next pass, at most so many; None where they do not fit."""
         held, chance = self._table.length, self._chance
         left = self._plain.prompt - held
         if left > 0:
@@ -66,18 +66,18 @@ class Sequence:
             wrong = min(chance.choice([0, 0, 1, 4]), room - self._right)
             ids = self._plain.ids[held : held + self._right] + chance.choices(range(100), k=wrong)
             piece = False
-        self._asked = Rows(self._table, ids, piece, chance.choice([0, 1, len(ids)]) if piece else len(ids))
+        self._asked = PassInput(self._table, ids, piece, chance.choice([0, 1, len(ids)]) if piece else len(ids))
         return self._asked
 
     def compare(self, logits: np.ndarray, early: np.ndarray, hidden: np.ndarray) -> None:
         """Looks at what the pass made of the rows that were asked for, and forgets some of them."""
         chance, count = self._chance, len(self._asked.ids)
         begin = self._table.length - count
-        skipped = count - self._asked.wanted
+        skipped = count - self._asked.num_logits
         own = slice(begin + skipped, begin + max(skipped, self._right))
         assert np.array_equal(logits[: own.stop - own.start], self._plain.logits[own])
         assert np.array_equal(hidden[: self._right], self._plain.hidden[begin : begin + self._right])
-        if len(early) and not self._asked.piece:
+        if len(early) and not self._asked.is_chunk:
             assert np.array_equal(early[:, : own.stop - own.start], self._plain.early[:, own])
         self.compared += own.stop - own.start
         self._table.crop(begin + self._right)
@@ -88,7 +88,7 @@ class Sequence:
             other = self._table.fork()
             if chance.random() < 0.5:
                 other, self._table = self._table, other
-            self._decoder.run([Rows(other, chance.choices(range(100), k=3), piece=False)])
+            self._decoder.run([PassInput(other, chance.choices(range(100), k=3), is_chunk=False)])
 
 
 def check(decoder: Decoder, seed: int, prompts: int = 150, answers: int = 16) -> int:
@@ -113,17 +113,17 @@ def check(decoder: Decoder, seed: int, prompts: int = 150, answers: int = 16) ->
                 room -= len(rows.ids)
         if room and chance.random() < 0.5:
             count = chance.randint(1, room)
-            asked.append((None, Rows(stranger, chance.choices(range(100), k=count), count > 1, 0)))
+            asked.append((None, PassInput(stranger, chance.choices(range(100), k=count), count > 1, 0)))
         chance.shuffle(asked)
-        wanted = sum(rows.wanted for _, rows in asked)
+        wanted = sum(rows.num_logits for _, rows in asked)
         few = wanted * (1 + len(decoder.early)) <= decoder.max_rows
         made = decoder.run([rows for _, rows in asked], early=few and chance.random() < 0.5)
         at = first = 0
         for each, rows in asked:
             if each:
-                logits = slice(at, at + rows.wanted)
+                logits = slice(at, at + rows.num_logits)
                 each.compare(made.logits[logits], made.early[:, logits], made.hidden[first : first + len(rows.ids)])
-            at, first = at + rows.wanted, first + len(rows.ids)
+            at, first = at + rows.num_logits, first + len(rows.ids)
         if stranger.length > 200:
             stranger.crop(chance.randrange(200))
     compared = sum(each.compared for each in sequences)

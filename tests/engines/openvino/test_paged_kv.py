@@ -40,7 +40,7 @@ def read(memory, table):
 def test_random_tables_hold_what_lists_would(seed):
     chance = random.Random(seed)
     pool, memory = pool_of(chance.choice([12, 40, 400]))
-    memory[pool.unused] = -1
+    memory[pool.padding_block] = -1
     pairs, refused, each, known = [(BlockTable(pool), [])], 0, None, None
     for step in range(400):
         table, numbers = chance.choice(pairs)
@@ -69,7 +69,7 @@ def test_random_tables_hold_what_lists_would(seed):
         del table, numbers
         assert all(read(memory, each) == known for each, known in pairs)
     assert refused or pool.num_blocks > 12
-    assert (memory[pool.unused] == -1).all()
+    assert (memory[pool.padding_block] == -1).all()
     assert pool.num_touched <= pool.num_blocks
     del pairs, each, known
     assert pool.num_free == pool.num_blocks - 1

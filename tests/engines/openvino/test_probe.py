@@ -144,7 +144,7 @@ def test_a_class_of_rows_that_depends_on_its_neighbours_is_noticed(monkeypatch):
 
     def run(self, batch, early=False):
         made = plain(self, batch, early)
-        if len(batch) > 1 and any(rows.piece for rows in batch):
+        if len(batch) > 1 and any(rows.is_chunk for rows in batch):
             made.logits[...] *= 1.0001
         return made
 
@@ -205,4 +205,4 @@ def test_transformers_answers_where_there_is_none_and_the_log_says_why(crashing,
     assert made.loaded.plan.engine == "transformers"
     assert answer(made, SHORT).text
     [line] = [record.getMessage() for record in caplog.records if "OpenVINO does not run it" in record.getMessage()]
-    assert line.startswith("Transformers answers as budgie: ") and "the probe found no number" in line
+    assert line.startswith("Transformers runs budgie: ") and "the probe found no number" in line

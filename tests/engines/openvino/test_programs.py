@@ -15,7 +15,7 @@ from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine
 from tests.engines.openvino.asking import LONG, SHORT, answer
 
-MAY_DIFFER = "# OpenVINO int8 answered. This takes the weights as they are stored: words may differ."
+MAY_DIFFER = "# OpenVINO int8 answered. This program uses the stored weights: words may differ."
 
 
 @pytest.fixture(scope="module")

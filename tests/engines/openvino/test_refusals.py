@@ -144,7 +144,7 @@ def spoil(folder, name, change):
 def test_a_missing_or_misshapen_tensor_is_named(name, change, tmp_path):
     save(tmp_path, "llama")
     spoil(tmp_path, name, change)
-    with pytest.raises(graph.Misfit, match=name) as refused:
+    with pytest.raises(graph.WeightsMismatch, match=name) as refused:
         written(tmp_path)
     assert refused.value.names == [name]
 
@@ -162,7 +162,7 @@ def test_a_spoilt_tensor_is_named(name, precision, number, tmp_path):
 def test_a_row_that_forgets_a_norm_is_noticed(tmp_path, monkeypatch):
     save(tmp_path, "qwen3")
     monkeypatch.setitem(FAMILIES, "qwen3", replace(FAMILIES["qwen3"], head_norm=""))
-    with pytest.raises(graph.NotDescribed, match=r"model\.layers\.0\.self_attn\.k_norm\.weight"):
+    with pytest.raises(graph.UnusedParameters, match=r"model\.layers\.0\.self_attn\.k_norm\.weight"):
         written(tmp_path)
 
 

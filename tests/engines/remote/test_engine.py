@@ -70,7 +70,7 @@ def test_an_answer_streams_with_what_the_server_says_that_it_cost(faulty):
 @pytest.mark.parametrize("model", ["no usage", "absurd usage"])
 def test_where_the_server_sends_no_count_pieces_are_counted_and_called_so(faulty, model):
     made = answer(engine(faulty.url, model))
-    assert (made.usage.unit, made.usage.new_tokens, made.usage.prompt_tokens) == ("piece", len(WORDS), 0)
+    assert (made.usage.unit, made.usage.new_tokens, made.usage.prompt_tokens) == ("chunk", len(WORDS), 0)
 
 
 def test_a_character_that_is_sent_in_halves_can_be_shown_all_the_same(faulty):
@@ -177,7 +177,7 @@ def test_only_the_strategies_that_a_server_knows_are_offered():
 
 
 FAULTY = {  # the sentence, and what is kept of the answer
-    "401": "does not accept this app's key. Its owner has to set REMOTE_API_KEY anew.",
+    "401": "does not accept this app's key. The owner of this app has to change REMOTE_API_KEY.",
     "401 in plain words": "does not accept this app's key",
     "402": "The credit that pays for 402 is used up.",
     "403": "This app's key may not use 403.",
@@ -188,14 +188,14 @@ FAULTY = {  # the sentence, and what is kept of the answer
     "502": "fails with error 502.",
     "503": "is starting or overloaded. Press Retry in a moment.",
     "504": "took too long.",
-    "429": "is asked too much just now. Press Retry in a moment.",
+    "429": "gets too many requests now. Press Retry in a moment.",
     "429 for seconds": "Press Retry in 7 seconds.",
     "429 for an hour": "Press Retry in 60 minutes.",
     "429 until then": "Press Retry in 9",
     "429 for ever": "Press Retry in a moment.",
     "400": 'refuses this request: "The context of … has 512 tokens.". Change the settings',
     "422": "refuses this request: \"Unexpected fields in the request: {'seed'}\". Change",
-    "html": "What answers for html sends no chat completions. The owner of this app has to check REMOTE_BASE_URL.",
+    "html": "The server of html sends no chat completions. The owner of this app has to check REMOTE_BASE_URL.",
     "no stream": "sends no chat completions",
     "nothing": "sends no chat completions",
     "elsewhere": "sends no chat completions",
