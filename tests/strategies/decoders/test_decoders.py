@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from parley.strategies.decoders.beams import Finished
+from parley.strategies.decoders.beams import BeamHypotheses
 from parley.strategies.decoders.constrained_beams import Progress, constrained_beams
 from parley.strategies.decoders.contrastive import contrastive
 from parley.strategies.decoders.diverse_beams import diverse_beams
@@ -135,16 +135,16 @@ def test_progress_continues_a_phrase_and_restarts_when_it_breaks():
     begun = start.add(1)
     assert begun.next_tokens == [2] and begun.bank(2) == 1
     broken = begun.add(9)
-    assert broken.waiting == ((3,), (1, 2)) and broken.bank(2) == 0
+    assert broken.pending == ((3,), (1, 2)) and broken.bank(2) == 0
     assert start.after([9, 1, 2]).done == 1
     done = start.after([3, 1, 2, 7])
     assert done.complete and done.next_tokens == [] and done.bank(2) == 4
 
 
 def test_only_the_best_finished_answers_are_kept():
-    finished = Finished(2, length_penalty=1.0)
+    finished = BeamHypotheses(2, length_penalty=1.0)
     for token, score in enumerate([-3.0, -1.0, -2.0, -4.0]):
         finished.add(torch.tensor([token]), score)
     assert [h.score for h in finished.hypotheses] == [-2.0, -1.0]
-    assert finished.full_of_better_than(-2.5) and not finished.full_of_better_than(-1.5)
+    assert finished.is_done(-2.5) and not finished.is_done(-1.5)
     assert finished.score(-6.0, 3) == -2.0
