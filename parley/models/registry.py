@@ -105,11 +105,13 @@ def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     The models that the owner names come first. A remote model replaces a local one of the same name.
     Raises `ModelUnavailable` for wrong values of `MODEL_IDS` and the `REMOTE_` variables.
     """
-    elsewhere = remote_servers.models(environ)
+    remote_models = remote_servers.models(environ)
     if wanted := MODEL_IDS.read(environ):
-        return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
+        return {name: remote_models.get(name) or _named(name) for name in wanted} | remote_models
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
-    return elsewhere | {spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in elsewhere}
+    return remote_models | {
+        spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in remote_models
+    }
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
@@ -166,9 +168,9 @@ def traits(spec: ModelSpec) -> Traits:
     Network errors are not raised. Waits at most a few seconds for the network, and stores nothing on the disk.
     """
     if spec.engine == "remote":
-        honoured = spec.capabilities.settings
-        unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in honoured]
-        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in honoured, context=None)
+        supported = spec.capabilities.settings
+        unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in supported]
+        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in supported, context=None)
     files = _small_files(spec)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")

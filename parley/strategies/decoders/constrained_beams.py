@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from parley.strategies.decoders.beams import BeamHypotheses, Hypothesis, OnBeams, active_beams, end_tokens, kv_cache
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
-from parley.strategies.decoders.live_beams import live_beams
+from parley.strategies.decoders.observed_beam_search import observed_beam_search
 
 Phrase = tuple[int, ...]  # the tokens of one word or phrase that must occur, at least one
 
@@ -94,7 +94,9 @@ def constrained_beams(
     unfinished one is returned. Without phrases this is a plain beam search.
     """
     if not phrases:
-        return live_beams(model, input_ids, logits_processor, stopping_criteria, generation_config, on_beams, **inputs)
+        return observed_beam_search(
+            model, input_ids, logits_processor, stopping_criteria, generation_config, on_beams, **inputs
+        )
     config, prompt_length, device = generation_config, input_ids.shape[1], input_ids.device
     search = Search(config, phrases)
     sums = torch.full((config.num_beams,), -1e9, device=device)
@@ -124,8 +126,8 @@ class Search:
     def __init__(self, config: GenerationConfig, phrases: Sequence[Phrase]) -> None:
         self.finished = BeamHypotheses(config.num_beams, config.length_penalty)
         self.done = False
-        self._count = config.num_beams
-        self._ends = end_tokens(config)
+        self._num_beams = config.num_beams
+        self._end_tokens = end_tokens(config)
         self._start = Progress(tuple(phrases))
         self._max_phrase_length = max(map(len, phrases))
 
@@ -138,15 +140,15 @@ class Search:
         vocabulary, length = scores.shape[1], ids.shape[1] + 1
         answers = ids.tolist()
         before = [self._start.after(answer) for answer in answers]
-        best, indices = scores.view(-1).topk(max(2, 1 + len(self._ends)) * self._count)
+        best, indices = scores.view(-1).topk(max(2, 1 + len(self._end_tokens)) * self._num_beams)
         likely: list[Continuation] = []
         for rank, (score, index) in enumerate(zip(best.tolist(), indices.tolist(), strict=True)):
             source, token = divmod(index, vocabulary)
-            if token not in self._ends:
+            if token not in self._end_tokens:
                 likely.append(Continuation(source, token, score, before[source].add(token)))
-            elif rank < self._count and before[source].complete:  # an end counts only among the best
+            elif rank < self._num_beams and before[source].complete:  # an end counts only among the best
                 self.finished.add(ids[source].clone(), self.finished.score(score, length))
-            if len(likely) == self._count:
+            if len(likely) == self._num_beams:
                 break
         chosen = self._with_progress(likely, before, answers, scores)
         self.done = self.finished.is_done(self.finished.score(best[0].item(), length))
@@ -169,7 +171,7 @@ class Search:
         """The best answer, shape (tokens,), at the end of the search; running beams compete by their present score."""
         if not self.done:
             complete = [row for row, tokens in enumerate(ids.tolist()) if self._start.after(tokens).complete]
-            for row in complete or range(self._count):
+            for row in complete or range(self._num_beams):
                 self.finished.add(ids[row], self.finished.score(float(sums[row]), ids.shape[1]))
         return self.finished.hypotheses[-1].ids
 
@@ -202,4 +204,4 @@ class Search:
             previous = order[place - 1]
             same_bank = place > 0 and banks[previous] == banks[i]
             ranks[i] = ranks[previous] + 1 if same_bank else 0
-        return [candidates[i] for i in sorted(order, key=ranks.__getitem__)[: self._count]]
+        return [candidates[i] for i in sorted(order, key=ranks.__getitem__)[: self._num_beams]]

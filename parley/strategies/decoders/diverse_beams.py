@@ -27,7 +27,7 @@ class Group:
         self.rows = rows  # the indices of its beams in the batch
         self.finished = BeamHypotheses(len(rows), config.length_penalty)
         self.done = False
-        self._ends = end_tokens(config)
+        self._end_tokens = end_tokens(config)
         self._vocabulary = vocabulary
 
     def step(self, ids: torch.Tensor, scores: torch.Tensor) -> tuple[list[int], list[int], list[float]]:
@@ -37,14 +37,14 @@ class Group:
         continues, its new token and its log probability.
         """
         count = len(self.rows)
-        best, indices = scores.view(-1).topk(max(2, 1 + len(self._ends)) * count)
+        best, indices = scores.view(-1).topk(max(2, 1 + len(self._end_tokens)) * count)
         length = ids.shape[1] + 1
         sources: list[int] = []
         tokens: list[int] = []
         sums: list[float] = []
         for rank, (score, index) in enumerate(zip(best.tolist(), indices.tolist(), strict=True)):
             source, token = divmod(index, self._vocabulary)
-            if token not in self._ends:
+            if token not in self._end_tokens:
                 sources, tokens, sums = [*sources, source], [*tokens, token], [*sums, score]
             elif rank < count:  # an end counts only among the best
                 self.finished.add(ids[source].clone(), self.finished.score(score, length))

@@ -8,7 +8,7 @@ from parley.strategies.decoders.constrained_beams import Progress, constrained_b
 from parley.strategies.decoders.contrastive import contrastive
 from parley.strategies.decoders.diverse_beams import diverse_beams
 from parley.strategies.decoders.dola import dola, early_layers
-from parley.strategies.decoders.live_beams import live_beams
+from parley.strategies.decoders.observed_beam_search import observed_beam_search
 
 QUESTIONS = ["Hello, who are you?", "Tell me a story about an owl.", "What is the capital of Japan?"]
 
@@ -45,7 +45,7 @@ def answer(model, tokenizer):
 @pytest.mark.parametrize("settings", [{"num_beams": 4}, {"num_beams": 2, "length_penalty": -1.0}], ids=str)
 def test_watching_a_beam_search_changes_nothing_and_ends_with_what_it_returns(answer, tokenizer, question, settings):
     steps = []
-    watched = answer(question, **settings, custom_generate=live_beams, on_beams=steps.append)
+    watched = answer(question, **settings, custom_generate=observed_beam_search, on_beams=steps.append)
     assert watched == answer(question, **settings)
     ends = set(tokenizer.all_special_ids)
     assert [token for token in steps[-1][0].ids.tolist() if token not in ends] == watched
@@ -57,7 +57,7 @@ def test_beam_sampling_can_be_watched_and_repeats_with_its_seed(answer):
         torch.manual_seed(3)
         return answer(QUESTIONS[1], num_beams=3, do_sample=True, temperature=1.5, **watch)
 
-    assert sampled(custom_generate=live_beams, on_beams=nothing) == sampled() == sampled()
+    assert sampled(custom_generate=observed_beam_search, on_beams=nothing) == sampled() == sampled()
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

@@ -15,7 +15,7 @@ from parley.strategies.decoders.beams import Hypothesis, OnBeams, active_beams, 
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
 
-def live_beams(
+def observed_beam_search(
     model: CausalLM,
     input_ids: torch.Tensor,
     logits_processor: Processors,
