@@ -163,7 +163,7 @@ def stock(
 @contextlib.contextmanager
 def without_guesses() -> Iterator[None]:
     """Nothing is guessed ahead in greedy search and sampling, which only a benchmark can ask for."""
-    with mock.patch.object(PromptLookup, "next", lambda self, most: []):
+    with mock.patch.object(PromptLookup, "propose", lambda self, max_tokens: []):
         yield
 
 

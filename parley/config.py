@@ -1,6 +1,6 @@
-"""The variables of the environment that the owner of the app can set: one row each, checked when it is read.
+"""The environment variables that the owner of the app can set. Each value is checked when it is read.
 
-`python app.py --help` and docs/settings.md list the rows. `HF_TOKEN` is not among them: it belongs to huggingface_hub.
+`python app.py --help` and docs/settings.md list them. `HF_TOKEN` is not one of them: huggingface_hub reads it.
 """
 
 import argparse
@@ -17,28 +17,28 @@ T = TypeVar("T")
 
 ENGINES = ("auto", "openvino", "transformers")
 QUANTIZATIONS = ("auto", "none", "int8", "int4")
-GPU_SIZES = {"large": 48_000_000_000, "xlarge": 96_000_000_000}  # bytes of memory that a turn on ZeroGPU gets
-# The settings that every server of chat completions honours, and those that only some servers know.
+GPU_SIZES = {"large": 48_000_000_000, "xlarge": 96_000_000_000}  # bytes of memory for a turn on ZeroGPU
+# The settings that every server for chat completions supports, and those that only some servers support.
 STANDARD_REMOTE_SETTINGS = ("temperature", "top_p", "seed")
 EXTRA_REMOTE_SETTINGS = ("top_k", "min_p", "repetition_penalty", "thinking")
 
 
 @dataclass(frozen=True)
 class Variable(Generic[T]):
-    """One variable of the environment that the owner can set."""
+    """One environment variable that the owner can set."""
 
     name: str
-    values: str  # what it can be, for people
-    check: Callable[[str, str], T]  # from its name and its text without outer spaces to its value
+    values: str  # the allowed values, for people
+    check: Callable[[str, str], T]  # takes the name and the stripped text, returns the value
     default: T
     help: str  # one sentence
-    empty_counts: bool = False  # whether an empty text is a value of its own and does not mean the default
+    empty_counts: bool = False  # whether an empty text is a value; otherwise it means the default
     old_name: str = ""
 
     def read(self, environ: Mapping[str, str] = os.environ) -> T:
-        """The checked value, or the default where the variable is not set.
+        """The checked value, or the default if the variable is not set.
 
-        Raises `BadVariable` with a sentence that names the variable, also where its old name is set.
+        Raises `BadVariable` for a wrong value, and if the old name is set. The sentence names the variable.
         """
         if self.old_name and environ.get(self.old_name):
             raise BadVariable(f"{self.old_name} is now called {self.name}. Rename the variable.")
@@ -56,7 +56,7 @@ class Variable(Generic[T]):
 
 
 def check_key(name: str, text: str) -> str:
-    """The key. Raises `BadVariable`, which does not quote it, for characters that cannot stand in a header of HTTP."""
+    """The key. Raises `BadVariable`, without the key in it, for characters that an HTTP header cannot have."""
     if not all("!" <= character <= "~" for character in text):
         raise BadVariable(f"{name} has characters that no key has. Copy it once more.")
     return text
@@ -72,7 +72,7 @@ def _one_of(choices: Sequence[str], otherwise: str = "") -> Callable[[str, str],
 
 
 def _names(_: str, text: str) -> tuple[str, ...]:
-    """The items between the commas, each once."""
+    """The items between commas, without duplicates."""
     return tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
 
 
@@ -121,44 +121,44 @@ MODEL_IDS = Variable[tuple[str, ...]](
     values="names and folders with commas between them",
     check=_names,
     default=(),
-    help="The models that the page offers, the default first, as org/name or org/name@revision on the Hub or as a "
-    "folder; when it is empty, the page offers what suits the hardware.",
+    help="The models that visitors can choose, the default first, as org/name or org/name@revision on the Hub or as a "
+    "folder; if empty, the page offers the models that suit the hardware.",
 )
 DRAFT_MODELS = Variable[Mapping[str, str]](
     name="DRAFT_MODELS",
     values="pairs target=draft with commas between them",
     check=_pairs,
     default={},
-    help="The smaller model that guesses ahead for each target model, in place of the draft model of the catalogue.",
+    help="The draft model for each target model; it replaces the draft model of the catalogue.",
 )
 ALLOW_ANY_MODEL = Variable[bool](
     name="ALLOW_ANY_MODEL",
     values="1 or 0",
     check=_switch,
     default=False,
-    help="With 1, visitors may name any model of the Hub; it has no effect on a hosted Space.",
+    help="With 1, visitors can use any model on the Hub; it has no effect on a hosted Space.",
 )
 ENGINE = Variable[str](
     name="ENGINE",
     values=", ".join(ENGINES),
     check=_one_of(ENGINES),
     default="auto",
-    help="The library that runs the local models on a CPU; auto takes OpenVINO for every model that it can run.",
+    help="The library that runs the local models on a CPU; auto uses OpenVINO for every model that it supports.",
 )
 QUANTIZATION = Variable[str](
     name="QUANTIZATION",
     values=", ".join(QUANTIZATIONS),
     check=_one_of(QUANTIZATIONS),
     default="auto",
-    help="How the weights are held in memory: none means floats, int8 one byte a weight, int4 (on GPUs) half a byte; "
-    "auto decides by the hardware.",
+    help="How the weights are stored in memory: none means floats, int8 one byte for each, int4 (on GPUs) half a byte "
+    "for each; auto decides by the hardware.",
 )
 REMOTE_MODELS = Variable[tuple[str, ...]](
     name="REMOTE_MODELS",
     values="names with commas between them",
     check=_names,
     default=(),
-    help="The models that run on a server of chat completions and stand in the same list; the server reads what "
+    help="The models that run on a server for chat completions; they are in the same list, and the server reads what "
     "visitors type.",
 )
 REMOTE_BASE_URL = Variable[str](
@@ -166,21 +166,21 @@ REMOTE_BASE_URL = Variable[str](
     values="an address such as http://127.0.0.1:8000/v1",
     check=_address,
     default="",
-    help="The address of the server of REMOTE_MODELS; when it is empty, Inference Providers answer and HF_TOKEN pays.",
+    help="The address of the server of REMOTE_MODELS; if empty, Inference Providers answer, paid through HF_TOKEN.",
 )
 REMOTE_API_KEY = Variable[str](
     name="REMOTE_API_KEY",
     values="a secret",
     check=check_key,
     default="",
-    help="The key that the server at REMOTE_BASE_URL asks for, if it asks for one.",
+    help="The key for the server at REMOTE_BASE_URL, if it needs one.",
 )
 REMOTE_SETTINGS = Variable[tuple[str, ...]](
     name="REMOTE_SETTINGS",
     values=f"any of {', '.join((*STANDARD_REMOTE_SETTINGS, *EXTRA_REMOTE_SETTINGS))} with commas between them",
     check=_remote_settings,
     default=STANDARD_REMOTE_SETTINGS,
-    help="The settings that the server honours besides the length, the stop strings and the system prompt.",
+    help="The settings that the server supports besides the length, the stop strings and the system prompt.",
     empty_counts=True,
 )
 ZEROGPU_SIZE = Variable[str](
@@ -188,15 +188,14 @@ ZEROGPU_SIZE = Variable[str](
     values=", ".join(GPU_SIZES),
     check=_one_of(tuple(GPU_SIZES), ", or leave it out"),
     default="",
-    help="The part of a card that a turn on ZeroGPU gets: 48 GB (large, also when it is empty), or 96 GB at twice the "
-    "quota (xlarge).",
+    help="The GPU memory for a turn on ZeroGPU: 48 GB (large, also if empty), or 96 GB at twice the quota (xlarge).",
 )
 MAX_GPU_SECONDS = Variable[int](
     name="MAX_GPU_SECONDS",
     values="a whole number of seconds",
     check=_seconds,
     default=120,
-    help="The longest time on a GPU that one turn on ZeroGPU asks for.",
+    help="The longest GPU time that one turn on ZeroGPU requests.",
     old_name="MOST_GPU_SECONDS",
 )
 
@@ -211,9 +210,10 @@ VARIABLES: dict[str, Variable[Any]] = {
 
 
 def handle_command_line(arguments: Sequence[str] | None = None, environ: Mapping[str, str] = os.environ) -> None:
-    """Ends the program where it should not start: after `--help`, or with a sentence for a variable that is wrong.
+    """Handles `--help`, and checks all variables.
 
-    `arguments` are those after the program's name, by default those of this process. Raises `SystemExit`.
+    `arguments` are those after the program's name, by default those of this process. Raises `SystemExit` after
+    `--help`, and with a sentence for a wrong variable.
     """
     parser = argparse.ArgumentParser(
         prog="python app.py",

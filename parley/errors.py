@@ -1,16 +1,16 @@
-"""The errors that a reader sees: each is one sentence that says what to do next. Everything else is a bug."""
+"""The errors that a visitor sees. Each is a sentence that says what to do next. Any other exception is a bug."""
 
 
 class ChatError(Exception):
-    """A sentence for the reader, shown as it is, in the chat and to API callers."""
+    """An error whose text is shown unchanged to visitors in the chat and to API callers."""
 
 
 class BadSetting(ChatError):
-    """A value that is missing, of the wrong type or out of bounds."""
+    """A setting that is missing, has the wrong type or is out of bounds."""
 
 
 class BadConversation(ChatError):
-    """A history or message that cannot be sent to a model."""
+    """A conversation that cannot be sent to a model."""
 
 
 class ModelUnavailable(ChatError):
@@ -18,8 +18,8 @@ class ModelUnavailable(ChatError):
 
 
 class BadVariable(ModelUnavailable):
-    """A variable of the environment with a wrong value; no model can be used until the owner corrects it."""
+    """An environment variable with a wrong value. No model can be used until the owner corrects it."""
 
 
 class ServerFault(ChatError):
-    """A server that cannot be reached, will not answer, or breaks off."""
+    """A server that cannot be reached, refuses a request, or breaks off an answer."""

@@ -1,4 +1,4 @@
-"""What travels up from an engine to the reader: deltas, and the answer that is a fold over them."""
+"""The events of an answer: an engine yields deltas, and the sum of the deltas is the answer."""
 
 import functools
 import operator
@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from parley.messages import Message
 
-FLUSH = 0.05  # seconds: pieces reach the reader at most this often
-MEASURABLE = 0.01  # seconds: what comes within them was lying somewhere, and says nothing of how fast it is made
-HEARTBEAT = 0.25  # seconds: at least this often the reader gets something, so that it can be closed
+FLUSH = 0.05  # seconds: the shortest time between two deltas with text
+MIN_DECODE_SECONDS = 0.01  # text that arrives in less time was buffered, and its speed says nothing about decoding
+HEARTBEAT = 0.25  # seconds: the longest time between two deltas, so that a consumer can stop the answer
 
-# Its own end, a stop string, max_new_tokens, the context window, the wall clock, or the reader.
+# An end token, a stop string, max_new_tokens, the context window, the time limit, or the visitor.
 FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
 
 Report = Callable[[str], None]  # takes a short sentence about progress ("Downloading … 34 %")
@@ -20,25 +20,25 @@ Report = Callable[[str], None]  # takes a short sentence about progress ("Downlo
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What an answer cost. Times are in seconds since the engine took the turn up."""
+    """The number of tokens and the time of an answer. Times are in seconds since the engine began the turn."""
 
     prompt_tokens: int
     new_tokens: int
     time_to_first_token: float | None  # None: nothing was generated
     seconds: float
-    drafted: int = 0  # tokens that were guessed ahead, and how many of them the model accepted
-    accepted: int = 0
-    cached_tokens: int = 0  # of the prompt: they were known from an earlier turn and not read again
-    unit: str = "token"  # "chunk" where a server tells no tokens: `new_tokens` counts what came in, the prompt is 0
-    gpu_seconds: int | None = None  # what ZeroGPU was asked for; None elsewhere
+    drafted: int = 0  # draft tokens
+    accepted: int = 0  # draft tokens that the model accepted
+    cached_tokens: int = 0  # tokens of the prompt that came from the cache of an earlier turn
+    unit: str = "token"  # "chunk" where a server reports no tokens: `new_tokens` counts chunks, `prompt_tokens` is 0
+    gpu_seconds: int | None = None  # the GPU time requested from ZeroGPU; None elsewhere
 
     @property
     def tokens_per_second(self) -> float | None:
-        """The speed of decoding after the first token; None where there is too little to measure."""
+        """The decoding speed after the first token; None where the answer is too short to measure it."""
         if (
             self.time_to_first_token is None
             or self.new_tokens < 2
-            or self.seconds < self.time_to_first_token + MEASURABLE
+            or self.seconds < self.time_to_first_token + MIN_DECODE_SECONDS
         ):
             return None
         return (self.new_tokens - 1) / (self.seconds - self.time_to_first_token)
@@ -55,54 +55,54 @@ class Beam:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What exactly was run, for whoever wants to see it or to run it again."""
+    """What exactly ran, for people who want to see it or to run it again."""
 
-    prompt: str  # as the chat template rendered it, control tokens and all; empty where a server does that
-    config: Mapping[str, Any]  # what decided how each token was chosen
-    program: str  # Python that gives the same text with `library`; empty where there is none
-    messages: Sequence[Message]  # what was asked, and by which settings: together they ask for the same text again
-    values: Mapping[str, Any]
+    prompt: str  # as the chat template rendered it, with control tokens; empty where a server renders it
+    config: Mapping[str, Any]  # the generation config, or the parameters of the request
+    program: str  # Python source that gives the same text with `library`; empty where there is none
+    messages: Sequence[Message]  # the conversation; with `values` it gives the same text again
+    values: Mapping[str, Any]  # the settings
     library: str = "transformers"
-    request: str = ""  # the JSON that a server was sent
+    request: str = ""  # the JSON that was sent to a server
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """What is new since the last one. A delta with nothing in it is a heartbeat. The last one has a finish reason.
+    """What is new since the last delta. An empty delta is a heartbeat. The last one has a finish reason.
 
-    Its text and thought are to be added to those before; with `replaces` they are the whole answer so far, for the
-    best hypothesis of a beam search may change its mind.
+    Text and thought are appended to the answer so far. With `replaces` they replace it, because the best hypothesis of
+    a beam search can change.
     """
 
     text: str = ""
     thought: str = ""
     replaces: bool = False
-    beams: tuple[Beam, ...] = ()  # what a beam search considers now, the best first
-    status: str = ""  # what is happening now, shown until something else is
-    notices: tuple[str, ...] = ()  # what the reader should know of this answer
+    beams: tuple[Beam, ...] = ()  # the hypotheses of a beam search, best first
+    status: str = ""  # progress before the answer begins; shown until the next status or text
+    notices: tuple[str, ...] = ()  # remarks on this answer for the visitor
     finish: FinishReason | None = None
     usage: Usage | None = None
-    seed: int | None = None  # the one that was used
+    seed: int | None = None  # the seed that was used
     run_record: RunRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Delta):
-    """Everything so far: `answer + delta` is the answer after that delta."""
+    """The answer so far: `answer + delta` is the answer after that delta."""
 
     @classmethod
     def of(cls, deltas: Iterable[Delta]) -> "Answer":
-        """The whole answer."""
+        """The sum of the deltas."""
         return functools.reduce(operator.add, deltas, cls())
 
     def __add__(self, delta: Delta) -> "Answer":
-        said = delta.text or delta.thought
+        has_text = delta.text or delta.thought
         return replace(
             self,
             text=delta.text if delta.replaces else self.text + delta.text,
             thought=delta.thought if delta.replaces else self.thought + delta.thought,
             beams=delta.beams or self.beams,
-            status=delta.status or ("" if said else self.status),
+            status=delta.status or ("" if has_text else self.status),
             notices=self.notices + delta.notices,
             finish=delta.finish or self.finish,
             usage=delta.usage or self.usage,

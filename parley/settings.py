@@ -1,6 +1,4 @@
-"""Every setting of a turn, written once: controls, API parameters, checks and the table of the documents are made from
-it.
-"""
+"""Every setting of a turn. The controls, API parameters, checks and the table in the documents are made from it."""
 
 import math
 import typing
@@ -17,47 +15,47 @@ from parley.errors import BadSetting
 
 @dataclass(frozen=True)
 class Hints:
-    """The mark of a field with what its type, texts and bounds do not say."""
+    """Metadata of a field for its control on the page."""
 
-    step: float | None = None  # None: a number to type, not to slide to
+    step: float | None = None  # of the slider; None: the number is typed
     lines: int = 1
     rare: bool = False  # folded away on the page
-    neutral: Any = None  # the value that changes nothing, where that is not the default
+    neutral: Any = None  # the value without effect, where it is not the default
 
 
 @dataclass(frozen=True)
 class Copied:
-    """The mark of a field whose value is copied to the field of the same name of transformers' `GenerationConfig`."""
+    """Metadata of a field whose value is copied to the `GenerationConfig` field of the same name in transformers."""
 
-    unused: Any = None  # what stands there for a strategy that does not use the setting
-    none_if_neutral: bool = False  # whether None stands there in place of the neutral value
+    unused: Any = None  # the value of that field for a strategy that does not use the setting
+    none_if_neutral: bool = False  # whether the neutral value is copied as None
 
 
 @dataclass(frozen=True)
 class Option:
-    """What a reader needs to know of one field of `Settings`; made from the field."""
+    """The description of one field of `Settings`; made from the field."""
 
     name: str
     kind: type
     default: Any
     label: str
     help: str
-    low: Any  # None for what is not a number
-    high: Any  # for text: the most characters; None for true and false
+    low: Any  # the minimum; None for text and booleans
+    high: Any  # the maximum; for text the maximum number of characters; None for booleans
     step: float | None
     lines: int
-    optional: bool  # None is a value of its own
-    choices: tuple[str, ...]  # for text: all that it may be
+    optional: bool  # whether None is a valid value
+    choices: tuple[str, ...]  # for text: the allowed values; empty: any text
     rare: bool
-    neutral: Any  # the value that changes nothing
+    neutral: Any  # the value without effect
     copied: Copied | None
 
 
 class Settings(BaseModel):
-    """The settings of one turn: every value has its type and lies within its bounds.
+    """The settings of one turn. Every value has the right type and is within its bounds.
 
-    `Settings.check` makes one from what a visitor sent, with sentences for them. The constructor raises pydantic's
-    `ValidationError`, and `model_copy` checks nothing.
+    `Settings.check` makes one from the values of a visitor, with readable errors. The constructor raises pydantic's
+    `ValidationError`; `model_copy` checks nothing.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
@@ -86,29 +84,29 @@ class Settings(BaseModel):
     min_p: Annotated[float, Hints(step=0.01), Copied(none_if_neutral=True)] = Field(
         0.0,
         title="Min-p",
-        description="Drop tokens less likely than this fraction of the likeliest; 0 drops none.",
+        description="Drop tokens less likely than this fraction of the most likely one; 0 drops none.",
         ge=0.0,
         le=1.0,
     )
     typical_p: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
         1.0,
         title="Typical-p",
-        description="Keep the tokens whose surprise is nearest to the expected one, up to this much probability; "
-        "1 keeps all.",
+        description="Keep the tokens whose information is closest to the entropy, until their probabilities add up to "
+        "this; 1 keeps all.",
         ge=0.05,
         le=1.0,
     )
     top_n_sigma: Annotated[float, Hints(step=0.1, rare=True)] = Field(
         0.0,
         title="Top-n-sigma",
-        description="Keep tokens within so many standard deviations of the highest logit; 0 keeps all.",
+        description="Keep tokens within this many standard deviations of the highest logit; 0 keeps all.",
         ge=0.0,
         le=10.0,
     )
     top_h: Annotated[float, Hints(step=0.01, rare=True), Copied(none_if_neutral=True)] = Field(
         0.0,
         title="Top-h",
-        description="Keep the likeliest tokens up to this share of the distribution's entropy; 0 keeps all.",
+        description="Keep the most likely tokens up to this fraction of the distribution's entropy; 0 keeps all.",
         ge=0.0,
         le=1.0,
     )
@@ -118,91 +116,93 @@ class Settings(BaseModel):
     eta_cutoff: Annotated[float, Hints(step=0.0005, rare=True), Copied(none_if_neutral=True)] = Field(
         0.0,
         title="Eta cutoff",
-        description="Drop tokens less likely than this, or than a bound that falls with entropy; 0 drops none.",
+        description="Drop tokens less likely than this, or than a limit that falls as entropy rises; 0 drops none.",
         ge=0.0,
         le=0.1,
     )
     num_beams: Annotated[int, Hints(step=1), Copied(unused=1)] = Field(
-        4, title="Beams", description="How many hypotheses are kept.", ge=2, le=8
+        4, title="Beams", description="How many candidate answers are kept.", ge=2, le=8
     )
     length_penalty: Annotated[float, Hints(step=0.1, rare=True), Copied(unused=1.0)] = Field(
         1.0,
         title="Length penalty",
-        description="Above 0 favours long hypotheses, below 0 short ones.",
+        description="Above 0 favours long answers, below 0 short ones.",
         ge=-2.0,
         le=2.0,
     )
     beam_groups: Annotated[int, Hints(step=1)] = Field(
-        2, title="Groups", description="How many groups of beams choose one after the other.", ge=2, le=4
+        2, title="Groups", description="How many groups of beams there are.", ge=2, le=4
     )
     beams_per_group: Annotated[int, Hints(step=1)] = Field(
-        2, title="Beams a group", description="How many hypotheses each group keeps.", ge=1, le=4
+        2, title="Beams a group", description="How many candidate answers each group keeps.", ge=1, le=4
     )
     diversity_penalty: Annotated[float, Hints(step=0.1)] = Field(
         0.5,
         title="Diversity penalty",
-        description="What a token loses, in nats, for each beam of an earlier group that has just taken it.",
+        description="How much the score of a token is lowered, in nats, for each beam of another group that has just "
+        "chosen it.",
         ge=0.0,
         le=5.0,
     )
     force_words: Annotated[str, Hints(lines=2)] = Field(
         "",
         title="Words that must occur",
-        description="Words or phrases that the answer must have, one a line.",
+        description="Words or phrases that the answer must contain, one on each line.",
         max_length=200,
     )
     penalty_alpha: Annotated[float, Hints(step=0.05)] = Field(
-        0.6, title="Penalty alpha", description="How much a token loses for repeating what was said.", ge=0.0, le=1.0
+        0.6, title="Penalty alpha", description="How strongly repetition is penalised.", ge=0.0, le=1.0
     )
     candidates: Annotated[int, Hints(step=1)] = Field(
-        4, title="Candidates", description="How many of the likeliest tokens are tried.", ge=2, le=20
+        4, title="Candidates", description="How many of the most likely tokens are tried.", ge=2, le=20
     )
     dola_layers: Literal["low", "high"] = Field(
-        "high", title="Early layers", description="Compare with the lower or the upper half of the layers."
+        "high",
+        title="Early layers",
+        description="Compare the last layer with the lower or the upper half of the layers.",
     )
     draft_tokens: Annotated[int, Hints(step=1)] = Field(
-        5, title="Draft tokens", description="How many tokens are guessed ahead at a time.", ge=1, le=20
+        5, title="Draft tokens", description="How many tokens are proposed at a time.", ge=1, le=20
     )
     matching_ngram: Annotated[int, Hints(step=1)] = Field(
-        2, title="Matching tokens", description="At most so many last tokens are looked for in the prompt.", ge=1, le=5
+        2, title="Matching tokens", description="The maximum number of last tokens to search for.", ge=1, le=5
     )
     exit_layer: Annotated[int, Hints(step=1)] = Field(
         2,
         title="Exit after layer",
-        description="The guesses come from the model's first so many layers.",
+        description="How many of the first layers propose the draft tokens.",
         ge=1,
         le=200,
     )
     repetition_penalty: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
         1.0,
         title="Repetition penalty",
-        description="Above 1 makes tokens that occurred before less likely.",
+        description="Above 1 makes tokens that have occurred before less likely.",
         ge=1.0,
         le=2.0,
     )
     no_repeat_ngram_size: Annotated[int, Hints(step=1, rare=True), Copied(none_if_neutral=True)] = Field(
-        0, title="No-repeat n-gram", description="No so many tokens in a row occur twice; 0 allows all.", ge=0, le=10
+        0, title="No-repeat n-gram", description="No n tokens in a row occur twice; 0 allows all.", ge=0, le=10
     )
     guidance_scale: Annotated[float, Hints(step=0.1, rare=True), Copied(none_if_neutral=True)] = Field(
         1.0,
         title="Guidance scale",
-        description="Above 1 presses the answer away from what the model would say after the negative prompt; "
-        "1 does not.",
+        description="Above 1 steers the answer away from the answer to the negative prompt; 1 has no effect.",
         ge=1.0,
         le=5.0,
     )
     negative_prompt: Annotated[str, Hints(lines=2, rare=True)] = Field(
         "",
         title="Negative prompt",
-        description="Instructions to be steered away from; empty steers away from an answer that has not read "
-        "the question.",
+        description="Instructions that the answer is steered away from. If empty, the answer is steered away from one "
+        "without the question.",
         max_length=4000,
     )
     watermark_bias: Annotated[float, Hints(step=0.1)] = Field(
-        4.0, title="Bias", description="How much the logits of the green tokens are raised.", ge=0.5, le=10.0
+        4.0, title="Bias", description="How much is added to the logits of the green list.", ge=0.5, le=10.0
     )
     watermark_key: int = Field(
-        15_485_863, title="Watermark key", description="Who has it can find the mark in the text.", ge=1, le=2**32 - 1
+        15_485_863, title="Watermark key", description="Needed to detect the watermark.", ge=1, le=2**32 - 1
     )
     max_new_tokens: Annotated[int, Hints(step=1)] = Field(
         512, title="Max new tokens", description="The answer ends after at most this many tokens.", ge=1, le=4096
@@ -210,18 +210,18 @@ class Settings(BaseModel):
     thinking_budget: Annotated[int, Hints(step=1, rare=True)] = Field(
         0,
         title="Thinking budget",
-        description="A thought is closed after so many tokens; 0 lets it end by itself.",
+        description="Thinking ends after this many tokens; 0 sets no limit.",
         ge=0,
         le=4096,
     )
     stop: Annotated[str, Hints(lines=2, rare=True)] = Field(
         "",
         title="Stop strings",
-        description="The answer ends before any of these; one a line, \\n for a line break.",
+        description="The answer ends before any of these texts. One on each line, with \\n for a line break.",
         max_length=400,
     )
     seed: int | None = Field(
-        None, title="Seed", description="Equal seeds give equal text; empty draws a fresh one.", ge=0, le=2**32 - 1
+        None, title="Seed", description="Equal seeds give equal text; empty means a new seed.", ge=0, le=2**32 - 1
     )
     thinking: bool = Field(False, title="Thinking", description="Let the model think before it answers.")
     system_prompt: Annotated[str, Hints(lines=3)] = Field(
@@ -231,18 +231,18 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _prepare(cls, value: Any) -> Any:
-        """The value; a whole number may come as a float, and text is made fit to be sent."""
+        """The value, with a whole float as an int, and with lone surrogates in text replaced."""
         if isinstance(value, str):
             return replace_lone_surrogates(value)
         if not isinstance(value, int | float | None):
-            raise ValueError("This is neither text nor a number.")  # pydantic would take numpy's numbers for floats
+            raise ValueError("This is neither text nor a number.")  # pydantic would accept numpy's numbers as floats
         return int(value) if isinstance(value, float) and value.is_integer() else value
 
     @classmethod
     def check(cls, values: Mapping[str, Any], recommended: Mapping[str, Any] | None = None) -> "Settings":
-        """Settings from untrusted values; None or a missing name means the model's recommendation, else the default.
+        """Settings from untrusted values. None or a missing name means the model's recommendation, or the default.
 
-        Raises `BadSetting`, with a sentence that names the option and its bounds.
+        Raises `BadSetting` with a sentence that names the setting and its bounds.
         """
         if unknown := sorted(set(values) - set(OPTIONS)):
             raise BadSetting(f"There is no setting called {unknown[0]!r}. The settings are: {', '.join(OPTIONS)}.")
@@ -259,7 +259,7 @@ class Settings(BaseModel):
 
     @property
     def steers_away(self) -> bool:
-        """Whether the strategy is guided by a negative prompt, and there is one."""
+        """Whether the strategy uses guidance, and there is a negative prompt."""
         guided = "guidance_scale" in strategies.find(self.strategy).uses and self.guidance_scale > 1
         return guided and bool(self.negative_prompt.strip())
 
@@ -268,7 +268,7 @@ class Settings(BaseModel):
         r"""The lines of `stop`, with `\n` and `\t` read as line break and tab; at most 8 of up to 50 characters."""
         found = tuple(line.replace("\\n", "\n").replace("\\t", "\t") for line in self.stop.splitlines() if line)
         if len(found) > 8 or any(len(text) > 50 for text in found):
-            raise BadSetting("Give at most 8 stop strings of at most 50 characters each, one a line.")
+            raise BadSetting("Give at most 8 stop strings of at most 50 characters each, one on each line.")
         return found
 
     @property
@@ -276,31 +276,32 @@ class Settings(BaseModel):
         """The lines of `force_words`, at most 5."""
         found = tuple(line.strip() for line in self.force_words.splitlines() if line.strip())
         if len(found) > 5:
-            raise BadSetting("Give at most 5 words or phrases that must occur, one a line.")
+            raise BadSetting("Give at most 5 words or phrases that must occur, one on each line.")
         return found
 
 
 def replace_lone_surrogates(text: str) -> str:
-    """The text with "?" for each half of a character: what is left where a program cuts an emoji in two, and what can
-    neither be tokenised nor sent to a page.
+    """The text with "?" for each lone surrogate.
+
+    A lone surrogate remains where a program cuts an emoji in two. It can be neither tokenised nor sent to a page.
     """
     return text.encode("utf-8", "replace").decode()
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, which true and false are not; a whole one may be too large for a float."""
+    """Whether the value is a finite number. Booleans are not; integers may be too large for a float."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def check_strategies(rows: Iterable[strategies.Strategy]) -> None:
-    """Raises `ValueError` for a row that uses a setting which `Settings` does not have."""
+    """Raises `ValueError` for a row that uses a setting that `Settings` does not have."""
     for row in rows:
         if unknown := sorted({*row.uses, *row.watermark_settings} - set(OPTIONS)):
             raise ValueError(f"The strategy {row.name!r} uses settings that do not exist: {', '.join(unknown)}.")
 
 
 def _refusal(o: Option, value: Any) -> str:
-    """The sentence for a value that the field refused."""
+    """The error sentence for a value that pydantic refused."""
     if o.kind is bool:
         return f"{o.label} must be true or false."
     if o.kind is str:

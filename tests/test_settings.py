@@ -158,9 +158,9 @@ def test_the_tables_for_transformers_follow_from_the_fields():
         "no_repeat_ngram_size": 0,
         "guidance_scale": 1.0,
     }
-    unused = {name: value for name, value in generation_config.NEUTRAL.items() if value is not None}
+    unused = {name: value for name, value in generation_config.UNUSED.items() if value is not None}
     assert unused == {"do_sample": False, "early_stopping": False, "num_beams": 1, "length_penalty": 1.0}
-    assert set(generation_config.NEUTRAL) - set(generation_config.COPIED) == {"do_sample", "early_stopping"}
+    assert set(generation_config.UNUSED) - set(generation_config.COPIED) == {"do_sample", "early_stopping"}
     assert set(generation_config.COPIED) == {
         *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"),
         *("num_beams", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "guidance_scale"),

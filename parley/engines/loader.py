@@ -113,7 +113,7 @@ def _load(
         folder=folder,
         model=model,
         tokenizer=tokenizer,
-        context=min(plan.kv_tokens or traits.MOST_CONTEXT, stated or load_plan.USUAL_CONTEXT),
+        context=min(plan.kv_tokens or traits.MAX_CONTEXT, stated or load_plan.USUAL_CONTEXT),
         layers=text.num_hidden_layers,
         thinking=traits.reads_thinking(tokenizer.chat_template),
         system_role=_takes_system(tokenizer),

@@ -1,1 +1,1 @@
-"""From messages to tokens to text, with one model."""
+"""From messages to tokens and to text, with one model."""

@@ -1,4 +1,4 @@
-"""From checked settings to the arguments of `generate`, with nothing left to a default."""
+"""Turns checked settings into the arguments of `generate`. Every argument is explicit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -20,34 +20,34 @@ from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from parley.strategies.requirements import RECURRENT, ModelTraits
 
-# The settings that a `GenerationConfig` has too; what stands there where the strategy does not use them, because
-# `generate` would take what is left out from the model or from itself; the neutral values for which None stands there.
-COPIED = {name: option.copied for name, option in OPTIONS.items() if option.copied}
-NEUTRAL = {"do_sample": False, "early_stopping": False} | {name: mark.unused for name, mark in COPIED.items()}
-OFF = {name: OPTIONS[name].neutral for name, mark in COPIED.items() if mark.none_if_neutral}
-EXACT = ("float32", "int8")  # numbers in which several tokens at once round, on a CPU, as one after the other
+COPIED = {name: option.copied for name, option in OPTIONS.items() if option.copied}  # settings with a config field
+# The fields of those that the strategy does not use. `generate` would fill omitted fields with the model's defaults.
+UNUSED = {"do_sample": False, "early_stopping": False} | {name: mark.unused for name, mark in COPIED.items()}
+OFF = {name: OPTIONS[name].neutral for name, mark in COPIED.items() if mark.none_if_neutral}  # values copied as None
+# Numbers with which a CPU computes the same logits for several tokens in one pass as for one token at a time.
+EXACT = ("float32", "int8")
 DECODE_LOOP = "decode_loop.decode_loop"
 
 
 @dataclass(frozen=True)
 class GenerationPlan:
-    """What `generate` is called with, but for the prompt, the seed and the callbacks."""
+    """The arguments of `generate`, without the prompt, the seed and the callbacks."""
 
     strategy: Strategy
-    config: dict[str, Any]  # fields of a GenerationConfig, all plain data
-    max_length: int  # tokens of the prompt and the answer together, at most
-    decoder: Callable[..., torch.Tensor] | None = None  # for `custom_generate`; None: `generate` itself decodes
-    options: dict[str, Any] = field(default_factory=dict)  # the decoder's own arguments, plain data
+    config: dict[str, Any]  # fields of a GenerationConfig, as plain data
+    max_length: int  # the maximum number of tokens of prompt and answer together
+    decoder: Callable[..., torch.Tensor] | None = None  # for `custom_generate`; None: transformers' own loop
+    options: dict[str, Any] = field(default_factory=dict)  # arguments of the decoder, as plain data
     processors: tuple[LogitsProcessor, ...] = ()
     draft: LoadedModel | None = None
 
     @property
     def cross_tokenizer(self) -> bool:
-        """Whether the draft's tokens are converted through the text."""
+        """Whether draft tokens are converted through the text."""
         return self.draft is not None and self.strategy.cross_tokenizer
 
     def arguments(self, streamer: AnswerStreamer) -> dict[str, Any]:
-        """The keyword arguments for `generate`; what it makes goes to `streamer`."""
+        """The keyword arguments for `generate`. The output goes to `streamer`."""
         callbacks = {"on_token": streamer.take, "on_beams": streamer.show, "on_draft": streamer.count_draft}
         events = {name: callbacks[name] for name in self.strategy.events}
         return {
@@ -67,9 +67,9 @@ class GenerationPlan:
 def plan_generation(
     loaded: LoadedModel, strategy: Strategy, settings: Settings, prompt: Prompt, draft: LoadedModel | None = None
 ) -> GenerationPlan:
-    """How this model answers the prompt by this strategy, as far as the context window reaches.
+    """The plan for an answer of this model to the prompt by this strategy, within the context window.
 
-    `draft` is the draft model, where the strategy wants one. Raises `BadSetting` for what the model cannot do.
+    `draft` is the draft model, for a strategy that needs one. Raises `BadSetting` for what the model cannot do.
     """
     if refusal := strategy.refusal(_traits(loaded, draft)):
         raise BadSetting(refusal)
@@ -78,12 +78,12 @@ def plan_generation(
             f"{loaded.spec.label} has {loaded.layers} layers, so it can exit after layer 1 to {loaded.layers - 1}, "
             f"not after {settings.exit_layer}."
         )
-    own = loaded.model.generation_config
-    config = NEUTRAL | {
+    special_tokens = loaded.model.generation_config
+    config = UNUSED | {
         "do_sample": strategy.samples,
         "max_new_tokens": min(settings.max_new_tokens, loaded.context - prompt.length),
     }
-    config |= {"eos_token_id": own.eos_token_id, "pad_token_id": own.pad_token_id, "bos_token_id": own.bos_token_id}
+    config |= {name: getattr(special_tokens, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
     for name in strategy.uses:
         value = getattr(settings, name)
         if name in COPIED and OFF.get(name) != value:
@@ -104,10 +104,10 @@ def plan_generation(
 
 
 def _with_lookup(loaded: LoadedModel, plan: GenerationPlan) -> GenerationPlan:
-    """The decode loop with or without drafts from the text, or `generate` itself where the loop cannot run.
+    """The plan with our decode loop, with or without drafts from the text; without the loop where it cannot run.
 
-    Drafts are made where they change nothing: not beside a negative prompt, nor with a watermark, whose state follows
-    every token that it was asked for.
+    Drafts are on where they do not change the answer: not with guidance, and not with a watermark, whose processor
+    keeps a state of every call.
     """
     model, chosen = loaded.model, loaded.plan
     lookup = plan.config["guidance_scale"] is None and not plan.strategy.watermark
@@ -118,7 +118,7 @@ def _with_lookup(loaded: LoadedModel, plan: GenerationPlan) -> GenerationPlan:
     if plan.strategy.watermark or not exact:
         return plain
     cache = new_cache(model)
-    if not croppable(cache, 0):  # some layers have a state, which needs all that `generate` hands on
+    if not croppable(cache, 0):  # some layers have a state, which needs further arguments of `generate`
         return plain
     return replace(plan, options={"lookup": lookup and croppable(cache, plan.max_length)})
 
@@ -126,11 +126,14 @@ def _with_lookup(loaded: LoadedModel, plan: GenerationPlan) -> GenerationPlan:
 def _processors(
     loaded: LoadedModel, strategy: Strategy, settings: Settings, prompt: Prompt
 ) -> Iterator[LogitsProcessor]:
-    """Those that transformers does not have, in their place before temperature and truncation."""
+    """The processors that transformers does not have. They run before temperature and truncation."""
     if settings.thinking and settings.thinking_budget:
-        marks = [loaded.tokenizer.encode(mark, add_special_tokens=False) for mark in (THINK_OPEN, THINK_CLOSE)]
-        opening = [] if prompt.in_reasoning else marks[0]
-        yield ThinkingBudget(settings.thinking_budget, prompt.length, opening, marks[1])
+        opening, closing = (
+            loaded.tokenizer.encode(tag, add_special_tokens=False) for tag in (THINK_OPEN, THINK_CLOSE)
+        )
+        if prompt.in_reasoning:
+            opening = []
+        yield ThinkingBudget(settings.thinking_budget, prompt.length, opening, closing)
     if "top_n_sigma" in strategy.uses and settings.top_n_sigma:
         yield TopNSigma(settings.top_n_sigma)
 
@@ -138,8 +141,8 @@ def _processors(
 def _traits(loaded: LoadedModel, draft: LoadedModel | None) -> ModelTraits:
     recurrent = not RECURRENT.isdisjoint(getattr(loaded.model.config.get_text_config(), "layer_types", None) or ())
     stateful = bool(getattr(loaded.model, "_is_stateful", False))
-    known = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent, engine=loaded.plan.engine)
+    traits = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent, engine=loaded.plan.engine)
     if draft is None:
-        return known
+        return traits
     same = draft.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
-    return replace(known, draft=draft.spec.label, same_tokenizer=same)
+    return replace(traits, draft=draft.spec.label, same_tokenizer=same)

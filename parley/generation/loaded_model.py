@@ -1,4 +1,4 @@
-"""A model that is ready to answer, and what is known of it."""
+"""A loaded model with its tokenizer and its properties."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,17 +11,17 @@ from parley.models.spec import ModelSpec
 
 @dataclass
 class LoadedModel:
-    """A model that is ready to answer, and what is known of it.
+    """A loaded model with its tokenizer and its properties.
 
-    Its `generation_config` holds only the ids of special tokens: nothing of the model's own sampling is left in it.
+    The `generation_config` of the model has only the ids of special tokens. The sampling settings were removed.
     """
 
     spec: ModelSpec
     plan: LoadPlan
     folder: Path
-    model: PreTrainedModel  # with OpenVINO an adapter, which has no weights
+    model: PreTrainedModel  # with OpenVINO an adapter without weights
     tokenizer: PreTrainedTokenizerBase
     context: int  # tokens
     layers: int
     thinking: bool  # whether the template reads `enable_thinking`
-    system_role: bool  # whether the template takes a system message, and shows it to the model
+    system_role: bool  # whether the template accepts a system message and renders it

@@ -1,7 +1,7 @@
-"""The KV cache that outlives a turn: each session's own, bounded in bytes, reused only where it is provably right.
+"""The prefix cache: KV caches that are kept between turns, one for each session, with a limit in bytes.
 
-In float32 no greedy token changes. In 16 bits a prompt that is read in other pieces rounds otherwise, so that of two
-tokens which are about equally likely the other one may come.
+In float32 no greedy token changes. In 16 bits a prompt that is split into other chunks has other rounding errors, so a
+different token may be chosen of two that are about equally likely.
 """
 
 import copy
@@ -26,9 +26,9 @@ from transformers.cache_utils import (
 
 from parley.generation.streaming import Interrupted
 
-# Templates open an answer with a few tokens that the history may show differently (an opened thought): a copy of a
-# cache that cannot be cropped is taken so many tokens before the end of the prompt.
-BEFORE_THE_END = 8
+# A template starts an answer with a few tokens that the next prompt may lack, such as an opened thought. So a snapshot
+# of a cache that cannot be cropped is taken this many tokens before the end of the prompt.
+SNAPSHOT_MARGIN = 8
 STATEFUL = (
     LinearAttentionLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -39,49 +39,49 @@ KNOWN = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, *STATEFUL)
 
 @dataclass(frozen=True)
 class CacheSnapshot:
-    """What a model keeps of a sequence. The cache has one row, and has seen exactly `ids`."""
+    """A KV cache of one sequence, which holds exactly the tokens `ids`."""
 
     ids: Sequence[int]
     cache: DynamicCache
 
     def match_length(self, prompt: Sequence[int]) -> int:
-        """How many tokens of this prompt need not be read again; the last one always is."""
+        """How many tokens of this prompt the cache can provide. The last token is always fed again."""
         common = common_prefix(self.ids, prompt[:-1])
         return common if common == len(self.ids) or croppable(self.cache, len(self.ids)) else 0
 
 
 @dataclass(frozen=True)
 class SessionCache:
-    """What one turn left behind: all its tokens, and the states of some of their beginnings."""
+    """What is cached after a turn: all its tokens, and snapshots of some of their prefixes."""
 
-    sequence: Sequence[int]  # the prompt and the answer as it was generated
+    sequence: Sequence[int]  # the prompt and the answer, as generated
     snapshots: tuple[CacheSnapshot, ...]
 
     @property
     def bytes(self) -> int:
-        """The memory of its tensors; a part of a larger tensor counts as the whole, which it keeps alive."""
+        """The memory of its tensors. A view counts as its whole storage, because it keeps that alive."""
         storages = [t.untyped_storage() for state in self.snapshots for t in _tensors(state.cache)]
         return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
 @dataclass
 class CacheLease:
-    """What a turn gets for its prompt."""
+    """The cache that a turn uses."""
 
-    cached_tokens: int = 0  # of the prompt; they are not read again
-    arguments: dict[str, Any] = field(default_factory=dict)  # for `generate`, beside the whole prompt
+    cached_tokens: int = 0  # tokens of the prompt that are in the cache
+    arguments: dict[str, Any] = field(default_factory=dict)  # for `generate`, together with the whole prompt
 
 
 class NoPrefixCache:
-    """Keeps nothing: every prompt is read from its beginning."""
+    """Caches nothing: every prompt is prefilled from the start."""
 
     @property
     def bytes(self) -> int:
-        """The memory that it holds beyond that of the model."""
+        """The memory of the cache, without that of the model."""
         return 0
 
     def clear(self) -> None:
-        """Nothing is given up."""
+        """No-op: there is nothing to free."""
 
     def sequence(self, session: str) -> Sequence[int]:
         """No tokens."""
@@ -101,36 +101,36 @@ class NoPrefixCache:
 
 
 class PrefixCache(NoPrefixCache):
-    """What the sessions left behind with one model, the longest unused given up when it is more than `most` bytes.
+    """The caches of all sessions for one model. Above `max_bytes` the least recently used ones are evicted.
 
-    Belongs to the engine of that model, and goes with it. What a session left is taken out while a turn of it runs,
-    so no two turns ever share a cache.
+    An engine has one for its model. While a turn runs, the cache of its session is taken out, so no two turns ever
+    share a cache.
     """
 
-    def __init__(self, model: PreTrainedModel, most: Callable[[], int]) -> None:
-        self._model, self._most = model, most
-        self._sessions: dict[str, SessionCache] = {}  # the longest unused first
+    def __init__(self, model: PreTrainedModel, max_bytes: Callable[[], int]) -> None:
+        self._model, self._max_bytes = model, max_bytes
+        self._sessions: dict[str, SessionCache] = {}  # least recently used first
         self._lock = threading.Lock()
-        self._sound: bool | None = None  # not tried yet
+        self._supported: bool | None = None  # whether the model can use a cache; None: not tried yet
 
     @property
     def bytes(self) -> int:
-        """What all that is remembered takes; what is lent does not count."""
-        return sum(kept.bytes for kept in tuple(self._sessions.values()))
+        """The memory of all caches that are not leased."""
+        return sum(cached.bytes for cached in tuple(self._sessions.values()))
 
     def clear(self) -> None:
-        """Gives up all but what is lent."""
+        """Frees all caches that are not leased."""
         with self._lock:
             self._sessions.clear()
 
     def session(self, session: str) -> SessionCache | None:
-        """What the session's last turn left; None while a turn has it."""
+        """The cache of the session; None where there is none, or while a turn has leased it."""
         return self._sessions.get(session)
 
     def sequence(self, session: str) -> Sequence[int]:
-        """The tokens of the session's last turn, the prompt and what was generated; empty while it is lent."""
-        kept = self.session(session)
-        return kept.sequence if kept else ()
+        """The tokens of the session's last turn, prompt and answer; empty while the cache is leased."""
+        cached = self.session(session)
+        return cached.sequence if cached else ()
 
     @contextmanager
     def acquire(
@@ -141,20 +141,20 @@ class PrefixCache(NoPrefixCache):
         max_length: int,
         answer: Callable[[], Sequence[int]],
     ) -> Iterator[CacheLease]:
-        """A cache for `generate` with `num_sequences` sequences, for the length of a `with` block.
+        """Leases a cache for `generate` with `num_sequences` sequences, for the duration of a `with` block.
 
-        `max_length` is how many tokens prompt and answer may have; `answer` returns, at the end, what was generated.
-        After an `Interrupted` what is whole is kept, after any other exception nothing. May run the model on the
-        prompt.
+        `max_length` is the maximum number of tokens of prompt and answer. `answer` returns the generated tokens; it is
+        called at the end. After `Interrupted` the complete part of the cache is kept, after any other exception
+        nothing. May run the model on the prompt.
         """
-        if self._sound is None:
-            self._sound = supports_multi_token_continuation(self._model)
-        if not self._sound:
+        if self._supported is None:
+            self._supported = supports_multi_token_continuation(self._model)
+        if not self._supported:
             yield CacheLease()
             return
-        turn = _Turn(self._model, prompt, max_length, self._take(session))
+        turn = _TurnCache(self._model, prompt, max_length, self._take(session))
         try:
-            yield CacheLease(turn.reached, {"past_key_values": turn.cache(num_sequences)})
+            yield CacheLease(turn.cached_tokens, {"past_key_values": turn.cache(num_sequences)})
         except Interrupted:
             self._put(session, turn.snapshot_after(answer(), interrupted=True))
             raise
@@ -162,89 +162,89 @@ class PrefixCache(NoPrefixCache):
 
     def _take(self, session: str) -> Sequence[CacheSnapshot]:
         with self._lock:
-            kept = self._sessions.pop(session, None)
-        return kept.snapshots if kept else ()
+            cached = self._sessions.pop(session, None)
+        return cached.snapshots if cached else ()
 
-    def _put(self, session: str, left: SessionCache) -> None:
+    def _put(self, session: str, cache: SessionCache) -> None:
         with self._lock:
             self._sessions.pop(session, None)
-            self._sessions[session] = left
-            held, most = self.bytes, self._most()
-            while held > most:
-                held -= self._sessions.pop(next(iter(self._sessions))).bytes
+            self._sessions[session] = cache
+            used, max_bytes = self.bytes, self._max_bytes()
+            while used > max_bytes:
+                used -= self._sessions.pop(next(iter(self._sessions))).bytes
 
 
-class _Turn:
-    """One turn's way with its cache: it begins with the best of the earlier states and ends with its own."""
+class _TurnCache:
+    """The cache of one turn. Starts from the best of the earlier snapshots, and makes new ones at the end."""
 
     def __init__(
         self, model: PreTrainedModel, prompt: Sequence[int], max_length: int, earlier: Sequence[CacheSnapshot]
     ) -> None:
         self._model, self._prompt, self._max_length = model, list(prompt), max_length
-        self._copy: CacheSnapshot | None = None
-        best = max(earlier, key=lambda state: state.match_length(prompt), default=None)
-        self.reached = self._read = best.match_length(prompt) if best else 0
-        self._cache = best.cache if best and self.reached else new_cache(model)
-        if best and 0 < self.reached < len(best.ids):
-            self._cache.crop(self.reached - len(best.ids))
+        self._prompt_snapshot: CacheSnapshot | None = None
+        best = max(earlier, key=lambda snapshot: snapshot.match_length(prompt), default=None)
+        self.cached_tokens = self._prefilled = best.match_length(prompt) if best else 0
+        self._cache = best.cache if best and self.cached_tokens else new_cache(model)
+        if best and 0 < self.cached_tokens < len(best.ids):
+            self._cache.crop(self.cached_tokens - len(best.ids))
 
     def cache(self, num_sequences: int) -> DynamicCache:
-        """The cache for `generate`. Several rows get one of their own, for nothing of a beam search can be kept."""
+        """The cache for `generate`. Several sequences get a copy: the cache of a beam search cannot be kept."""
         if not croppable(self._cache, self._max_length):
-            self._read_to(len(self._prompt) - BEFORE_THE_END)
-            self._copy = CacheSnapshot(self._prompt[: self._read], copy.deepcopy(self._cache))
+            self._prefill(len(self._prompt) - SNAPSHOT_MARGIN)
+            self._prompt_snapshot = CacheSnapshot(self._prompt[: self._prefilled], copy.deepcopy(self._cache))
         if num_sequences == 1:
             return self._cache
-        self._read_to(len(self._prompt) - 1)
-        many = copy.deepcopy(self._cache)
-        # As `batch_repeat_interleave`, which layers with a state do not have.
-        many.reorder_cache(torch.zeros(num_sequences, dtype=torch.long, device=self._model.device))
-        return many
+        self._prefill(len(self._prompt) - 1)
+        expanded = copy.deepcopy(self._cache)
+        # Like `batch_repeat_interleave`, which layers with a state do not have.
+        expanded.reorder_cache(torch.zeros(num_sequences, dtype=torch.long, device=self._model.device))
+        return expanded
 
     def snapshot_after(self, answer: Sequence[int], interrupted: bool) -> SessionCache:
-        """What may be used again: states of beginnings of the sequence, none that is in doubt."""
+        """The snapshots that are certainly correct, of prefixes of the prompt and the answer."""
         sequence, layers = [*self._prompt, *answer], self._cache.layers
         for layer in layers:
-            if getattr(layer, "record_past", False):  # set by speculative decoding, which crops after each step
+            if getattr(layer, "record_past", False):  # set by speculative decoding, so that it can crop
                 layer.record_past = False
         lengths = _lengths(self._cache)
-        # A pass that broke off fed the first layers only, and the last guesses may be wrong.
-        sound = min(*lengths, len(sequence))
-        states = [self._copy] if self._copy else []
+        # An interrupted pass updated the first layers only, and the last draft tokens may be rejected ones.
+        valid = min(*lengths, len(sequence))
+        snapshots = [self._prompt_snapshot] if self._prompt_snapshot else []
         if croppable(self._cache, max(lengths)):
             for layer in layers:
-                if isinstance(layer, CacheLayerMixin) and layer.get_seq_length() > sound:
-                    layer.crop(sound - layer.get_seq_length())
-            states.append(CacheSnapshot(sequence[:sound], self._cache))
-        elif not interrupted and set(lengths) == {sound}:
-            states.append(CacheSnapshot(sequence[:sound], self._cache))
-        return SessionCache(sequence, tuple(state for state in states if state.ids))
+                if isinstance(layer, CacheLayerMixin) and layer.get_seq_length() > valid:
+                    layer.crop(valid - layer.get_seq_length())
+            snapshots.append(CacheSnapshot(sequence[:valid], self._cache))
+        elif not interrupted and set(lengths) == {valid}:
+            snapshots.append(CacheSnapshot(sequence[:valid], self._cache))
+        return SessionCache(sequence, tuple(snapshot for snapshot in snapshots if snapshot.ids))
 
-    def _read_to(self, end: int) -> None:
-        """Has the model read the prompt up to there."""
-        if end > self._read:
+    def _prefill(self, end: int) -> None:
+        """Feeds the first `end` tokens of the prompt to the model."""
+        if end > self._prefilled:
             ids = torch.tensor([self._prompt[:end]], device=self._model.device)
             once = GenerationConfig(max_new_tokens=1, do_sample=False)
             mask = torch.ones_like(ids)
             self._model.generate(ids, attention_mask=mask, generation_config=once, past_key_values=self._cache)
-            self._read = end
+            self._prefilled = end
 
 
 def common_prefix(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """How many items, tokens or characters, both begin with."""
+    """The length of the common prefix of two sequences."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def new_cache(model: PreTrainedModel) -> DynamicCache:
-    """An empty cache with the layers that `generate` would give this model."""
+    """An empty cache with the layers that `generate` would make for this model."""
     return DynamicCache(config=model.config.get_text_config(decoder=True))
 
 
 def croppable(cache: DynamicCache, length: int) -> bool:
-    """Whether tokens can be taken back from it when it has seen so many.
+    """Whether a cache of `length` tokens can be cropped.
 
-    Layers with a state cannot, nor those whose window has begun to slide. The library could record what they drop,
-    but for as long as it does, the memory is that of full attention.
+    Layers with a state cannot be cropped, nor layers whose window has begun to slide. Transformers could record what a
+    window drops, but the cache would then take as much memory as full attention.
     """
     return all(
         length < layer.sliding_window if type(layer) is DynamicSlidingWindowLayer else type(layer) not in STATEFUL
@@ -254,10 +254,10 @@ def croppable(cache: DynamicCache, length: int) -> bool:
 
 @torch.inference_mode()
 def supports_multi_token_continuation(model: PreTrainedModel) -> bool:
-    """Whether this model can go on from a cache with several tokens at once.
+    """Whether this model can continue from a cache with several tokens in one pass.
 
-    False where its kind of cache is not known here, or has no length. Layers with a state are tried: not all code
-    that updates one takes more than one token. Runs the model on a few tokens then.
+    False where the type of a cache layer is unknown, or no layer has a length. With stateful layers it runs the model
+    on a few tokens, because not every model can update a state with more than one token.
     """
     if not model._supports_default_dynamic_cache() or "past_key_values" not in signature(model.forward).parameters:
         return False
@@ -269,13 +269,13 @@ def supports_multi_token_continuation(model: PreTrainedModel) -> bool:
     ids = torch.arange(1, 21, device=model.device)[None]
     once = GenerationConfig(max_new_tokens=1, do_sample=False, output_logits=True, return_dict_in_generate=True)
 
-    def logits(count: int, **given: Any) -> torch.Tensor:
+    def logits(count: int, **cached: Any) -> torch.Tensor:
         mask = torch.ones_like(ids[:, :count])
-        return model.generate(ids[:, :count], attention_mask=mask, generation_config=once, **given).logits[0].float()
+        return model.generate(ids[:, :count], attention_mask=mask, generation_config=once, **cached).logits[0].float()
 
     logits(11, past_key_values=cache)
-    whole, continued = logits(20), logits(20, past_key_values=cache)
-    return bool((whole - continued).norm() < torch.finfo(model.dtype).eps ** 0.5 * whole.norm())
+    expected, continued = logits(20), logits(20, past_key_values=cache)
+    return bool((expected - continued).norm() < torch.finfo(model.dtype).eps ** 0.5 * expected.norm())
 
 
 def _lengths(cache: DynamicCache) -> list[int]:

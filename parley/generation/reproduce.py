@@ -1,4 +1,4 @@
-"""The program that gives an answer again with nothing but transformers, and our loop where it has none of its own."""
+"""Writes the Python program that reproduces an answer with transformers, and with our decoder where it is needed."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,20 +18,20 @@ def transformers_program(
     loaded: LoadedModel, prompt: Prompt, settings: Settings, plan: GenerationPlan, seed: int
 ) -> str:
     """Python that prints the same text."""
-    told = [prompt, *([prompt.negative] if prompt.negative else [])]
-    typed = any(
-        token in m.content for each in told for m in each.messages for token in loaded.tokenizer.chat_control_tokens
+    prompts = [prompt, *([prompt.negative] if prompt.negative else [])]
+    has_control_tokens = any(
+        token in m.content for each in prompts for m in each.messages for token in loaded.tokenizer.chat_control_tokens
     )
     template = ["messages", *named(add_generation_prompt=True, return_dict=True, return_tensors="pt")]
     template += named(enable_thinking=settings.thinking if loaded.thinking else None)
-    template += named(sanitize_control_tokens=typed or None)
+    template += named(sanitize_control_tokens=has_control_tokens or None)
     lines = [
         "import torch",
         "from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig",
         *_imports(loaded, plan),
         "",
         *_load(loaded, "tokenizer", "model"),
-        *([f"tokenizer.chat_control_tokens = {CONTROL}"] if typed else []),
+        *([f"tokenizer.chat_control_tokens = {CONTROL}"] if has_control_tokens else []),
         *_prompt("prompt", prompt, template),
         *(_prompt("negative", prompt.negative, template) if prompt.negative else []),
         f"model.generation_config = {call('GenerationConfig', named(**plan.config))}",
@@ -63,18 +63,18 @@ def _load(loaded: LoadedModel, tokenizer: str, model: str) -> list[str]:
 
 
 def _draft(plan: GenerationPlan) -> list[str]:
-    """The lines that load the model that guesses ahead; how much it guesses is told to it, not to the other."""
+    """The lines that load the draft model. The number of draft tokens goes into the config of the draft model."""
     if plan.draft is None:
         return []
-    guessing = call(
+    config = call(
         "GenerationConfig", named(**{name: plan.config[name] for name in ("num_assistant_tokens", *CONSTANT_DRAFTS)})
     )
     load = _load(plan.draft, "draft_tokenizer" if plan.cross_tokenizer else "", "draft")
-    return [*load, f"draft.generation_config = {guessing}"]
+    return [*load, f"draft.generation_config = {config}"]
 
 
 def _name(loaded: LoadedModel) -> str:
-    """The model for a reader: nothing of where this machine keeps its folders."""
+    """The name of the model in the program, without the folders of this machine."""
     folder = loaded.spec.folder
     if folder is None:
         return loaded.spec.id
@@ -82,24 +82,27 @@ def _name(loaded: LoadedModel) -> str:
 
 
 def _needs_decoder(loaded: LoadedModel, plan: GenerationPlan) -> bool:
-    """Whether our loop is needed: that of transformers goes through the text only for vocabularies of two sizes."""
+    """Whether our decoder is needed.
+
+    For a draft with another tokenizer, transformers converts through the text only where the vocabulary sizes differ.
+    """
     sizes = {each.model.config.get_text_config().vocab_size for each in (loaded, plan.draft) if each}
     return not plan.strategy.stock or (plan.cross_tokenizer and len(sizes) == 1)
 
 
 def _imports(loaded: LoadedModel, plan: GenerationPlan) -> list[str]:
-    loop = [plan.decoder] if plan.decoder and _needs_decoder(loaded, plan) else []
-    marks = [type(mark)] if (mark := plan.config.get("watermarking_config")) else []
-    ours = [type(processor) for processor in plan.processors] + loop + marks
-    return [f"from {each.__module__} import {each.__name__}  # in a clone of Parley" for each in ours]
+    decoder = [plan.decoder] if plan.decoder and _needs_decoder(loaded, plan) else []
+    watermark = [type(mark)] if (mark := plan.config.get("watermarking_config")) else []
+    imported = [type(processor) for processor in plan.processors] + decoder + watermark
+    return [f"from {each.__module__} import {each.__name__}  # in a clone of Parley" for each in imported]
 
 
 def _generate(loaded: LoadedModel, prompt: Prompt, plan: GenerationPlan) -> list[str]:
     arguments = []
     needs_decoder = bool(plan.decoder) and _needs_decoder(loaded, plan)
     if plan.decoder and needs_decoder:
-        watching = dict.fromkeys(plan.strategy.events, "lambda *_: None")
-        arguments = [f"custom_generate={plan.decoder.__name__}", *(f"{name}={do}" for name, do in watching.items())]
+        callbacks = [f"{name}=lambda *_: None" for name in dict.fromkeys(plan.strategy.events)]
+        arguments = [f"custom_generate={plan.decoder.__name__}", *callbacks]
     if plan.draft:
         arguments.append("draft=draft" if needs_decoder else "assistant_model=draft")
     if plan.draft and plan.cross_tokenizer:

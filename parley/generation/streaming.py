@@ -1,4 +1,4 @@
-"""`generate` in a thread, read as a plain iterator that never hangs and that can be stopped at any moment."""
+"""Runs `generate` in a thread and yields its output. The iterator never hangs and can be stopped at any time."""
 
 import queue
 import threading
@@ -17,15 +17,15 @@ from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN, Reasonin
 from parley.strategies.decoders.beams import Hypothesis
 
 _END = object()
-_here = threading.local()
+_thread_local = threading.local()
 
 
 class Interrupted(Exception):
-    """Raised inside a forward pass when the turn was stopped or its time is up."""
+    """Raised inside a forward pass when the visitor stopped the turn or the time limit is reached."""
 
 
 class StopSignal:
-    """Why and when a running generation has to end: the reader's Stop, the wall clock, a stop string."""
+    """Whether and why a running generation has to end: the visitor's Stop, the time limit, or a stop string."""
 
     def __init__(self, cancel: threading.Event, seconds: float) -> None:
         self._cancel = cancel
@@ -34,7 +34,7 @@ class StopSignal:
 
     @property
     def reason(self) -> FinishReason | None:
-        """None while the generation may go on."""
+        """The reason to end; None while the generation may continue."""
         if self._cancel.is_set():
             return "stopped"
         if self.stop_string:
@@ -43,54 +43,55 @@ class StopSignal:
 
 
 class StopOnSignal(StoppingCriteria):
-    """Ends `generate` cleanly after the step during which there came a reason to end."""
+    """Ends `generate` after the current step once the signal has a reason."""
 
     def __init__(self, signal: StopSignal) -> None:
         self._signal = signal
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
-        """True for every row, shape (batch,), once there is a reason to end."""
+        """True for every sequence, shape (sequences,), once there is a reason to end."""
         return torch.full((input_ids.shape[0],), self._signal.reason is not None, device=input_ids.device)
 
 
 def raise_if_stopped() -> None:
-    """Raises `Interrupted` in the thread of a turn that was stopped or whose time is up."""
-    signal = getattr(_here, "signal", None)
+    """Raises `Interrupted` if the turn of this thread was stopped or has reached its time limit."""
+    signal = getattr(_thread_local, "signal", None)
     if signal is not None and signal.reason in ("stopped", "time"):
         raise Interrupted
 
 
 class AnswerStreamer(TextIteratorStreamer):
-    """The stock streamer, but: every complete character comes at once and exactly, an exception in the thread reaches
-    the reader, pieces are gathered for `FLUSH` seconds, and a waiting reader gets heartbeats.
+    """A streamer for `generate` that yields `Delta`s when iterated.
 
-    Iterating yields `Delta`s. A character that the last token leaves incomplete is dropped.
+    It differs from the streamer of transformers: every complete character is passed on at once; an exception in the
+    thread is raised in the consumer; chunks are collected for `FLUSH` seconds; a waiting consumer gets heartbeats.
+    An incomplete character at the end is dropped.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         prompt_ids: Sequence[int],
-        new_text: Callable[[], ReasoningParser],
+        new_parser: Callable[[], ReasoningParser],
         signal: StopSignal,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
-        self._prompt_taken = False
-        self.ids: list[int] = []  # every generated token, the closing one included
+        self._prompt_skipped = False
+        self.ids: list[int] = []  # every generated token, including the end token
         self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
-        self.drafted = self.accepted = 0  # guesses of speculative decoding
-        self._tail = list(prompt_ids[-8:])
-        self._decode = DecodeStream(ids=self._tail, skip_special_tokens=True)
-        specials = {tokenizer.convert_tokens_to_ids(mark): mark for mark in (THINK_OPEN, THINK_CLOSE)}
-        self._marks = {i: mark for i, mark in specials.items() if i in tokenizer.all_special_ids}
-        self._new_text = new_text
-        self._text = new_text()
+        self.drafted = self.accepted = 0  # numbers of draft tokens
+        self._prompt_tail = list(prompt_ids[-8:])
+        self._decode = DecodeStream(ids=self._prompt_tail, skip_special_tokens=True)
+        tags = {tokenizer.convert_tokens_to_ids(tag): tag for tag in (THINK_OPEN, THINK_CLOSE)}
+        self._special_tags = {i: tag for i, tag in tags.items() if i in tokenizer.all_special_ids}
+        self._new_parser = new_parser
+        self._parser = new_parser()
         self._signal = signal
 
     def put(self, value: torch.Tensor) -> None:
-        """Takes token ids of shape (n,) or (1, n) from `generate`; the first call brings the prompt."""
-        if not self._prompt_taken:
-            self._prompt_taken = True
+        """Takes token ids of shape (n,) or (1, n) from `generate`. The first call has the prompt, which is skipped."""
+        if not self._prompt_skipped:
+            self._prompt_skipped = True
             return
         self.take(value)
 
@@ -98,50 +99,51 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes generated token ids of shape (n,) or (1, n)."""
         for token in value.flatten().tolist():
             self.ids.append(token)
-            if piece := self._piece(self._decode, token):
-                self.on_finalized_text(piece)
+            if chunk := self._step(self._decode, token):
+                self.on_finalized_text(chunk)
 
     def show(self, hypotheses: Sequence[Hypothesis]) -> None:
-        """Takes what a beam search considers, the best first; its text replaces all that was shown before."""
+        """Takes the hypotheses of a beam search, best first. The text of the best one replaces the text so far."""
         self.ids = hypotheses[0].ids.tolist()
         self.first_token_at = self.first_token_at or time.monotonic()
-        text, thought, stopped = self._read(self.ids)
+        text, thought, stopped = self._parse(self.ids)
         if stopped:
             self._signal.stop_string = True
-        beams = tuple(Beam(self._read(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
+        beams = tuple(Beam(self._parse(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
         self.text_queue.put(Delta(text=text, thought=thought, replaces=True, beams=beams))
 
     def tell(self, status: str) -> None:
-        """Takes a short sentence about what is happening before the answer begins."""
+        """Takes a short sentence about the progress before the answer begins."""
         self.text_queue.put(Delta(status=status))
 
     def count_draft(self, drafted: int, accepted: int) -> None:
-        """Takes how many tokens one step of speculative decoding guessed, and how many were right."""
+        """Takes the numbers of drafted and of accepted tokens of one step."""
         self.drafted, self.accepted = self.drafted + drafted, self.accepted + accepted
 
-    def _piece(self, decode: DecodeStream, token: int) -> str | None:
-        return self._marks.get(token) or decode.step(self.tokenizer.backend_tokenizer, token)
+    def _step(self, decode: DecodeStream, token: int) -> str | None:
+        """The text that `token` completes, if any."""
+        return self._special_tags.get(token) or decode.step(self.tokenizer.backend_tokenizer, token)
 
-    def _read(self, ids: Sequence[int]) -> tuple[str, str, bool]:
+    def _parse(self, ids: Sequence[int]) -> tuple[str, str, bool]:
         """Text and thought of a whole answer, and whether a stop string ends it."""
-        decode, reader = DecodeStream(ids=self._tail, skip_special_tokens=True), self._new_text()
-        text, thought = reader.feed("".join(self._piece(decode, token) or "" for token in ids), last=True)
-        return text, thought, reader.stopped
+        decode, parser = DecodeStream(ids=self._prompt_tail, skip_special_tokens=True), self._new_parser()
+        text, thought = parser.feed("".join(self._step(decode, token) or "" for token in ids), last=True)
+        return text, thought, parser.stopped
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """Queues what of `text` may be shown."""
-        shown, thought = self._text.feed(text, last=stream_end)
-        if self._text.stopped:
+        """Queues the part of `text` that may be shown."""
+        shown, thought = self._parser.feed(text, last=stream_end)
+        if self._parser.stopped:
             self._signal.stop_string = True
         if shown or thought:
             self.first_token_at = self.first_token_at or time.monotonic()
             self.text_queue.put(Delta(text=shown, thought=thought))
 
     def end(self) -> None:
-        """Does nothing: `generate` calls it on some roads only; `close` is called on all."""
+        """No-op: `generate` does not call `end` on every exit path; `close` always runs."""
 
     def close(self, error: BaseException | None = None) -> None:
-        """Gives out what was held back and ends the iteration, with the error if there is one."""
+        """Queues the text that was held back, and ends the iteration, with `error` if there is one."""
         self.on_finalized_text("", stream_end=True)
         self.text_queue.put(error or _END)
 
@@ -178,19 +180,19 @@ class AnswerStreamer(TextIteratorStreamer):
 def run(
     work: Callable[[], None], streamer: AnswerStreamer, signal: StopSignal, cancel: threading.Event
 ) -> Iterator[Delta]:
-    """Runs `work` (a call of `generate` with that streamer) in a thread and yields what it makes.
+    """Runs `work` (a call of `generate` with that streamer) in a thread and yields its output.
 
-    An exception in the thread is raised here. Closing the iterator sets `cancel`; it never waits for the thread.
+    An exception in the thread is raised here. Closing the iterator sets `cancel` and does not wait for the thread.
     """
 
     def target() -> None:
-        _here.signal = signal
+        _thread_local.signal = signal
         try:
             work()
         except Interrupted:
             streamer.close()
         except BaseException as error:
-            traceback.clear_frames(error.__traceback__)  # else keys and values live on until garbage is collected
+            traceback.clear_frames(error.__traceback__)  # frees keys and values before the next garbage collection
             streamer.close(error)
         else:
             streamer.close()

@@ -1,4 +1,4 @@
-"""The tokens that were generated, in place of those into which their text would be cut again."""
+"""Reuses generated tokens in the next prompt. Tokenising their text again may give other tokens."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,58 +10,58 @@ from transformers import PreTrainedTokenizerBase
 from parley.generation.prefix_cache import common_prefix
 
 
-def reuse_generated_ids(kept: Sequence[int], plain: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """`plain`, a prompt, with its beginning replaced by the longest beginning of `kept` that reads the same.
+def reuse_generated_ids(cached: Sequence[int], prompt: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens of `prompt`, with a prefix replaced by the longest prefix of `cached` that has the same text.
 
-    The text stays the same to the character, and so do the control tokens and their places: what was text in the
-    prompt never becomes one. Where there is any doubt the tokens are those of `plain`.
+    The text stays exactly the same, and so do the control tokens and their positions: text in the prompt never becomes
+    a control token. In any case of doubt the tokens are those of `prompt`.
     """
-    plain = list(plain)
-    start = common_prefix(kept, plain)
-    if start in (len(kept), len(plain)):
-        return plain
-    mine, theirs = (_Reading(tokenizer, ids, start) for ids in (kept, plain))
-    same = common_prefix(mine.text, theirs.text)
-    broken = mine.text.find("\ufffd")  # what bytes it stands for is not known
-    if broken >= 0:
-        same = min(same, broken)
-    for pair in zip_longest(mine.controls, theirs.controls):
+    prompt = list(prompt)
+    start = common_prefix(cached, prompt)
+    if start in (len(cached), len(prompt)):
+        return prompt
+    ours, theirs = (_DecodedTokens(tokenizer, ids, start) for ids in (cached, prompt))
+    same = common_prefix(ours.text, theirs.text)  # characters
+    replacement = ours.text.find("\ufffd")  # it may stand for any bytes
+    if replacement >= 0:
+        same = min(same, replacement)
+    for pair in zip_longest(ours.controls, theirs.controls):
         if pair[0] != pair[1]:
             same = min(same, *(control.end - 1 for control in pair if control))
             break
-    joint = max((end for end in mine.joints.keys() & theirs.joints.keys() if end <= same), default=None)
-    if joint is None:
-        return plain
-    spliced = [*kept[: mine.joints[joint]], *plain[theirs.joints[joint] :]]
-    return spliced if _text(tokenizer, spliced) == _text(tokenizer, plain) else plain
+    cut = max((end for end in ours.boundaries.keys() & theirs.boundaries.keys() if end <= same), default=None)
+    if cut is None:
+        return prompt
+    spliced = [*cached[: ours.boundaries[cut]], *prompt[theirs.boundaries[cut] :]]
+    return spliced if _text(tokenizer, spliced) == _text(tokenizer, prompt) else prompt
 
 
 @dataclass(frozen=True)
 class _Control:
-    """A token that no text is cut into, and where it ends in the text."""
+    """A token that tokenising text never gives."""
 
     id: int
-    end: int
+    end: int  # its end in the text, in characters
 
 
-class _Reading:
-    """The text of `ids[start:]`, and where in it tokens end."""
+class _DecodedTokens:
+    """The text of `ids[start:]`, and the positions in it where tokens end."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int) -> None:
         decode = DecodeStream(ids=list(ids[max(0, start - 8) : start]), skip_special_tokens=False)
         added = tokenizer.added_tokens_decoder
-        pieces, end = [], 0
-        self.joints: dict[int, int] = {}  # characters of text to tokens of `ids`, where no character is cut
+        chunks, end = [], 0
+        self.boundaries: dict[int, int] = {}  # number of characters to number of tokens, only after whole characters
         self.controls: list[_Control] = []
         for index, token in enumerate(ids[start:], start + 1):
-            piece = decode.step(tokenizer.backend_tokenizer, token)
-            if piece is not None:
-                pieces.append(piece)
-                end += len(piece)
-                self.joints[end] = index
+            chunk = decode.step(tokenizer.backend_tokenizer, token)
+            if chunk is not None:
+                chunks.append(chunk)
+                end += len(chunk)
+                self.boundaries[end] = index
             if token in added:
                 self.controls.append(_Control(token, end))
-        self.text = "".join(pieces)
+        self.text = "".join(chunks)
 
 
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

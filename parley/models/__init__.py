@@ -1,1 +1,1 @@
-"""Which models there are, and whether one fits this machine. Nothing in here loads weights."""
+"""Which models there are, and whether one fits this machine. No module here loads weights."""

@@ -1,4 +1,4 @@
-"""Which attention a model is run with: the first that its architecture, the card and the installed packages allow."""
+"""Chooses the attention implementation: the first that the architecture, the GPU and the packages support."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import Any
 
 from parley.models.hardware import Machine
 
-PLAIN = "eager"  # every architecture has it
+EAGER = "eager"  # every architecture has it
 
 
 @dataclass(frozen=True)
 class Attention:
-    """One row of the table."""
+    """One attention implementation."""
 
     name: str  # as transformers calls it
     label: str
-    supported: str  # the flag of an architecture that has code for it
-    packages: frozenset[str] = frozenset()  # that bring it, each alone; `kernels` fetches it from the Hub
-    suits: Callable[[tuple[int, int]], bool] = lambda capability: True  # the compute capability of each card
+    flag: str  # the class attribute of architectures that support it; empty: all do
+    packages: frozenset[str] = frozenset()  # any one of them suffices; `kernels` downloads it from the Hub
+    suits: Callable[[tuple[int, int]], bool] = lambda capability: True  # takes the compute capability of a GPU
 
 
 ATTENTIONS = (
@@ -36,14 +36,14 @@ ATTENTIONS = (
         lambda capability: capability >= (8, 0),
     ),
     Attention("sdpa", "SDPA", "_supports_sdpa"),
-    Attention(PLAIN, "plain attention", ""),
+    Attention(EAGER, "plain attention", ""),
 )
 LABELS = {row.name: row.label for row in ATTENTIONS}
 FLASH = {row.name for row in ATTENTIONS if row.packages}
 
 
 def choose(config: Mapping[str, Any], here: Machine) -> str:
-    """The name of the best for a model with this configuration."""
+    """The name of the best implementation for a model with this config."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -53,10 +53,10 @@ def choose(config: Mapping[str, Any], here: Machine) -> str:
 
     def suits(row: Attention) -> bool:
         if row.packages and (here.device != "cuda" or here.zerogpu or row.packages.isdisjoint(here.packages)):
-            return False  # on ZeroGPU a model is tried out on the CPU
+            return False  # on ZeroGPU a loaded model is tested on the CPU
         if row.packages and only is not None and row.name not in only:
             return False
-        known = getattr(model, row.supported, model is None and not row.packages) if row.supported else True
-        return known and all(row.suits(card.capability) for card in here.cards)
+        supported = getattr(model, row.flag, model is None and not row.packages) if row.flag else True
+        return supported and all(row.suits(card.capability) for card in here.cards)
 
     return next(row.name for row in ATTENTIONS if suits(row))

@@ -1,4 +1,4 @@
-"""What can be asked of an engine: names of settings and of strategies."""
+"""The settings and strategies that each kind of engine supports."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,15 @@ from parley.settings import OPTIONS, Option, Settings
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can be asked for: names of settings and of strategies. Every kind of engine declares its own."""
+    """The names of the settings and strategies that an engine supports."""
 
     settings: frozenset[str] = frozenset(OPTIONS)
-    strategies: frozenset[str] | None = None  # None: all that the local engines run
+    strategies: frozenset[str] | None = None  # None: all strategies of the local engines
 
     def refusal(self, label: str, settings: Settings) -> str:
-        """Why an engine of this kind, called `label`, cannot do what was set, as a sentence that says what to do;
-        empty where it can. One that takes no strategy decides nothing, so it cannot disobey.
+        """Why the engine of the model `label` cannot follow the settings, as a sentence that says what to do.
+
+        Empty where it can, and for an engine that does not take a strategy, because it ignores all such settings.
         """
         if "strategy" not in self.settings:
             return ""
@@ -28,7 +29,7 @@ class Capabilities:
         return ""
 
     def unsupported(self, strategy: str) -> list[Option]:
-        """The settings that this strategy uses elsewhere, and that an engine of this kind does not honour."""
+        """The settings of this strategy that the engine does not support."""
         return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]
 
 

@@ -1,5 +1,6 @@
-"""Which decoders the graph is written for: a row says in what a family differs, and the check of a config is strict.
+"""The model families that the OpenVINO graph supports. A row says how a family differs from Llama.
 
+A config with anything unknown is refused.
 The rows follow the modeling files of transformers, https://github.com/huggingface/transformers/tree/main/src/transformers/models.
 """
 
@@ -12,27 +13,29 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 @dataclass(frozen=True)
 class Family:
-    """In what a decoder differs from Llama. Names are those of modules in one layer, or of fields of its config."""
+    """How a decoder differs from Llama. Names are those of modules in a layer, or of fields in the config."""
 
-    # Before attention and before the MLP, empty for none. One name alone: one norm for both, which work side by side.
+    # Before attention and before the MLP; empty for none. One name: both share the norm and run in parallel.
     pre_norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
-    post_norms: tuple[str, str] = ("", "")  # after them, before the residual is added
+    post_norms: tuple[str, str] = ("", "")  # after attention and after the MLP, before the residual is added
     norm: Literal["rms", "layer"] = "rms"
     norm_adds_one: bool = False  # the norm multiplies by 1 + weight
-    epsilon: str | float = "rms_norm_eps"  # of all norms: a field, or the number
-    head_norm: Literal["", "each", "all"] = ""  # of queries and keys, before rotation: of each head, or all together
-    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")  # those that go in are one under the other
+    epsilon: str | float = "rms_norm_eps"  # of all norms: a config field, or the number
+    head_norm: Literal["", "each", "all"] = (
+        ""  # norm of queries and keys before RoPE: for each head, or over all heads
+    )
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")  # the input projections are concatenated
     mlp: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
-    gated: bool = True  # the first half of what goes into the MLP is a gate for the second
-    pairs: Literal["halves", "neighbours"] = "halves"  # which numbers of a head are turned together
-    turned: Literal["all", "windows", "windows or all"] = "all"  # the layers with rotation; or: if none has a window
-    scales_embedding: bool = False  # by the square root of the width
-    multiplies_logits: str = ""  # by this field
+    gated: bool = True  # the first half of the MLP's input projection is a gate for the second half
+    pairs: Literal["halves", "neighbours"] = "halves"  # which dimensions of a head RoPE rotates together
+    turned: Literal["all", "windows", "windows or all"] = "all"  # the layers with RoPE; "or all": if none has a window
+    scales_embedding: bool = False  # by the square root of the hidden size
+    multiplies_logits: str = ""  # by this config field
     divides_logits: str = ""
-    fields: tuple[str, ...] = ()  # of its config, beyond `COMMON`: what the graph also follows
+    fields: tuple[str, ...] = ()  # further config fields that the graph follows, in addition to `COMMON`
 
 
-# What the graph follows in every family. Biases follow from the model's own parameters, and so do norms after.
+# The config fields that the graph follows in every family. Biases and post norms follow from the model's parameters.
 COMMON = frozenset(
     (
         *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -41,18 +44,18 @@ COMMON = frozenset(
         "use_post_norm",
     )
 )
-# What changes nothing in a forward pass without training.
+# The config fields that change nothing in inference.
 INERT = frozenset(
     (
         *("initializer_range", "use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "pretraining_tp"),
         *("attention_dropout", "resid_pdrop", "embd_pdrop", "residual_dropout", "embedding_dropout", "hidden_dropout"),
-        # The lists of layers are made of these:
+        # The class makes `layer_types` and `no_rope_layers` from these:
         *("no_rope_layer_interval", "use_sliding_window", "max_window_layers", "sliding_window_pattern"),
-        "original_max_position_embeddings",  # a part of the rope parameters, which are checked by themselves
+        "original_max_position_embeddings",  # a part of the RoPE parameters, which are checked separately
     )
 )
-# What code that all models of transformers share reads from a config, whether its class defines it or not: a window
-# that the forward pass does not know still shortens the cache.
+# The config fields that shared code of transformers reads, even if the class does not define them. For example, a
+# window that the forward pass ignores still shortens the cache.
 SHARED = ("sliding_window", "attention_chunk_size", "layer_types")
 WINDOW, WINDOWS = ("sliding_window",), ("sliding_window", "layer_types")
 MULTIPLIERS = ("embedding_multiplier", "attention_multiplier", "residual_multiplier")
@@ -111,22 +114,22 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": Family(mlp=("c_fc", "c_proj"), gated=False, norm="layer", epsilon="norm_epsilon", fields=WINDOW),
 }
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu2")
-ROPES = ("default", "linear", "llama3", "yarn")  # their frequencies stay the same, however long the text is
+ROPES = ("default", "linear", "llama3", "yarn")  # their frequencies do not depend on the length of the text
 LAYERS = ("full_attention", "sliding_attention")
 
 
 def obstacle(config: PreTrainedConfig) -> str:
-    """Why the graph of this model cannot be written, as the end of a sentence; empty where it can.
+    """Why the graph does not support this model, as the end of a sentence; empty where it does.
 
-    Each field that the family's config class defines and its row does not know must have its neutral value: nothing,
-    zero or false. A key that the class does not define changes nothing in transformers either, but for `SHARED`.
+    A field that the config class defines and that the family's row does not list must be None, zero, false or empty. A
+    key that the class does not define has no effect in transformers either, except for `SHARED`.
     """
     if config.model_type not in FAMILIES:
         return f"it has no row for the architecture {config.model_type!r}"
-    return next(filter(None, (check(config) for check in (_whole_obstacle, _field_obstacle, _layer_obstacle))), "")
+    return next(filter(None, (check(config) for check in (_model_obstacle, _field_obstacle, _layer_obstacle))), "")
 
 
-def _whole_obstacle(config: PreTrainedConfig) -> str:
+def _model_obstacle(config: PreTrainedConfig) -> str:
     if getattr(config, "quantization_config", None):
         return "its weights are quantised already"
     if config.is_heterogeneous:
@@ -159,50 +162,50 @@ def _layer_obstacle(config: PreTrainedConfig) -> str:
 
 
 def read_config(values: Mapping[str, Any]) -> PreTrainedConfig:
-    """The config object of what a `config.json` holds; raises whatever its class makes of odd values."""
+    """The config object for the values of a `config.json`. May raise any exception for odd values."""
     return CONFIG_MAPPING[values["model_type"]].from_dict(dict(values))
 
 
 def known_fields(model_type: str) -> frozenset[str | float]:
-    """The fields that the graph of this family follows, and those that change nothing."""
+    """The config fields that the graph of this family follows, and those that change nothing."""
     family = FAMILIES[model_type]
     return COMMON | INERT | {*family.fields, family.epsilon, family.multiplies_logits, family.divides_logits}
 
 
 def own_fields(config: PreTrainedConfig) -> list[str]:
-    """The fields that the config's class adds to those of every config."""
+    """The fields that the class of the config adds to the common ones."""
     inherited = {field.name for field in fields(PreTrainedConfig)}
     return [field.name for field in fields(type(config)) if field.name not in inherited]
 
 
 def value(config: PreTrainedConfig, name: str, neutral: Any = None) -> Any:
-    """A field of the config if the family's row knows it, else what is neutral.
+    """A field of the config if the family's row lists it, otherwise `neutral`.
 
-    Published files carry keys of other architectures, which transformers does not read and the graph must not either.
+    Published configs contain keys of other architectures. Transformers ignores them, and so must the graph.
     """
     return getattr(config, name, neutral) if name in FAMILIES[config.model_type].fields else neutral
 
 
 def logits_scale(config: PreTrainedConfig) -> float:
-    """What the family multiplies all logits by."""
+    """The factor of all logits."""
     family = FAMILIES[config.model_type]
     by, over = (getattr(config, name) if name else 1.0 for name in (family.multiplies_logits, family.divides_logits))
     return by / over
 
 
 def activation(config: PreTrainedConfig) -> str:
-    """The name of the activation, under either of its fields."""
+    """The name of the activation, from either of the two config fields."""
     return value(config, "hidden_activation") or config.hidden_act
 
 
 def layer_types(config: PreTrainedConfig) -> Sequence[str]:
-    """Of each layer, whether it attends to all that was said or to a window."""
+    """The attention type of each layer: full or sliding window."""
     window = "sliding_attention" if value(config, "sliding_window") else "full_attention"
     return value(config, "layer_types") or [window] * config.num_hidden_layers
 
 
 def is_turned(config: PreTrainedConfig, layer: int) -> bool:
-    """Whether this layer turns queries and keys by their positions."""
+    """Whether this layer applies RoPE to queries and keys."""
     which = FAMILIES[config.model_type].turned
     if which == "windows" or (which == "windows or all" and value(config, "sliding_window")):
         return layer_types(config)[layer] == "sliding_attention"
@@ -211,6 +214,6 @@ def is_turned(config: PreTrainedConfig, layer: int) -> bool:
 
 
 def rope_parameters(config: PreTrainedConfig, layer_type: str) -> Mapping[str, Any]:
-    """The parameters of the rotation in layers of this type."""
+    """The RoPE parameters for layers of this type."""
     given = config.rope_parameters
     return given.get(layer_type, given)

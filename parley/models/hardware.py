@@ -1,4 +1,4 @@
-"""What this machine has: where models run, with which instructions and libraries, and how much memory is free."""
+"""Describes this machine: its devices, CPU instructions, installed libraries and free memory."""
 
 import ctypes
 import functools
@@ -22,26 +22,26 @@ _log = logging.getLogger(__name__)
 class Gpu:
     """One GPU."""
 
-    memory: int  # bytes in all
-    capability: tuple[int, int]  # as CUDA counts
+    memory: int  # total bytes
+    capability: tuple[int, int]  # the compute capability of CUDA
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What decides how a model is run, as far as it stays the same while the app runs."""
+    """The constant properties of this machine that decide how a model runs."""
 
     device: str  # "cuda", "mps" or "cpu"
     cards: tuple[Gpu, ...] = ()
-    packages: frozenset[str] = frozenset()  # those that need not be installed, in versions that transformers takes
-    has_vnni: bool = False  # the CPU, by instructions of its own (VNNI)
+    packages: frozenset[str] = frozenset()  # optional packages that are installed in a version for transformers
+    has_vnni: bool = False  # whether the CPU has VNNI instructions, which multiply bytes
     zerogpu: bool = False
-    threads: int = 1  # that compute at once on the CPU
-    no_openvino: str = ""  # why OpenVINO does not run here, as the end of a sentence; empty where it does
+    threads: int = 1  # for computing on the CPU
+    no_openvino: str = ""  # why OpenVINO cannot run here, as the end of a sentence; empty where it can
 
 
 @functools.cache
 def machine() -> Machine:
-    """This one."""
+    """The description of this machine."""
     import torch
     from transformers.utils import import_utils as known
 
@@ -70,7 +70,7 @@ def machine() -> Machine:
 
 @functools.cache
 def device() -> str:
-    """Where models run: "cuda", "mps" or "cpu". On ZeroGPU "cuda", also outside a turn."""
+    """The device of the models: "cuda", "mps" or "cpu". On ZeroGPU "cuda", also outside a turn."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -78,7 +78,7 @@ def device() -> str:
 
 @functools.cache
 def tier() -> str:
-    """The kind of hardware, as the catalogue knows it: "cpu", "gpu-16" or "gpu-48". Not for ZeroGPU."""
+    """The hardware tier of the model catalogue: "cpu", "gpu-16" or "gpu-48". Not for ZeroGPU."""
     if device() != "cuda":
         return "cpu"
     memory = _card(0).memory / 1e9
@@ -89,18 +89,20 @@ def _card(index: int) -> Gpu:
     import torch
 
     memory = torch.cuda.get_device_properties(index).total_memory
-    # AMD's cards count otherwise; all that is taken for granted of them is bfloat16.
+    # AMD GPUs have other version numbers. (8, 0) stands for bfloat16, which they all are taken to have.
     return Gpu(memory, (8, 0) if torch.version.hip else torch.cuda.get_device_capability(index))
 
 
-THREADS_AT_START = 0  # what torch was given before anything changed it
+THREADS_AT_START = 0  # torch's number of threads before this app changes it
 
 
 def cpu_threads(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """How many threads compute at once: torch's figure at the start, which follows OMP_NUM_THREADS, and no more than
-    the cores that this process, or the container that it is in, may use.
+    """The number of threads to compute with.
+
+    That is torch's number at the start, which follows OMP_NUM_THREADS, but at most the number of cores that this
+    process or its container may use.
     """
-    global THREADS_AT_START  # noqa: PLW0603  (an answer lowers torch's figure while it is made)
+    global THREADS_AT_START  # noqa: PLW0603  (torch's number is lowered while an answer is generated)
     import torch
 
     THREADS_AT_START = THREADS_AT_START or torch.get_num_threads()
@@ -130,38 +132,36 @@ def _openvino_obstacle() -> str:
 
 
 def free_memory(cards: int = 1, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes free for a model: on the first so many GPUs, else in this machine or in the share of it that a container
-    may use.
-    """
+    """The free bytes for a model: on the first `cards` GPUs, or in this machine within the limit of its container."""
     if device() == "cuda" and not os.environ.get("SPACES_ZERO_GPU"):
         import torch
 
         return sum(torch.cuda.mem_get_info(index)[0] for index in range(cards))
     free = psutil.virtual_memory().available
-    # Control groups, version 2 and version 1. Cached files count as used there, but are given up on demand.
+    # Control groups, version 2 and version 1. They count cached files as used, but these are freed on demand.
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
-        if (cgroups / limit).is_file() and (most := (cgroups / limit).read_text().strip()).isdigit():
+        if (cgroups / limit).is_file() and (maximum := (cgroups / limit).read_text().strip()).isdigit():
             stat = dict(line.split() for line in (cgroups / limit).with_name("memory.stat").read_text().splitlines())
             held = int((cgroups / used).read_text()) - int(stat.get(cached, 0))
-            free = min(free, max(0, int(most) - held))
+            free = min(free, max(0, int(maximum) - held))
     return free
 
 
 def return_memory() -> None:
-    """Gives what nothing refers to back to the machine: the GPU's cache, and what the C library keeps for later."""
+    """Returns unused memory to the machine: the cache of the GPU allocator, and free blocks of the C library."""
     import torch
 
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # not in musl
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):  # musl does not have it
         libc.malloc_trim(0)
 
 
 def free_disk() -> int:
-    """Bytes free where the cache of the Hub is, or will be."""
+    """The free bytes on the disk with the cache of the Hub."""
     cache = Path(constants.HF_HUB_CACHE).absolute()
     return shutil.disk_usage(next(path for path in (cache, *cache.parents) if path.exists())).free

@@ -1,4 +1,4 @@
-"""The files of a model, in a local folder or from the Hub: found, measured, downloaded with progress, and repaired."""
+"""The files of a model in a local folder or on the Hub: finds, downloads and repairs them."""
 
 import errno
 import functools
@@ -33,12 +33,12 @@ IGNORED = ("*/*", "model.*.safetensors")  # other formats in subfolders; variant
 
 
 class LoadingStopped(ModelUnavailable):
-    """The reader stopped it; what was downloaded whole stays in the cache."""
+    """Raised when the visitor stops the loading. Complete files stay in the cache."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the files of a model come from, and which there are."""
+    """The files of a model, and where they come from."""
 
     spec: ModelSpec
     files: Mapping[str, int]  # bytes
@@ -46,13 +46,13 @@ class Source:
 
     @property
     def weights_bytes(self) -> int:
-        """The size of all weights."""
+        """The size of all weight files."""
         return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
 
     def fetch(self, patterns: Sequence[str], report: Report, cancel: threading.Event, disk: Callable[[], int]) -> Path:
-        """The folder with all files of these patterns, after downloading those that are not there yet.
+        """Downloads the missing files of these patterns, and returns the folder with all of them.
 
-        Raises `LoadingStopped`, and `ModelUnavailable` before the first byte when the disk is too small.
+        Raises `LoadingStopped`. Raises `ModelUnavailable` before the download where the disk is too small.
         """
         if self.spec.folder is not None:
             return self.spec.folder
@@ -69,7 +69,7 @@ class Source:
         return _download(self.spec, patterns, need, report, cancel)
 
     def purge_damaged(self) -> list[str]:
-        """Deletes those downloaded files that do not have the checksum of the Hub, and names them."""
+        """Deletes downloaded files whose checksum differs from that of the Hub, and returns their names."""
         if self.commit is None:
             return []
         try:
@@ -78,7 +78,7 @@ class Source:
             raise to_sentence(self.spec, error) from error
         damaged = [file["path"] for file in found.mismatches]
         for pointer in map(found.verified_path.joinpath, damaged):
-            # The blob, too, may be a link: into a store that all repositories share.
+            # The blob may be a link too, into a store that all repositories share.
             for path in (pointer.resolve(), pointer.parent / pointer.readlink() if pointer.is_symlink() else pointer):
                 path.unlink(missing_ok=True)
             pointer.unlink(missing_ok=True)
@@ -86,7 +86,7 @@ class Source:
 
 
 def find(spec: ModelSpec, seconds: float = 10) -> Source:
-    """What there is of this model: in its folder, on the Hub, or, where that does not answer in time, in the cache.
+    """The files of this model: in its folder, on the Hub, or in the cache if the Hub does not answer in time.
 
     Raises `ModelUnavailable`. Downloads nothing.
     """
@@ -94,7 +94,7 @@ def find(spec: ModelSpec, seconds: float = 10) -> Source:
         return Source(spec, _listed(spec.folder))
     try:
         info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True, timeout=seconds)
-    except (HTTPError, OSError, ValueError) as error:  # ValueError: an answer that is no JSON, a hotel's login page
+    except (HTTPError, OSError, ValueError) as error:  # ValueError: no JSON, such as the login page of a hotel
         answer = error.response if isinstance(error, HfHubHTTPError) else None
         if answer is not None and answer.status_code < 500:
             raise to_sentence(spec, error) from error
@@ -107,7 +107,7 @@ def find(spec: ModelSpec, seconds: float = 10) -> Source:
 
 
 def to_sentence(spec: ModelSpec, error: Exception) -> ModelUnavailable:
-    """One sentence for a failed download, and what to do next. Quotes nothing of the request: it may hold a token."""
+    """A sentence for a failed download that says what to do. Quotes nothing of the request, which may have a token."""
     name, cause = spec.label, error.__cause__
     if isinstance(error, LocalEntryNotFoundError) and isinstance(cause, HTTPError):
         error = cause
@@ -151,14 +151,14 @@ def _cached(spec: ModelSpec, patterns: Sequence[str]) -> Path:
 
 
 def _download(spec: ModelSpec, patterns: Sequence[str], need: int, report: Report, cancel: threading.Event) -> Path:
-    """Downloads in a thread of its own, so that a Stop is obeyed at once wherever the network hangs.
+    """Downloads in a separate thread, so that Stop works at once even where the network hangs.
 
-    After a Stop that thread ends by itself with its next piece of data.
+    After Stop the thread ends when it next receives data.
     """
     done: dict[int, float] = {}
 
     class Bar(tqdm):
-        monitor_interval = 0  # no watching thread
+        monitor_interval = 0  # no monitor thread
 
         def __init__(self, *args: object, **kwargs: object) -> None:
             super().__init__(*args, **kwargs | {"file": io.StringIO(), "disable": False})
@@ -167,7 +167,7 @@ def _download(spec: ModelSpec, patterns: Sequence[str], need: int, report: Repor
             if cancel.is_set():
                 raise stopped(spec)
             drawn = super().update(n)
-            if self.unit == "B":  # one bar counts received bytes, one those written, one counts files
+            if self.unit == "B":  # there is one bar for received bytes, one for written bytes, and one for files
                 done[id(self)] = self.n
             return drawn
 
@@ -187,7 +187,7 @@ def _download(spec: ModelSpec, patterns: Sequence[str], need: int, report: Repor
 
 
 def stopped(spec: ModelSpec) -> LoadingStopped:
-    """The error for a loading that the reader stopped."""
+    """The error for a loading that the visitor stopped."""
     return LoadingStopped(f"Loading {spec.label} was stopped. Send the message again to go on.")
 
 

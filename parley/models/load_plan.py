@@ -1,6 +1,6 @@
-"""The plan for the hardware: which engine runs a model here and how, what that takes, and whether it fits.
+"""Chooses how to run a model on this machine: the engine, the number format, the memory, and whether it fits.
 
-The owner's `ENGINE` and `QUANTIZATION` narrow the choice.
+`ENGINE` and `QUANTIZATION` of the owner restrict the choice.
 """
 
 import os
@@ -15,7 +15,7 @@ from parley.models.hardware import Machine, machine
 from parley.models.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STORED, Precision
 from parley.models.spec import ModelSpec, size_text
 
-WORKING_SPACE = 1.2  # memory for the weights, and a fifth more for activations and the KV cache
+MEMORY_FACTOR = 1.2  # the memory of the weights, plus a fifth for activations and the KV cache
 LABELS = {
     "cpu": "CPU",
     "mps": "Apple GPU",
@@ -24,53 +24,52 @@ LABELS = {
     "quantised": "as it was quantised",
     **attention.LABELS,
 }
-COPIES = 2  # of the weights in OpenVINO: the library packs one beside the constants
-LAYER_WORK = (
-    8_000_000  # bytes in which OpenVINO computes one layer; 7 to 11 were measured for 135M and 0.6B parameters
-)
-OPENVINO_MARGIN = 1.1  # for what is held beyond these figures, and while loading
-KV_SHARE = 4  # one part in so many of the memory that is left goes to the pool of keys and values
+COPIES = 2  # of the weights in OpenVINO, which packs a second copy of the constants
+# Bytes of working memory for one layer in OpenVINO. Measured: 7 to 11 MB for models of 135M and 0.6B parameters.
+LAYER_WORK = 8_000_000
+OPENVINO_MARGIN = 1.1  # for other memory, and for the peak while loading
+KV_SHARE = 4  # the KV pool gets one part in this many of the remaining memory
 MIN_KV_TOKENS, MAX_KV_TOKENS = 8192, 131_072
-KV_CONTEXTS = 16  # times the context window that the pool holds at most
-USUAL_CONTEXT = 4096  # tokens, where a config states none
+KV_CONTEXTS = 16  # the KV pool holds at most this many full context windows
+USUAL_CONTEXT = 4096  # tokens, for a config without a context length
 
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """How a model is loaded and run, and what that takes."""
+    """How a model is loaded and run, and how much memory that needs."""
 
     device: str
     engine: str  # "openvino" or "transformers"
-    dtype: str  # as torch calls it; `STORED`: as it is in the files
+    dtype: str  # as in torch; `STORED`: that of the files
     quantization: str  # "none", "fp8", "int8" or "int4"
-    by: str  # whose layers these are; empty for "none"
+    by: str  # the library with the quantised layers; empty for "none"
     attention: str  # as transformers calls it
-    cards: int  # that it is spread over
-    weights: int  # bytes, once it is loaded
+    cards: int  # the number of GPUs that the model is spread over
+    weights: int  # bytes of the loaded weights
     need: int  # bytes that have to be free: for the weights, for loading them and for computing with them
-    cache: int | None  # bytes of keys and values for 1,000 tokens; None where the configuration does not tell
+    cache: int | None  # bytes of keys and values for 1,000 tokens; None where the config does not tell
     threads: int = 1  # of OpenVINO
-    kv_tokens: int = 0  # for whose keys and values OpenVINO has a pool
+    kv_tokens: int = 0  # the size of the KV pool of OpenVINO
 
     @property
     def placed(self) -> bool:
-        """Whether it is on the GPU as soon as it is loaded, and cannot be moved."""
+        """Whether loading puts it on the GPU, from where it cannot be moved."""
         return self.device == "cuda" and (self.cards > 1 or self.quantization != "none" or self.dtype == STORED)
 
     @property
     def rounds(self) -> bool:
-        """Whether it computes with fewer bits than the weights are stored with."""
+        """Whether the weights in memory have fewer bits than in the files."""
         return self.quantization != "none"
 
     @property
     def numbers(self) -> str:
-        """In a word, what the weights are: "int8", "float32", …"""
+        """The number format of the weights: "int8", "float32", …"""
         stored = "quantised" if self.dtype == STORED else self.dtype
         return stored if self.quantization == "none" else self.quantization
 
     @property
     def sentence(self) -> str:
-        """For people: what it runs on and how, and what it takes."""
+        """A description for people: the device, the number format, the engine and the memory."""
         device = LABELS[self.device] if self.cards < 2 else f"{self.cards} GPUs"
         how = "OpenVINO" if self.engine == OPENVINO else LABELS[self.attention]
         cache = f", {size_text(self.cache)} more for each 1,000 tokens" if self.cache else ""
@@ -80,13 +79,13 @@ class LoadPlan:
 
 @dataclass(frozen=True)
 class LoadEstimate:
-    """Whether and how a model can be run here, before it is loaded."""
+    """Whether and how a model can run here, before it is loaded."""
 
     label: str
-    plan: LoadPlan | None = None  # the first that fits, else the last that was tried
-    free: int = 0  # bytes, for that one
-    refusal: str = ""  # a sentence; there is no plan then
-    smaller: LoadPlan | None = None  # one that would fit, were the owner to choose it
+    plan: LoadPlan | None = None  # the first plan that fits, or the last one that was tried
+    free: int = 0  # free bytes for that plan
+    refusal: str = ""  # a sentence, in place of a plan
+    smaller: LoadPlan | None = None  # a plan that would fit if the owner chose it
 
     @property
     def fits(self) -> bool:
@@ -95,7 +94,7 @@ class LoadEstimate:
 
     @property
     def sentence(self) -> str:
-        """For people, with all figures."""
+        """The estimate for people, with all figures."""
         if self.plan is None:
             return self.refusal
         need, free = size_text(self.plan.need), size_text(self.free)
@@ -108,7 +107,7 @@ class LoadEstimate:
 
     @property
     def figures(self) -> dict[str, int | bool | None]:
-        """For programs: bytes, and whether it fits."""
+        """The estimate for programs: the figures in bytes, and whether the model fits."""
         plan = self.plan
         if plan is None:
             return dict.fromkeys(("weights", "needed", "per_1000_tokens", "free")) | {"fits": False}
@@ -131,11 +130,11 @@ def choose_load_plan(
     environ: Mapping[str, str] = os.environ,
     refused: str = "",
 ) -> LoadEstimate:
-    """The first plan that fits, the best first; where none does, the last, which needs least.
+    """Chooses the best plan that fits; where none fits, the last one, which needs the least memory.
 
-    `size` is the bytes of the stored weights; `available_bytes` takes a plan, may free memory for it, and returns how
-    many bytes are free; `refused` says why OpenVINO has refused this model already. Refuses settings that cannot be
-    met.
+    `size` is the number of bytes of the stored weights. `available_bytes` takes a plan, may free memory for it, and
+    returns the number of free bytes. `refused` says why OpenVINO has already failed with this model. The estimate has
+    a refusal where the owner's settings cannot be met.
     """
     here = here or machine()
     try:
@@ -153,7 +152,7 @@ def choose_load_plan(
 
 
 def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[str, str] = os.environ) -> str:
-    """Why OpenVINO does not run this model here, as the end of a sentence; empty where it does."""
+    """Why OpenVINO cannot run this model here, as the end of a sentence; empty where it can."""
     from parley.models import families
 
     if here.device != "cpu":
@@ -162,16 +161,14 @@ def engine_obstacle(config: Mapping[str, Any], here: Machine, environ: Mapping[s
         return "ENGINE is transformers"
     try:
         return here.no_openvino or families.obstacle(families.read_config(config))
-    except (
-        Exception
-    ) as error:  # whatever the library makes of a stranger's values: its own model may make sense of them
+    except Exception as error:  # a config class may raise anything; the model may still run in transformers
         return f"its configuration is odd ({type(error).__name__})"
 
 
 def _choices(
     config: Mapping[str, Any], size: int, here: Machine, environ: Mapping[str, str], refused: str
 ) -> Iterator[LoadPlan]:
-    """The best first; at least one."""
+    """The possible plans, best first; at least one."""
     wanted = QUANTIZATION.read(environ)
     obstacle = refused or engine_obstacle(config, here, environ)
     if obstacle and ENGINE.read(environ) == OPENVINO and here.device == "cpu":
@@ -187,11 +184,11 @@ def _choices(
     rows = [_as_stored(quantised, here)] if quantised else _precisions(here, wanted, size / width, not obstacle)
     for row in rows:
         if row.by == OPENVINO:
-            yield _by_openvino(row, text, size / width, here.threads)
+            yield _openvino_plan(row, text, size / width, here.threads)
             continue
         dtype = half if row.dtype == HALF else row.dtype
         weights = size if quantised else _weights(row, text, size, width)
-        working = WORKING_SPACE * (max(weights, size) if row.dtype == STORED else weights)
+        working = MEMORY_FACTOR * (max(weights, size) if row.dtype == STORED else weights)
         numbers = 4 if here.device == "cpu" and dtype in ("float32", STORED) else 2
         for cards in dict.fromkeys((1, len(here.cards) if here.cards and "accelerate" in here.packages else 1)):
             yield LoadPlan(
@@ -208,8 +205,8 @@ def _choices(
             )
 
 
-def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> LoadPlan:
-    """The pool counts with the fewest tokens that it may have."""
+def _openvino_plan(row: Precision, text: Mapping[str, Any], parameters: float, threads: int) -> LoadPlan:
+    """The plan for OpenVINO. `need` includes the smallest KV pool."""
     layers = text.get("num_hidden_layers")
     weights = openvino_bytes(parameters * row.weight, layers if isinstance(layers, int) else 0)
     cache = kv_bytes(text, row.weight, OPENVINO_SCALES if row.name == "int8" else 0)
@@ -220,7 +217,7 @@ def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, thr
         dtype="float32",
         quantization=row.name,
         by=row.by,
-        attention=attention.PLAIN,
+        attention=attention.EAGER,
         cards=1,
         weights=int(weights),
         need=int(OPENVINO_MARGIN * weights + pool),
@@ -230,15 +227,15 @@ def _by_openvino(row: Precision, text: Mapping[str, Any], parameters: float, thr
 
 
 def openvino_bytes(weights: float, layers: int) -> float:
-    """The memory of a graph of so many layers with `weights` bytes of constants, once it has computed."""
+    """The memory of a graph with `layers` layers and `weights` bytes of constants, after its first pass."""
     return COPIES * weights + LAYER_WORK * layers
 
 
-OPENVINO_SCALES = 8  # bytes for each head of a token in one byte a number: its scale and its zero, both float32
+OPENVINO_SCALES = 8  # bytes for each head of a token in an int8 cache: a scale and a zero point, both float32
 
 
 def _with_pool(plan: LoadPlan, free: int, context: int) -> LoadPlan:
-    """The plan with the size of its pool: what the rest of the memory can give, and no more than is of use."""
+    """The plan with the size of its KV pool: a share of the remaining memory, within the limits."""
     if plan.engine != OPENVINO or not plan.cache:
         return plan
     least = min(context, MIN_KV_TOKENS)
@@ -253,21 +250,21 @@ def _context(config: Mapping[str, Any]) -> int:
 
 
 def _precisions(here: Machine, wanted: str, parameters: float, openvino: bool) -> list[Precision]:
-    """The rows to try; raises `ModelUnavailable` where there is none."""
+    """The number formats to try. Raises `ModelUnavailable` where there is none."""
     rows = [row for row in PRECISIONS[here.device] if openvino is (row.by == OPENVINO)]
     rows = [row for row in rows if wanted in ("auto", row.name)]
     if not rows:
         raise ModelUnavailable(f"QUANTIZATION is {wanted}, which {LABELS[here.device]}s do not have. Set it to auto.")
     missing = {row: row.missing(here) for row in rows}
-    had = [row for row in rows if not missing[row] and (wanted != "auto" or row.chosen(here, parameters))]
-    if not had:
+    possible = [row for row in rows if not missing[row] and (wanted != "auto" or row.chosen(here, parameters))]
+    if not possible:
         needs = " (or ".join(missing.values()) + ")" * (len(rows) - 1)
         raise ModelUnavailable(f"QUANTIZATION is {wanted}, which needs {needs}. Set it to auto.")
-    return had
+    return possible
 
 
 def _as_stored(quantised: Mapping[str, Any], here: Machine) -> Precision:
-    """The row for weights that were quantised by whoever saved them."""
+    """The number format of weights that are stored quantised."""
     method = str(quantised.get("quant_method"))
     row = Precision("none", STORED, 0, packages=QUANTISERS.get(method, ("accelerate",)))
     if missing := row.missing(here):
@@ -276,21 +273,23 @@ def _as_stored(quantised: Mapping[str, Any], here: Machine) -> Precision:
 
 
 def _weights(row: Precision, text: Mapping[str, Any], size: int, width: int) -> float:
-    """The bytes of the weights once they are loaded, for `size` of them in numbers of `width` bytes."""
+    """The bytes of the loaded weights, for weights of `size` bytes in the files, stored with `width` bytes each."""
     vocabulary, hidden = text.get("vocab_size"), text.get("hidden_size")
     tied = text.get("tie_word_embeddings") is True
     words = vocabulary * hidden if isinstance(vocabulary, int) and isinstance(hidden, int) else 0
     words = min(words, size // width // (1 if tied else 2))
     layers = size / width - words * (1 if tied else 2)
     outer = {"float32": 4, STORED: width}.get(row.dtype, 2)  # bytes of what is not quantised
-    # Our own layers have a head of one byte beside the embedding; in other cases it is like it, or the same.
+    # Our int8 layers have a head of one byte for each weight and a separate embedding. Other libraries do not quantise
+    # the head; it may share the memory of the embedding.
     head = 1 if row.by == "parley" else 0 if tied else outer
     return layers * row.weight + words * (outer + head)
 
 
 def kv_bytes(config: Mapping[str, Any], width: float, for_each_head: int = 0) -> int | None:
-    """The keys and values of 1,000 tokens in bytes, with numbers of `width` bytes and so many more for each head;
-    None where it cannot be told.
+    """The bytes of the keys and values of 1,000 tokens, for numbers of `width` bytes plus `for_each_head` bytes.
+
+    None where the config does not tell.
     """
     layers, heads = config.get("num_hidden_layers"), config.get("num_attention_heads")
     grouped = config.get("num_key_value_heads") or heads

@@ -1,30 +1,30 @@
-"""In which numbers the weights of a model can be held, on each kind of device, the best first."""
+"""The number formats for the weights of a model on each kind of device, best first."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from parley.models.hardware import Machine
 
-WORTH_INT8 = 50_000_000  # parameters; smaller models are fast enough in floats, which are exact
+MIN_INT8_PARAMETERS = 50_000_000  # smaller models are fast enough in floats, which are exact
 OPENVINO = "openvino"
-STORED = "stored"  # the type of numbers in the files
-HALF = "half"  # bfloat16, on older cards float16
+STORED = "stored"  # the dtype of the files
+HALF = "half"  # bfloat16, or float16 on older GPUs
 
 
 @dataclass(frozen=True)
 class Precision:
-    """One row of the table."""
+    """One number format with the library that implements it."""
 
-    name: str  # what `QUANTIZATION` calls it
-    dtype: str  # for what is not quantised
-    weight: float  # bytes, with the scales that go with it
-    by: str = ""  # whose layers; empty where they are not quantised
+    name: str  # as in `QUANTIZATION`
+    dtype: str  # of the parameters that are not quantised
+    weight: float  # bytes for each weight, including its share of the scales
+    by: str = ""  # the library with the quantised layers; empty without quantisation
     packages: tuple[str, ...] = ()
-    capability: tuple[int, int] = (0, 0)  # of the card, at least
-    chosen: Callable[[Machine, float], bool] = lambda machine, parameters: True  # when "auto" may take it
+    capability: tuple[int, int] = (0, 0)  # the minimum compute capability of the GPU
+    chosen: Callable[[Machine, float], bool] = lambda machine, parameters: True  # whether "auto" may use it
 
     def missing(self, machine: Machine) -> str:
-        """What this machine lacks for it, and the command if that can be installed; empty for nothing."""
+        """What this machine lacks for it, with the command to install it; empty where nothing is missing."""
         if any(card.capability < self.capability for card in machine.cards):
             return "a card of compute capability {}.{}".format(*self.capability)
         absent = [name for name in self.packages if name not in machine.packages]
@@ -32,24 +32,24 @@ class Precision:
 
 
 def _is_large(machine: Machine, parameters: float) -> bool:
-    return parameters >= WORTH_INT8
+    return parameters >= MIN_INT8_PARAMETERS
 
 
-def _pays(machine: Machine, parameters: float) -> bool:
+def _is_large_with_vnni(machine: Machine, parameters: float) -> bool:
     return _is_large(machine, parameters) and machine.has_vnni
 
 
 BITSANDBYTES, TORCHAO = ("accelerate", "bitsandbytes"), ("accelerate", "torchao")
 
-# Where two libraries have the same numbers, the first that is installed is taken. Those of bitsandbytes come first for
-# int8, which torchao has to be compiled for; torchao's first for int4.
+# Of two libraries with the same format, the first one that is installed is used. For int8 bitsandbytes comes first,
+# because torchao needs compilation there. For int4 torchao comes first.
 PRECISIONS: dict[str, tuple[Precision, ...]] = {
     "cpu": (
         Precision("int8", "float32", 1, OPENVINO, chosen=_is_large),
-        Precision("none", "float32", 4, OPENVINO, chosen=lambda machine, parameters: parameters < WORTH_INT8),
-        # For models that OpenVINO does not run. These layers are faster than floats where bytes are multiplied by
-        # instructions of their own (VNNI); elsewhere they are for models that do not fit in floats.
-        Precision("int8", STORED, 1, "parley", chosen=_pays),
+        Precision("none", "float32", 4, OPENVINO, chosen=lambda machine, parameters: parameters < MIN_INT8_PARAMETERS),
+        # For models that OpenVINO does not support. Our int8 layers are faster than floats on CPUs with VNNI. On other
+        # CPUs they are only for models that do not fit in floats.
+        Precision("int8", STORED, 1, "parley", chosen=_is_large_with_vnni),
         Precision("none", "float32", 4),
         Precision("int8", STORED, 1, "parley", chosen=lambda machine, parameters: not machine.has_vnni),
     ),
@@ -64,7 +64,7 @@ PRECISIONS: dict[str, tuple[Precision, ...]] = {
         Precision("int4", HALF, 0.56, "bitsandbytes", BITSANDBYTES),
     ),
 }
-# What reading weights needs that were quantised by others, by the name in their configuration.
+# The packages for weights that are stored quantised, by the `quant_method` in the config.
 QUANTISERS: dict[str, tuple[str, ...]] = {
     "fp8": ("accelerate",),
     "bitsandbytes": BITSANDBYTES,

@@ -1,7 +1,6 @@
-"""Which models can be chosen: those of `MODEL_IDS`, else those of this table that suit the hardware found; those of
-`REMOTE_MODELS` with either.
+"""The models that can be chosen: those of `MODEL_IDS`, or those of this table that suit the hardware.
 
-`DRAFT_MODELS`, "target=draft,…", names models that guess ahead for others.
+The models of `REMOTE_MODELS` are added in both cases. `DRAFT_MODELS`, "target=draft,…", names draft models.
 """
 
 import functools
@@ -28,11 +27,12 @@ from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 
 BUDGIE = Path(__file__).parents[1] / "budgie"
 APACHE = "Apache-2.0"
-SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
+TIMEOUT_SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
 SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
 _REVISION = re.compile(r"\w[\w./-]*")
 
-# What is offered on each kind of hardware. ZeroGPU holds all its models on one GPU of 48 GB: few, of many families.
+# The tiers of models for each kind of hardware. ZeroGPU holds all models on one GPU of 48 GB, so there are few of
+# them, of many families.
 TIERS: dict[str, tuple[str, ...]] = {
     "cpu": ("any", "cpu"),
     "gpu-16": ("any", "zerogpu", "gpu-16"),
@@ -48,7 +48,7 @@ def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: An
 
 def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelSpec:
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    # Two bytes a parameter; the card has the exact count.
+    # Two bytes for each parameter. The model card has the exact number.
     known: dict[str, Any] = {
         "parameters": size // 2,
         "bytes": size,
@@ -61,7 +61,7 @@ def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelSpec:
 
 SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"
 
-# Sizes are those of the safetensors files; "about" where the last digits are noughts.
+# Sizes are those of the safetensors files; rounded where the last digits are zeros.
 MODELS: tuple[ModelSpec, ...] = (
     _bundled("budgie", "Budgie (bundled)", BUDGIE / "weights", draft="budgie-draft"),
     ModelSpec(
@@ -82,19 +82,19 @@ MODELS: tuple[ModelSpec, ...] = (
     _hub("Qwen/Qwen3-8B", "Qwen3 8B", 8_190_735_360, 16_381_500_000, "gpu-48", thinking=True, draft=SMALL_QWEN),
     _hub("allenai/Olmo-3-7B-Instruct", "Olmo 3 7B", 7_298_011_136, 14_596_000_000, "gpu-48"),
 )
-DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # answers nobody, so it is not in the table
+DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # it cannot be chosen, so it is not in the table
 _BY_NAME = {spec.name: spec for spec in (*MODELS, DRAFT)}
 
 
 @dataclass(frozen=True)
 class Traits:
-    """What can be known of a model before it is loaded."""
+    """The traits of a model that are known before it is loaded."""
 
-    recommended: Mapping[str, Any]  # by names of `Settings`: what its generation_config.json says, within our bounds
+    recommended: Mapping[str, Any]  # settings from its generation_config.json, within the bounds of `Settings`
     thinking: bool
     context: int | None  # tokens
     layers: int | None = None
-    stateful: bool = False  # see `demands`
+    stateful: bool = False  # see `requirements.STATEFUL`
     recurrent: bool = False
     config: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)  # its config.json
 
@@ -102,21 +102,23 @@ class Traits:
 def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     """The models that can be chosen, by name, in the order of the dropdown; the first is the default.
 
-    What the owner names comes first. A remote model takes the place of another one of its name.
-    Raises `ModelUnavailable` for what `MODEL_IDS` and the `REMOTE_` variables should not say.
+    The models that the owner names come first. A remote model replaces a local one of the same name.
+    Raises `ModelUnavailable` for wrong values of `MODEL_IDS` and the `REMOTE_` variables.
     """
-    elsewhere = remote_servers.models(environ)
+    remote_models = remote_servers.models(environ)
     if wanted := MODEL_IDS.read(environ):
-        return {name: elsewhere.get(name) or _named(name) for name in wanted} | elsewhere
+        return {name: remote_models.get(name) or _named(name) for name in wanted} | remote_models
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
-    return elsewhere | {spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in elsewhere}
+    return remote_models | {
+        spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in remote_models
+    }
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
-    """The model of that name; the default for an empty one.
+    """The model of that name; the default model for an empty name. Raises `ModelUnavailable`.
 
-    With ALLOW_ANY_MODEL=1, off a Space, any model of the Hub; never a path, for names come from visitors.
-    Raises `ModelUnavailable`.
+    With ALLOW_ANY_MODEL=1, and not on a Space, also any model of the Hub. Paths are refused, because names come from
+    visitors.
     """
     specs = models(environ)
     if not name:
@@ -129,14 +131,14 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
 
 
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether visitors may name any model of the Hub, which is theirs to fill the disk with: never on a Space."""
+    """Whether visitors may name any model of the Hub. Never on a Space, because they could fill its disk."""
     return ALLOW_ANY_MODEL.read(environ) and not environ.get("SPACE_ID")
 
 
 def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
-    """The smaller model that guesses ahead for this one: that of `DRAFT_MODELS`, else the table's.
+    """The draft model for this one: that of `DRAFT_MODELS`, or that of the table.
 
-    Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say.
+    Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`.
     """
     if named := DRAFT_MODELS.read(environ).get(spec.name):
         return _named(named, "DRAFT_MODELS")
@@ -144,13 +146,13 @@ def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelS
 
 
 def check_drafts(environ: Mapping[str, str] = os.environ) -> None:
-    """Raises `ModelUnavailable` for what `DRAFT_MODELS` should not say of any model, whether it is offered or not."""
+    """Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`, also for models that are not offered."""
     for draft in DRAFT_MODELS.read(environ).values():
         _named(draft, "DRAFT_MODELS")
 
 
 def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits:
-    """What decides which strategies this model can run, as far as its small files tell."""
+    """The traits that decide which strategies this model can use, as far as its small files tell."""
     known, draft = known or traits(spec), draft_of(spec)
     same = None
     if draft:
@@ -161,14 +163,14 @@ def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits
 
 
 def traits(spec: ModelSpec) -> Traits:
-    """What its small files say, from its folder, the cache or the Hub; the spec's own word where none can be read.
+    """The traits from the model's small files, in its folder, in the cache or on the Hub; otherwise from its spec.
 
-    Never raises for the network, waits at most a few seconds for it, and stores nothing on the disk.
+    Network errors are not raised. Waits at most a few seconds for the network, and stores nothing on the disk.
     """
     if spec.engine == "remote":
-        honoured = spec.capabilities.settings
-        unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in honoured]
-        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in honoured, context=None)
+        supported = spec.capabilities.settings
+        unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in supported]
+        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in supported, context=None)
     files = _small_files(spec)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")
@@ -187,7 +189,7 @@ def traits(spec: ModelSpec) -> Traits:
 
 
 def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
-    """What a generation_config.json states, in the words and within the bounds of `Settings`."""
+    """The values of a generation_config.json as settings, within the bounds of `Settings`."""
     found: dict[str, Any] = {}
     if isinstance(sample := generation.get("do_sample"), bool):
         found["strategy"] = "sampling" if sample else "greedy"
@@ -199,24 +201,25 @@ def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def estimate(
-    spec: ModelSpec, room: Callable[[load_plan.LoadPlan], int], known: Traits | None = None, **given: Any
+    spec: ModelSpec, available_bytes: Callable[[load_plan.LoadPlan], int], known: Traits | None = None, **options: Any
 ) -> load_plan.LoadEstimate | None:
-    """Whether and how this model would be run here, by the function that decides when it is loaded.
+    """Whether and how this model would run here, by `choose_load_plan`, which also decides when the model is loaded.
 
-    `room` and what else is `given` as there. None where it has no weights, or their size cannot be known now.
+    `available_bytes` and `options` are arguments of that function. None for a model without local weights, and where
+    the size of the weights is not known now.
     """
     if spec.engine != "local":
         return None
     known = known or traits(spec)
     try:
         size = spec.bytes or (_bytes(spec) if known.config else None)
-    except ModelUnavailable:  # what the Hub says is not needed yet; loading will tell
+    except ModelUnavailable:  # loading the model will report the error
         size = None
-    return load_plan.choose_load_plan(spec, known.config, size, room, **given) if size else None
+    return load_plan.choose_load_plan(spec, known.config, size, available_bytes, **options) if size else None
 
 
 def _named(item: str, variable: str = "MODEL_IDS") -> ModelSpec:
-    """The spec for a model that the owner names in that variable."""
+    """The spec of a model that the owner names in `variable`."""
     if item in _BY_NAME:
         return _BY_NAME[item]
     if not (item.startswith((".", "~")) or Path(item).is_absolute()):
@@ -248,12 +251,12 @@ def _on_the_hub(name: str) -> ModelSpec:
 
 @functools.lru_cache(maxsize=256)
 def _read_from_hub(spec: ModelSpec) -> Mapping[str, str]:
-    """The small files that it has; one that it lacks is left out. Not cached when it raises."""
+    """The texts of the small files that the model has on the Hub. Exceptions are not cached."""
     headers = build_hf_headers()
     texts = {}
     for name in SMALL_FILES:
         url = hf_hub_url(spec.id, name, revision=spec.revision)
-        response = get_session().get(url, headers=headers, timeout=SECONDS)
+        response = get_session().get(url, headers=headers, timeout=TIMEOUT_SECONDS)
         if response.status_code != 404:
             texts[name] = response.raise_for_status().text
     return texts
@@ -261,12 +264,12 @@ def _read_from_hub(spec: ModelSpec) -> Mapping[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def _bytes(spec: ModelSpec) -> int:
-    """The size of its weights, in its folder or on the Hub. Not cached when it raises."""
-    return hub.find(spec, SECONDS).weights_bytes
+    """The size of its weights, in its folder or on the Hub. Exceptions are not cached."""
+    return hub.find(spec, TIMEOUT_SECONDS).weights_bytes
 
 
 def _folder(spec: ModelSpec) -> Path | None:
-    """Where the files of a model are, if they are on this disk: downloaded whole or not at all."""
+    """The folder of a model's files if they are on this disk; None if they are not."""
     if spec.folder or not spec.id:
         return spec.folder
     cached = try_to_load_from_cache(spec.id, "config.json", revision=spec.revision)
@@ -274,7 +277,7 @@ def _folder(spec: ModelSpec) -> Path | None:
 
 
 def _same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
-    """Whether both have the same tokens by the same ids; None where a file is not here to tell."""
+    """Whether both models have the same tokens with the same ids; None where a file is missing."""
     files = [folder / "tokenizer.json" for each in (spec, other) if (folder := _folder(each))]
     if len(files) < 2 or not all(path.is_file() for path in files):
         return None
@@ -283,7 +286,7 @@ def _same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
 
 @functools.lru_cache(maxsize=64)
 def _vocabulary(path: Path, _: int) -> int:
-    """The hash of all tokens and their ids."""
+    """A hash of all tokens and their ids."""
     tokenizer = _json(path.read_text("utf-8", "replace"))
     model, added = tokenizer.get("model"), tokenizer.get("added_tokens")
     tokens = [model.get("vocab") if isinstance(model, dict) else None, added]
@@ -298,12 +301,12 @@ def _small_files(spec: ModelSpec) -> Mapping[str, str]:
         }
     try:
         return _read_from_hub(spec) if spec.id else {}
-    except (HTTPError, OSError):  # no network, no such model, no right to read it: loading will say so in full
+    except (HTTPError, OSError):  # no network, no such model or no access; loading the model will report it
         return {}
 
 
 def _json(text: str | None) -> dict[str, Any]:
-    """What a stranger's JSON file holds; empty for anything that is not an object."""
+    """The object in an untrusted JSON file; empty for anything else."""
     try:
         value = json.loads(text or "{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Where the models of `REMOTE_MODELS` are and what their server capabilities, as the owner's variables say."""
+"""The server of the models in `REMOTE_MODELS`, as the owner's variables describe it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,25 +9,25 @@ from parley.errors import ModelUnavailable
 from parley.models.capabilities import Capabilities
 from parley.models.spec import ModelSpec
 
-# What we send to every server or see to ourselves.
+# The settings that every server takes, or that this app applies itself.
 ALWAYS = ("model", "strategy", "max_new_tokens", "stop", "system_prompt")
 PLACE = "Runs on another server, which reads what you type."
 
 
 @dataclass(frozen=True)
 class Server:
-    """One address, and what can be asked for there."""
+    """The address of a server, its key, and what it supports."""
 
     url: str | None  # None: Inference Providers
-    key: str = field(repr=False)  # empty: it asks for none
-    key_name: str  # the variable that it comes from
+    key: str = field(repr=False)  # empty: it needs none
+    key_name: str  # the environment variable with the key
     capabilities: Capabilities
 
 
 def models(environ: Mapping[str, str]) -> dict[str, ModelSpec]:
-    """The models of `REMOTE_MODELS`, by name; none where it is not set, whatever else is.
+    """The models of `REMOTE_MODELS`, by name; none if it is not set.
 
-    Raises `ModelUnavailable` for what the variables should not say.
+    Raises `ModelUnavailable` for wrong values of the variables.
     """
     names = REMOTE_MODELS.read(environ)
     capabilities = find(environ).capabilities if names else Capabilities()
@@ -35,25 +35,25 @@ def models(environ: Mapping[str, str]) -> dict[str, ModelSpec]:
 
 
 def find(environ: Mapping[str, str]) -> Server:
-    """The server of all remote models: that of `REMOTE_BASE_URL`, else Inference Providers, whom `HF_TOKEN` pays.
+    """The server of all remote models: `REMOTE_BASE_URL`, or Inference Providers, paid through `HF_TOKEN`.
 
-    Raises `ModelUnavailable` for what the variables should not say.
+    Raises `ModelUnavailable` for wrong values of the variables.
     """
     if url := REMOTE_BASE_URL.read(environ):
         key = REMOTE_API_KEY.read(environ)
-        return Server(url, key, REMOTE_API_KEY.name, _honours(environ))
+        return Server(url, key, REMOTE_API_KEY.name, _capabilities(environ))
     key = environ.get("HF_TOKEN", "").strip()
     if not key.startswith("hf_"):
         raise ModelUnavailable(
             "REMOTE_MODELS names models, but not where they are. Set REMOTE_BASE_URL to the address of a server, or "
             "HF_TOKEN to a token that may call Inference Providers."
         )
-    return Server(None, check_key("HF_TOKEN", key), "HF_TOKEN", _honours(environ))
+    return Server(None, check_key("HF_TOKEN", key), "HF_TOKEN", _capabilities(environ))
 
 
-def _honours(environ: Mapping[str, str]) -> Capabilities:
+def _capabilities(environ: Mapping[str, str]) -> Capabilities:
     named = REMOTE_SETTINGS.read(environ)
     remote = {name for name, row in strategies.STRATEGIES.items() if "remote" in row.engines}
     if "temperature" not in named:
-        remote.discard("greedy")  # which is a temperature of 0
+        remote.discard("greedy")  # it is sent as a temperature of 0
     return Capabilities(frozenset((*ALWAYS, *named)), frozenset(remote))

@@ -10,18 +10,18 @@ from parley.models.capabilities import Capabilities
 class ModelSpec:
     """One model that can be chosen, and where its files are."""
 
-    name: str  # what the dropdown and the API use
-    id: str  # on the Hub, or the absolute path of a local folder; empty for the parrot
+    name: str  # in the dropdown and the API
+    id: str  # the id on the Hub, or the absolute path of a local folder; empty for the parrot
     label: str
     revision: str | None = None
     parameters: int | None = None
     bytes: int | None = None  # of the weights
     licence: str = "see its card"
-    thinking: bool | None = None  # None: not known before its template is read
+    thinking: bool | None = None  # whether it has a thinking switch; None: not known before its template is read
     tier: str = "any"
     engine: str = "local"
-    draft: str = ""  # the name of a smaller model with the same tokenizer, which can guess ahead for this one
-    capabilities: Capabilities = field(default=Capabilities(), repr=False)  # what its engine can be asked for
+    draft: str = ""  # the name of its draft model, which has the same tokenizer
+    capabilities: Capabilities = field(default=Capabilities(), repr=False)  # what its engine supports
 
     @property
     def folder(self) -> Path | None:
@@ -30,5 +30,5 @@ class ModelSpec:
 
 
 def size_text(size: float) -> str:
-    """A number of bytes for people: "8.0 GB", "34 MB"."""
+    """A number of bytes as text, such as "8.0 GB" or "34 MB"."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"

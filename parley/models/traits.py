@@ -1,4 +1,4 @@
-"""What a model's small files say of it: its chat template, its thinking switch and its context window."""
+"""Reads the small files of a model: the chat template, the thinking switch and the context window."""
 
 import re
 from collections.abc import Mapping
@@ -9,13 +9,13 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from parley.settings import is_number
 
-MOST_CONTEXT = 10_000_000  # a larger figure stands for "not known"
-_GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # transformers' own tag, unknown to plain jinja
+MAX_CONTEXT = 10_000_000  # tokens; a larger number in a config means "not known"
+_GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # a tag of transformers that plain jinja does not know
 
 
 def default_template(template: Any) -> str:
-    """The chat template of a tokenizer, which may have several with names; empty where there is none."""
-    if isinstance(template, list):  # as tokenizer_config.json writes them
+    """The chat template of a tokenizer, or the one called "default" of several; empty where there is none."""
+    if isinstance(template, list):  # the form of several templates in tokenizer_config.json
         template = {str(t.get("name")): t.get("template") for t in template if isinstance(t, dict)}
     if isinstance(template, dict):
         template = template.get("default")
@@ -23,17 +23,17 @@ def default_template(template: Any) -> str:
 
 
 def reads_thinking(template: str) -> bool:
-    """Whether a chat template has the switch `enable_thinking`. The template is parsed, not run."""
+    """Whether a chat template reads `enable_thinking`. The template is parsed, not run."""
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
         parsed = environment.parse(_GENERATION_TAG.sub("", template))
-    except (TemplateError, RecursionError):  # the latter where it is nested too deep
+    except (TemplateError, RecursionError):  # RecursionError: nested too deeply
         return False
     return "enable_thinking" in meta.find_undeclared_variables(parsed)
 
 
 def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:
-    """How many tokens a model reads, by its configuration and its tokenizer's; None where neither says."""
+    """The context window in tokens, from the config and the tokenizer config; None where neither has it."""
     text = config.get("text_config")
     names = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")
     stated = [*([text.get(names[0])] if isinstance(text, Mapping) else []), *map(config.get, names)]
@@ -43,4 +43,4 @@ def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> i
 
 
 def _is_context(value: Any) -> TypeGuard[float]:
-    return is_number(value) and 0 < value < MOST_CONTEXT
+    return is_number(value) and 0 < value < MAX_CONTEXT

@@ -1,7 +1,7 @@
-"""The decoding strategies, one row each. The dropdown, the API, the help and the tables of the documents read them.
+"""The decoding strategies, one row each. The dropdown, the API, the help and the tables in the documents read them.
 
-To add a strategy, add a row, and its decoder in `strategies/decoders` where no existing one serves. This module does
-not import torch: a decoder is named as "module.function" and is resolved when it runs.
+To add a strategy, add a row, and a decoder in `strategies/decoders` where no existing one fits. This module does not
+import torch: a decoder is named as "module.function" and is imported when it runs.
 """
 
 import importlib
@@ -12,22 +12,22 @@ from typing import Any
 from parley.errors import BadSetting
 from parley.strategies.requirements import REQUIREMENTS, ModelTraits
 
-EVERYWHERE = ("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop", "thinking_budget")
+COMMON = ("repetition_penalty", "no_repeat_ngram_size", "max_new_tokens", "stop", "thinking_budget")
 TRUNCATION = ("top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "top_h", "epsilon_cutoff", "eta_cutoff")
-GUIDANCE = ("guidance_scale", "negative_prompt")  # for strategies with one forward pass for each token
+GUIDANCE = ("guidance_scale", "negative_prompt")  # for strategies that run one forward pass for each token
 BEAMS = ("num_beams", "length_penalty")
 DOCS = "https://huggingface.co/docs/transformers/generation_strategies"
 LOCAL = ("openvino", "transformers")  # the engines that run decode loops in this process
-# Each draft has as many tokens as the setting says: the library would adapt their number and stop at unlikely ones.
+# The number of draft tokens is that of the setting. By default transformers adapts it and stops at unlikely tokens.
 CONSTANT_DRAFTS = {"num_assistant_tokens_schedule": "constant", "assistant_confidence_threshold": 0.0}
 
-Values = Any  # an object with one attribute for each setting: `Settings`, which lies above this module
+Values = Any  # an object with one attribute for each setting: `Settings`, which imports this module
 Encode = Callable[[str], Sequence[int]]  # text to token ids, without special tokens
 
 
 @dataclass(frozen=True)
 class Strategy:
-    """One way of choosing the next token: everything that the app knows of it."""
+    """One way to choose the next token, with everything that the app knows about it."""
 
     name: str
     label: str
@@ -35,19 +35,19 @@ class Strategy:
     when: str  # one sentence: when to use it
     source: str  # paper or page
     decoder: str  # "module.function" in `strategies.decoders`
-    events: tuple[str, ...]  # the callbacks that the decoder takes, of `EVENTS`
-    cost: Callable[[Values], float]  # time for each token on a GPU, in units of greedy search; before it is measured
-    settings: tuple[str, ...] = ()  # the settings that it uses beyond `EVERYWHERE`
+    events: tuple[str, ...]  # the callbacks that the decoder takes, from `EVENTS`
+    cost: Callable[[Values], float]  # estimated time for a token on a GPU, relative to greedy search
+    settings: tuple[str, ...] = ()  # the settings that it uses in addition to `COMMON`
     engines: tuple[str, ...] = LOCAL  # the kinds of engine that can run it
     samples: bool = False  # whether it draws random numbers
-    stock: bool = False  # whether `generate` without the decoder gives the same text
-    needs_full_prefill: bool = False  # it reads hidden states of the whole prompt, which no KV cache holds
+    stock: bool = False  # whether plain `generate` of transformers gives the same text without the decoder
+    needs_full_prefill: bool = False  # it reads hidden states of the whole prompt, which a KV cache does not hold
     requirements: tuple[str, ...] = ()  # the rows of `REQUIREMENTS` that a model has to meet
     config: Callable[[Values], Mapping[str, Any]] = lambda values: {}  # further fields of its `GenerationConfig`
-    options: Callable[[Values, Encode], Mapping[str, Any]] = lambda values, encode: {}  # the decoder's own arguments
+    options: Callable[[Values, Encode], Mapping[str, Any]] = lambda values, encode: {}  # arguments of the decoder
     watermark: str = ""  # "module.class" in `strategies.processors`, for a watermark
-    watermark_settings: tuple[str, ...] = ()  # what that class is made from, in the order of its arguments
-    cross_tokenizer: bool = False  # whether the draft's tokens are converted through the text
+    watermark_settings: tuple[str, ...] = ()  # the settings for the arguments of that class, in their order
+    cross_tokenizer: bool = False  # whether draft tokens are converted through the text
 
     def __post_init__(self) -> None:
         texts = (self.name, self.label, self.summary, self.when, self.source)
@@ -62,26 +62,26 @@ class Strategy:
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """The names of all decoding settings that change what this strategy does."""
-        return (*self.settings, *EVERYWHERE, *(("seed",) if self.samples else ()))
+        """The names of all decoding settings that this strategy uses."""
+        return (*self.settings, *COMMON, *(("seed",) if self.samples else ()))
 
     @property
     def drafts(self) -> bool:
-        """Whether another model drafts tokens for it."""
+        """Whether it needs a draft model."""
         return "draft" in self.requirements
 
     def decode(self) -> Callable[..., Any]:
-        """The decode loop, for `generate(custom_generate=…)`. Imports torch."""
+        """The decoder, for `generate(custom_generate=…)`. Imports torch."""
         return _resolve("decoders", self.decoder)
 
     def mark(self, values: Values) -> Any:
-        """The watermark under these settings, for `GenerationConfig`; None where this strategy makes none."""
+        """The watermark with these settings, for `GenerationConfig`; None for a strategy without one."""
         if not self.watermark:
             return None
         return _resolve("processors", self.watermark)(*(getattr(values, name) for name in self.watermark_settings))
 
     def refusal(self, model: ModelTraits) -> str:
-        """Why this model cannot run it, as a sentence that says what to do; empty where it can."""
+        """Why this model cannot use it, as a sentence that says what to do; empty where it can."""
         reasons = [REQUIREMENTS[name].lacks(model) for name in self.requirements]
         if model.strategies is not None and self.name not in model.strategies:
             reasons = [f"{model.label} answers from a server that only does {' and '.join(sorted(model.strategies))}"]
@@ -91,7 +91,7 @@ class Strategy:
         return reason and f"{reason}, so {self.label} does not work with it. Choose another strategy."
 
 
-# What a decoder reports while it runs: each new token, (drafted, accepted) after a draft, the hypotheses after a step.
+# What a decoder reports while it runs: each new token; (drafted, accepted) after a draft; the hypotheses after a step.
 EVENTS = ("on_token", "on_draft", "on_beams")
 
 
@@ -100,12 +100,12 @@ def _resolve(package: str, reference: str) -> Any:
     return getattr(importlib.import_module(f"parley.strategies.{package}.{module}"), name)
 
 
-def _phrases(values: Values, encode: Encode) -> Mapping[str, Any]:
-    # A word is taken as it stands within a sentence, after a space.
+def _phrase_tokens(values: Values, encode: Encode) -> Mapping[str, Any]:
+    # Each phrase is tokenised as within a sentence, after a space.
     return {"phrases": [tuple(encode(f" {word}")) for word in values.forced_words]}
 
 
-def _drafting(values: Values) -> dict[str, Any]:
+def _draft_config(values: Values) -> dict[str, Any]:
     return {"num_assistant_tokens": values.draft_tokens} | CONSTANT_DRAFTS
 
 
@@ -129,7 +129,7 @@ STRATEGIES: dict[str, Strategy] = {
             name="sampling",
             label="Sampling",
             summary="Draws the next token at random, weighted by the model's probabilities.",
-            when="For conversation and for stories, where variety reads better than certainty.",
+            when="For conversation and stories, where varied text reads better.",
             source="https://arxiv.org/abs/1904.09751",
             settings=("temperature", *TRUNCATION, *GUIDANCE),
             decoder="decode_loop.decode_loop",
@@ -142,11 +142,11 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="beams",
             label="Beam search",
-            summary="Keeps several hypotheses and returns the one that is most likely as a whole.",
+            summary="Keeps several candidate answers and returns the most likely one.",
             when="For translations and summaries, where the best sentence may begin with an unlikely word.",
             source=f"{DOCS}#beam-search",
             settings=BEAMS,
-            decoder="live_beams.live_beams",
+            decoder="observed_beam_search.observed_beam_search",
             events=("on_beams",),
             stock=True,
             cost=lambda s: 1.2 + 0.1 * s.num_beams,
@@ -154,11 +154,11 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="beam_sampling",
             label="Beam-search sampling",
-            summary="Keeps several hypotheses whose continuations are drawn at random.",
-            when="For answers that are likely as a whole and yet differ from run to run.",
+            summary="Keeps several candidate answers and draws their next tokens at random.",
+            when="For answers that are likely as a whole, but differ from run to run.",
             source=f"{DOCS}#beam-search",
             settings=("temperature", *TRUNCATION, *BEAMS),
-            decoder="live_beams.live_beams",
+            decoder="observed_beam_search.observed_beam_search",
             events=("on_beams",),
             samples=True,
             stock=True,
@@ -167,7 +167,7 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="diverse_beams",
             label="Diverse beam search",
-            summary="Searches with groups of beams that are kept from saying the same.",
+            summary="Runs several groups of beams and penalises tokens that another group has just chosen.",
             when="To see alternatives that differ in more than their last words.",
             source="https://arxiv.org/abs/1610.02424",
             settings=("beam_groups", "beams_per_group", "diversity_penalty", "length_penalty"),
@@ -180,20 +180,20 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="constrained_beams",
             label="Constrained beam search",
-            summary="Searches for the most likely answer that has certain words.",
-            when="When a name or a term has to occur in the answer.",
+            summary="Searches for the most likely answer that contains certain words.",
+            when="When a name or a term must occur in the answer.",
             source="https://arxiv.org/abs/1804.06609",
             settings=("force_words", *BEAMS),
             decoder="constrained_beams.constrained_beams",
             events=("on_beams",),
             cost=lambda s: 1.5 + 0.2 * s.num_beams,
-            options=_phrases,
+            options=_phrase_tokens,
         ),
         Strategy(
             name="contrastive",
             label="Contrastive search",
-            summary="Takes, of the likeliest tokens, the one that repeats least what was said.",
-            when="For long answers that should neither repeat themselves nor wander off.",
+            summary="Chooses, among the most likely tokens, one that does not repeat the text so far.",
+            when="For long answers that should stay on the topic without repetition.",
             source="https://arxiv.org/abs/2202.06417",
             settings=("penalty_alpha", "candidates"),
             decoder="contrastive.contrastive",
@@ -206,8 +206,8 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="dola",
             label="DoLa",
-            summary="Takes the token whose probability grows most between an early layer and the last.",
-            when="For facts: what late layers add is more often knowledge than habit.",
+            summary="Prefers the token whose probability grows most between an early layer and the last layer.",
+            when="For factual questions: the late layers add most of a model's knowledge.",
             source="https://arxiv.org/abs/2309.03883",
             settings=("dola_layers",),
             decoder="dola.dola",
@@ -218,8 +218,8 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="assisted",
             label="Assisted decoding",
-            summary="Lets a small draft model guess ahead, and checks several tokens at once.",
-            when="For the text of greedy search, sooner, wherever a small model of the same family exists.",
+            summary="A small draft model proposes several tokens, and the model checks them in one pass.",
+            when="For the text of greedy search in less time, with a small model that has the same tokenizer.",
             source="https://arxiv.org/abs/2211.17192",
             settings=("draft_tokens",),
             decoder="speculative.speculative",
@@ -227,13 +227,13 @@ STRATEGIES: dict[str, Strategy] = {
             stock=True,
             requirements=("no state", "draft", "same tokenizer"),
             cost=lambda s: 1.5,
-            config=_drafting,
+            config=_draft_config,
         ),
         Strategy(
             name="universal_assisted",
             label="Universal assisted decoding",
-            summary="Lets a draft model of any family guess ahead, by way of the text.",
-            when="For the text of greedy search, sooner, where the only small model at hand has another tokenizer.",
+            summary="A draft model with another tokenizer proposes text, and the model checks its tokens in one pass.",
+            when="For the text of greedy search in less time, when the small model has another tokenizer.",
             source="https://arxiv.org/abs/2502.05202",
             settings=("draft_tokens",),
             decoder="speculative.speculative",
@@ -242,13 +242,13 @@ STRATEGIES: dict[str, Strategy] = {
             cross_tokenizer=True,
             requirements=("no state", "draft"),
             cost=lambda s: 2.0,
-            config=_drafting,
+            config=_draft_config,
         ),
         Strategy(
             name="prompt_lookup",
             label="Prompt lookup",
-            summary="Guesses that the answer goes on like a passage of the prompt, and checks several tokens at once.",
-            when="For the text of greedy search, sooner, where the answer quotes the conversation.",
+            summary="Proposes tokens by copying from the conversation, and checks them in one pass.",
+            when="For the text of greedy search in less time, when the answer quotes the conversation.",
             source="https://huggingface.co/docs/transformers/assisted_decoding#prompt-lookup-decoding",
             settings=("draft_tokens", "matching_ngram"),
             decoder="speculative.speculative",
@@ -261,8 +261,8 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="early_exit",
             label="Self-speculative early exit",
-            summary="Guesses with the model's first layers and checks several tokens at once with all of them.",
-            when="For the text of greedy search, sooner, with models that were trained to exit early.",
+            summary="Proposes tokens with the first layers of the model, and checks them with all layers in one pass.",
+            when="For the text of greedy search in less time, with models that were trained to exit early.",
             source="https://arxiv.org/abs/2404.16710",
             settings=("exit_layer", "draft_tokens"),
             decoder="speculative.speculative",
@@ -270,13 +270,13 @@ STRATEGIES: dict[str, Strategy] = {
             stock=True,
             requirements=("attention", "layers"),
             cost=lambda s: 1.5,
-            config=lambda s: {"assistant_early_exit": s.exit_layer} | _drafting(s),
+            config=lambda s: {"assistant_early_exit": s.exit_layer} | _draft_config(s),
         ),
         Strategy(
             name="green_list",
             label="Watermark: green list",
-            summary="Samples with a part of the vocabulary raised, which key and last token choose.",
-            when="When who has the key should be able to tell later that a model wrote the text.",
+            summary="Samples; the key and the last token select a part of the vocabulary that becomes likelier.",
+            when="When the holder of the key should be able to detect later that a model wrote the text.",
             source="https://arxiv.org/abs/2301.10226",
             settings=("watermark_bias", "watermark_key", "temperature", *TRUNCATION),
             decoder="decode_loop.decode_loop",
@@ -290,8 +290,9 @@ STRATEGIES: dict[str, Strategy] = {
         Strategy(
             name="synthid",
             label="Watermark: SynthID",
-            summary="Samples by a tournament that the key referees, which leaves each token as likely as it was.",
-            when="When the text should bear a mark, and read as if it had none.",
+            summary="Samples through a tournament that depends on the key; on average over all keys, no token becomes "
+            "more likely.",
+            when="When the text should carry a watermark without loss of quality.",
             source="https://doi.org/10.1038/s41586-024-08025-4",
             settings=("watermark_key", "temperature", *TRUNCATION),
             decoder="decode_loop.decode_loop",
@@ -307,7 +308,7 @@ STRATEGIES: dict[str, Strategy] = {
 
 
 def find(name: str) -> Strategy:
-    """The row of that name; raises `BadSetting` with the names that there are."""
+    """The strategy of that name. Raises `BadSetting` with the list of all names."""
     try:
         return STRATEGIES[name]
     except KeyError:

@@ -1,9 +1,9 @@
-"""What strategies demand of a model, and the sentence for a model that cannot give it."""
+"""The requirements of strategies on a model, with the sentence for a model that does not meet one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# The architectures, as `model_type` names them, whose memory of the text cannot be shortened by a token.
+# The architectures (values of `model_type`) with a state from which a token cannot be removed.
 STATEFUL = frozenset(
     (
         *("bailing_hybrid", "bamba", "deepseek_v4", "falcon_h1", "falcon_mamba", "granitemoehybrid", "jamba"),
@@ -12,29 +12,31 @@ STATEFUL = frozenset(
         *("xlstm", "zamba", "zamba2", "zaya"),
     )
 )
-RECURRENT = frozenset(("conv", "linear_attention", "mamba", "hybrid", "hybrid_sliding"))  # as `layer_types` names them
+RECURRENT = frozenset(("conv", "linear_attention", "mamba", "hybrid", "hybrid_sliding"))  # values in `layer_types`
 
 
 @dataclass(frozen=True)
 class ModelTraits:
-    """What of a model decides which strategies it can run; None where that is not known before it is loaded."""
+    """The traits of a model that decide which strategies it can use; None for what only loading tells."""
 
     label: str
     layers: int | None = None
     stateful: bool = False
-    recurrent: bool = False  # some layers remember in another way than attention does
-    draft: str = ""  # the label of the model that guesses ahead for it
-    same_tokenizer: bool | None = None  # whether the draft has the model's own
-    strategies: frozenset[str] | None = None  # those that its server can run; None: all
-    engine: str = ""  # the kind of engine that runs it; empty where that is not known before it is loaded
+    recurrent: bool = False  # some layers keep a state instead of keys and values
+    draft: str = ""  # the label of its draft model
+    same_tokenizer: bool | None = None  # whether the draft has the same tokenizer
+    strategies: frozenset[str] | None = None  # those that its server supports; None: all
+    engine: str = ""  # the kind of engine that runs it; empty where only loading tells
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One thing that a strategy needs."""
+    """One requirement of a strategy on a model."""
 
-    needs: str  # what it is, for a table
-    lacks: Callable[[ModelTraits], str]  # why a model does not have it, as the begin of a sentence; empty where it has
+    needs: str  # the requirement in words, for a table
+    lacks: Callable[
+        [ModelTraits], str
+    ]  # why a model does not meet it, as the start of a sentence; empty where it does
 
 
 def _state(model: ModelTraits) -> str:

@@ -15,7 +15,7 @@ from parley.engines.base import TurnRequest
 from parley.engines.openvino.prefix_cache import MIN_CHUNK
 from parley.engines.transformers.engine import TransformersEngine
 from parley.events import Answer
-from parley.generation.prefix_cache import BEFORE_THE_END, NoPrefixCache, PrefixCache
+from parley.generation.prefix_cache import SNAPSHOT_MARGIN, NoPrefixCache, PrefixCache
 from parley.generation.prompt import render_prompt
 from parley.messages import Message, build_messages
 from parley.serving import turn
@@ -205,7 +205,7 @@ def test_after_a_stop_in_the_middle_of_a_step_the_next_tokens_are_right(engine, 
     model, ids = engine.loaded.model, torch.tensor([further])
     given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False}
     with torch.inference_mode(), engine.prefix_cache.acquire("a", further, 1, len(further) + 8, lambda: []) as loan:
-        assert loan.cached_tokens >= stopped.usage.prompt_tokens - BEFORE_THE_END
+        assert loan.cached_tokens >= stopped.usage.prompt_tokens - SNAPSHOT_MARGIN
         assert torch.equal(model.generate(ids, **given, **loan.arguments), model.generate(ids, **given))
 
 
@@ -276,7 +276,7 @@ def acquire(model, prefixes, session, prompt):
 
 
 def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
-    prefixes = PrefixCache(torch_budgie.loaded.model, most=lambda: 10**9)
+    prefixes = PrefixCache(torch_budgie.loaded.model, max_bytes=lambda: 10**9)
     prompt = list(range(100, 140))
     acquire(torch_budgie.loaded.model, prefixes, "a", prompt)
     with (
@@ -290,7 +290,7 @@ def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
 def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(torch_budgie):
     model = torch_budgie.loaded.model
     config, most = model.config, [10**9]
-    prefixes = PrefixCache(model, most=lambda: most[0])
+    prefixes = PrefixCache(model, max_bytes=lambda: most[0])
     prompt = list(range(100, 150))
     for session in "abc":
         acquire(model, prefixes, session, prompt)

@@ -14,7 +14,7 @@ from parley.events import Answer
 from parley.messages import build_messages
 from parley.models import hardware, registry
 from parley.models.hub import LoadingStopped
-from parley.models.load_plan import WORKING_SPACE
+from parley.models.load_plan import MEMORY_FACTOR
 from parley.models.registry import BUDGIE
 from parley.models.spec import ModelSpec
 from parley.serving.model_pool import ModelPool
@@ -48,7 +48,7 @@ def for_two(rows):
     """Bytes of memory for two of the models, and for less than half of a third."""
     pool = ModelPool(free=lambda cards: PLENTY)
     use(pool, rows[0])
-    return pool.loaded["a"] + int(WORKING_SPACE * (rows[0].folder / WEIGHTS).stat().st_size)
+    return pool.loaded["a"] + int(MEMORY_FACTOR * (rows[0].folder / WEIGHTS).stat().st_size)
 
 
 def pool_of(capacity):

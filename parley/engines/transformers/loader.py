@@ -25,7 +25,7 @@ def load(spec: ModelSpec, folder: Path, plan: LoadPlan) -> tuple[PreTrainedModel
         if plan.attention not in attention.FLASH:
             raise
     _log.warning("%s is loaded without %s", spec.name, attention.LABELS[plan.attention])
-    model = _read_model(spec, folder, replace(plan, attention=attention.PLAIN))
+    model = _read_model(spec, folder, replace(plan, attention=attention.EAGER))
     return model, replace(plan, attention=model.config._attn_implementation)
 
 

@@ -1,6 +1,6 @@
-"""Contrastive search: of the likely next tokens the one that repeats least what was said (Su et al., 2022).
+"""Contrastive search: chooses, among the likely tokens, one that differs from the text so far (Su et al., 2022).
 
-https://arxiv.org/abs/2202.06417. The same tokens as the version that was built into transformers until 4.49.
+https://arxiv.org/abs/2202.06417. Gives the same tokens as the version in transformers up to 4.49.
 """
 
 from collections.abc import Callable
@@ -27,14 +27,15 @@ def contrastive(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    Each of the likeliest `candidates` is tried in one forward pass; what counts is its probability, by
-    1 - `penalty_alpha`, less the largest cosine similarity of its hidden state to those before, by `penalty_alpha`.
+    One forward pass tries the most likely `candidates` together. The score of a candidate is its probability times
+    1 - `penalty_alpha`, minus the largest cosine similarity of its hidden state to the earlier ones times
+    `penalty_alpha`.
     """
     alpha, k = penalty_alpha, candidates
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
-    said = F.normalize(outputs.hidden_states[-1], dim=-1)  # (1, tokens, width)
+    context_states = F.normalize(outputs.hidden_states[-1], dim=-1)  # (1, tokens, width)
     logits = outputs.logits[:, -1].float()
     while True:
         probabilities, ids = logits_processor(input_ids, logits).softmax(-1).topk(k)  # (1, k) each
@@ -46,11 +47,11 @@ def contrastive(
             use_cache=True,
             output_hidden_states=True,
         )
-        tried = F.normalize(outputs.hidden_states[-1], dim=-1)  # (k, 1, width)
-        repeats = (tried @ said.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
-        best = ((1 - alpha) * probabilities[0] - alpha * repeats).argmax().view(1)
+        candidate_states = F.normalize(outputs.hidden_states[-1], dim=-1)  # (k, 1, width)
+        similarities = (candidate_states @ context_states.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
+        best = ((1 - alpha) * probabilities[0] - alpha * similarities).argmax().view(1)
         cache.batch_select_indices(best)
-        said = torch.cat([said, tried[best]], dim=1)
+        context_states = torch.cat([context_states, candidate_states[best]], dim=1)
         logits = outputs.logits[best, -1].float()
         input_ids = torch.cat([input_ids, ids[:, best]], dim=-1)
         on_token(ids[:, best].cpu())

@@ -1,8 +1,8 @@
-"""Greedy search and sampling, token for token as transformers has them, with drafts from the text itself.
+"""Greedy search and sampling with the same tokens as in transformers, and with drafts from the text itself.
 
-Each token is drawn by itself and in its turn. So neither the distribution nor, with a seed, the text depends on the
+Each token is drawn separately and in order. So neither the distribution nor, with a seed, the text depends on the
 drafts. That is stricter than speculative sampling (Leviathan et al., 2022, https://arxiv.org/abs/2211.17192), which
-keeps the distribution only. It accepts as many drafts, because the drafts here have no probabilities of their own.
+keeps the distribution only. It accepts as many drafts, because these drafts have no probabilities of their own.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM
-from parley.strategies.decoders.guidance import take_guidance
+from parley.strategies.decoders.guidance import split_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
 
@@ -31,33 +31,33 @@ def decode_loop(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    Only for models with a KV cache. With `lookup` tokens are drafted: then the cache must be croppable, and the
-    processors must not remember what they were asked before.
-    `on_draft` takes how many tokens were drafted in a step, and how many of them were accepted.
+    Only for models with a KV cache. `lookup` turns drafting on. Then the cache must be croppable, and the processors
+    must not keep state between calls. After each step with drafts `on_draft` is called with the number of drafted
+    tokens and the number of accepted ones.
     """
-    guided, processors = None, logits_processor
+    guidance, processors = None, logits_processor
     paged = model if isinstance(model, PagedCausalLM) else None
     if paged:
-        guided, processors = take_guidance(logits_processor, input_ids)
-    choose = Sampler(processors, generation_config.do_sample)
+        guidance, processors = split_guidance(logits_processor, input_ids)
+    sampler = Sampler(processors, generation_config.do_sample)
     lookup_drafts, drafts = PromptLookup(input_ids[0].tolist(), paged.free_drafts if paged else 0), list[int]()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
     logits = outputs.logits[:, -1:].to(torch.float32, copy=True)
-    if paged and guided:
-        logits = torch.cat([logits, paged.prefill_beside(cache, guided.away)])  # (2, 1, vocabulary)
+    if paged and guidance:
+        logits = torch.cat([logits, paged.prefill_beside(cache, guidance.negative_ids)])  # (2, 1, vocabulary)
     while True:
         logits = logits[:, -len(drafts) - 1 :]  # (sequences, drafts + 1, vocabulary)
         num_accepted = 0
         for position in range(len(drafts) + 1):
-            token = choose(input_ids, guided(logits[:, position]) if guided else logits[:, position])
+            token = sampler(input_ids, guidance(logits[:, position]) if guidance else logits[:, position])
             input_ids = torch.cat([input_ids, token], dim=-1)
             on_token(token.cpu())
             at_end = any(bool(each(input_ids, None).all()) for each in stopping_criteria)
             accepted = drafts[position : position + 1] == [int(token)]
             num_accepted += accepted
-            lookup_drafts.take(int(token))
+            lookup_drafts.append(int(token))
             if at_end or not accepted:
                 break
         if drafts:
@@ -66,14 +66,14 @@ def decode_loop(
             cache.crop(num_accepted - len(drafts))
         if at_end:
             return input_ids
-        drafts = lookup_drafts.next(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
+        drafts = lookup_drafts.propose(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
-        ahead = ahead.expand(2, -1) if guided else ahead
+        ahead = ahead.expand(2, -1) if guidance else ahead
         logits = _next_logits(model, cache, ahead, len(drafts) + 1)
 
 
 def _next_logits(model: CausalLM, cache: KVCache, input_ids: torch.Tensor, count: int) -> torch.Tensor:
-    """The logits after each of the last `count` tokens, float32 and to be changed freely."""
+    """The logits after each of the last `count` tokens, in float32. The caller may change them in place."""
     if isinstance(model, PagedCausalLM):
         return model.next_logits(cache, input_ids[:, -count:])
     given: dict[str, Any] = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}

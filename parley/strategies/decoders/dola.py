@@ -1,6 +1,6 @@
 """DoLa: prefers tokens whose probability grows between an early layer and the last one (Chuang et al., 2023).
 
-https://arxiv.org/abs/2309.03883. The same tokens as the version that was built into transformers until 4.49.
+https://arxiv.org/abs/2309.03883. Gives the same tokens as the version in transformers up to 4.49.
 """
 
 import math
@@ -13,14 +13,14 @@ from transformers import GenerationConfig
 
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, PagedCausalLM, Processors
 
-PLAUSIBLE = 0.1  # tokens less likely than this fraction of the likeliest are out
+RELATIVE_TOP = 0.1  # tokens less likely than this fraction of the most likely one are excluded
 
 
 def early_layers(count: int, tied: bool, which: str) -> list[int]:
-    """The layers that the last one is compared with: every second one of the lower or of the upper half.
+    """The layers that the last one is compared with: every second one of the lower or the upper half.
 
-    `count` is the number of layers. At most 20 are looked at in a deep model. Where the embedding is `tied` to the
-    output, the first layers are left out, for they mostly repeat the input.
+    `count` is the number of layers; of more than 40 layers only the first or the last 20 are used. Where the embedding
+    is `tied` to the output, the first layers are left out, because they mostly repeat the input.
     """
     half = count // 2 if count <= 40 else 20
     if which == "high":
@@ -42,7 +42,7 @@ def dola(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    At each step the early layer that differs most from the last one (Jensen-Shannon divergence) is taken;
+    Each step takes the early layer that differs most from the last one (Jensen-Shannon divergence).
     `dola_layers` is "low" or "high".
     """
     config = model.config.get_text_config()
@@ -54,7 +54,7 @@ def dola(
         inputs = model._update_model_kwargs_for_generation(outputs, inputs)
         last = outputs.logits[:, -1].float()
         early = _early_logits(model, outputs, layers)
-        scores = logits_processor(input_ids, _contrast(last, early[_furthest(last, early)]))
+        scores = logits_processor(input_ids, _contrast(last, early[_most_divergent(last, early)]))
         if generation_config.do_sample:
             token = torch.multinomial(scores.softmax(-1), num_samples=1)
         else:
@@ -67,9 +67,9 @@ def dola(
 
 
 def _early_logits(model: CausalLM, outputs: Any, layers: list[int]) -> torch.Tensor:
-    """What the head makes of the last token's hidden states before these layers; shape (layers, 1, vocabulary).
+    """The logits from the last token's hidden states before these layers; shape (layers, 1, vocabulary).
 
-    A graph, which has the attribute `early_layers`, computes them beside the last ones.
+    An OpenVINO graph computes them in the same pass as the last logits.
     """
     if isinstance(model, PagedCausalLM):
         return outputs.early_logits[[model.early_layers.index(layer) for layer in layers], :, -1]
@@ -77,19 +77,17 @@ def _early_logits(model: CausalLM, outputs: Any, layers: list[int]) -> torch.Ten
     return torch.stack([head(outputs.hidden_states[layer][:, -1]).float() for layer in layers])
 
 
-def _furthest(last: torch.Tensor, early: torch.Tensor) -> int:
-    """Which of the early logits, shape (layers, 1, vocabulary), diverges most from the last ones."""
+def _most_divergent(last: torch.Tensor, early: torch.Tensor) -> int:
+    """The index of the early logits, shape (layers, 1, vocabulary), that diverge most from the last ones."""
     if len(early) == 1:
         return 0
-    between = 0.5 * (last.softmax(-1)[None] + early.softmax(-1))
-    divergences = [
-        F.kl_div(logits.log_softmax(-1), between, reduction="none").mean(-1) for logits in (last[None], early)
-    ]
+    mean = 0.5 * (last.softmax(-1)[None] + early.softmax(-1))
+    divergences = [F.kl_div(logits.log_softmax(-1), mean, reduction="none").mean(-1) for logits in (last[None], early)]
     return int((0.5 * (divergences[0] + divergences[1])).mean(-1).argmax())
 
 
 def _contrast(last: torch.Tensor, early: torch.Tensor) -> torch.Tensor:
-    """The growth of the log probabilities; minus infinity for implausible tokens. Shapes (1, vocabulary)."""
+    """The last log probabilities minus the early ones; minus infinity for unlikely tokens. Shapes (1, vocabulary)."""
     last, early = last.log_softmax(-1), early.log_softmax(-1)
-    out = last < last.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
-    return (last - early).masked_fill(out, -math.inf)
+    unlikely = last < last.amax(-1, keepdim=True) + math.log(RELATIVE_TOP)
+    return (last - early).masked_fill(unlikely, -math.inf)

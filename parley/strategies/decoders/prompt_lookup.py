@@ -1,67 +1,72 @@
-"""Guesses from the text itself: what followed the same few tokens before may follow them again (Saxena, 2023).
+"""Draft tokens from the text itself: what followed the last few tokens before may follow them again (Saxena, 2023).
 
-https://github.com/apoorvumang/prompt-lookup-decoding. These guesses look after themselves: they grow where they are
-right and rest where they are wrong, so that they may stand behind every answer.
+https://github.com/apoorvumang/prompt-lookup-decoding. The number of drafts adapts: it grows after accepted drafts and
+drops to none for a while after rejected ones, so that drafting never costs much.
 """
 
 from collections.abc import Sequence
 
-MATCHING = 3  # tokens that have to be the same, where a guess costs something
-FIRST, MOST = 4, 16  # tokens that are guessed at once, at the beginning and where all were right
-PAYS = 2  # a pass over some guesses takes about as long as two over one token: so many have to be right on average
-REST, LONGEST_REST = 4, 64  # tokens that come without guesses after a wrong guess, and after many
+NGRAM_SIZE = 3  # tokens that must match, where drafts are not free
+INITIAL_DRAFT_TOKENS, MAX_DRAFT_TOKENS = 4, 16
+# A pass over some drafts takes about as long as two passes over one token. So drafting pays off from this mean number
+# of accepted drafts.
+BREAK_EVEN = 2
+MIN_PAUSE, MAX_PAUSE = 4, 64  # tokens without drafts after a rejected draft, and after many of them
 
 
 class PromptLookup:
-    """What may come next in one answer. `take` wants every token in turn, those of the prompt included.
+    """The drafts for one answer. Every token of the prompt and of the answer has to be given to `append`, in order.
 
-    `free` tokens cost nothing to guess: the model reads so many rows beside the one that it needs in the same time.
-    They are guessed after fewer matching tokens too, never rest, and grow to all rows of a pass where they are right.
+    `free` is the number of drafts that cost no time, because the model checks them together with the token that it
+    computes anyway. With free drafts fewer matching tokens suffice, and drafting never pauses. The number of drafts
+    grows to `MAX_DRAFT_TOKENS` - 1 while all are accepted.
     """
 
     def __init__(self, ids: Sequence[int], free: int = 0) -> None:
         self._ids: list[int] = []
-        self._after: dict[tuple[int, ...], int] = {}  # where it went on after these tokens, the last time
-        self._match: int | None = None
+        self._continuations: dict[tuple[int, ...], int] = {}  # n-gram to the index after its last occurrence
+        self._match: int | None = None  # the index in `_ids` from which drafts are copied
         self._free = free
-        self._lengths = range(MATCHING, 0, -1) if free else (MATCHING,)
-        self._length, self._rest, self._next_rest = free or FIRST, 0, REST
-        self._balance = 0.0  # how many more guesses were right than had to be, a running sum
+        self._ngram_sizes = range(NGRAM_SIZE, 0, -1) if free else (NGRAM_SIZE,)
+        self._num_drafts, self._pause, self._next_pause = free or INITIAL_DRAFT_TOKENS, 0, MIN_PAUSE
+        self._balance = 0.0  # accepted drafts less `BREAK_EVEN`, summed over the passes
         for id in ids:
-            self.take(id)
+            self.append(id)
 
-    def take(self, id: int) -> None:
-        """One more token of the text."""
+    def append(self, id: int) -> None:
+        """Adds the next token of the text."""
         self._ids.append(id)
-        self._rest = max(0, self._rest - 1)
+        self._pause = max(0, self._pause - 1)
         self._match = None
-        for length in self._lengths:
-            if len(self._ids) >= length:
-                last = tuple(self._ids[-length:])
-                self._match = self._match or self._after.get(last)
-                self._after[last] = len(self._ids)
+        for size in self._ngram_sizes:
+            if len(self._ids) >= size:
+                ngram = tuple(self._ids[-size:])
+                self._match = self._match or self._continuations.get(ngram)
+                self._continuations[ngram] = len(self._ids)
 
-    def next(self, most: int) -> list[int]:
-        """The tokens that are guessed to follow, at most so many; none where nothing speaks for any.
+    def propose(self, max_tokens: int) -> list[int]:
+        """The draft tokens, at most `max_tokens`; none without a match and during a pause.
 
-        Where the text goes round, so do they: those before reach the end of it before there are enough.
+        Where the match is so near the end of the text that it has too few tokens, they are repeated.
         """
-        if self._match is None or self._rest:
+        if self._match is None or self._pause:
             return []
-        round_ = len(self._ids) - self._match
-        return [self._ids[self._match + i % round_] for i in range(min(self._length, most))]
+        period = len(self._ids) - self._match
+        return [self._ids[self._match + i % period] for i in range(min(self._num_drafts, max_tokens))]
 
-    def record(self, guessed: int, right: int) -> None:
-        """What became of the last guesses; to be called after the tokens that came of them were taken."""
+    def record(self, drafted: int, accepted: int) -> None:
+        """Adapts the number of drafts. To be called after the tokens of the pass were appended."""
         if self._free:
-            self._length = min(2 * self._length + 1, MOST - 1) if right == guessed else self._free
+            self._num_drafts = (
+                min(2 * self._num_drafts + 1, MAX_DRAFT_TOKENS - 1) if accepted == drafted else self._free
+            )
             return
-        if right == guessed:
-            self._length = min(2 * self._length, MOST)
-        elif right < guessed:
-            self._length = max(right + 1, 2)
-        self._balance = max(-PAYS, min(self._balance + right - PAYS, PAYS))
+        if accepted == drafted:
+            self._num_drafts = min(2 * self._num_drafts, MAX_DRAFT_TOKENS)
+        elif accepted < drafted:
+            self._num_drafts = max(accepted + 1, 2)
+        self._balance = max(-BREAK_EVEN, min(self._balance + accepted - BREAK_EVEN, BREAK_EVEN))
         if self._balance >= 0:
-            self._next_rest = REST
-        elif right < PAYS:
-            self._rest, self._next_rest = self._next_rest, min(2 * self._next_rest, LONGEST_REST)
+            self._next_pause = MIN_PAUSE
+        elif accepted < BREAK_EVEN:
+            self._pause, self._next_pause = self._next_pause, min(2 * self._next_pause, MAX_PAUSE)

@@ -1,8 +1,8 @@
-"""Speculative decoding as transformers has it, with its guesses counted (Leviathan et al., 2022).
+"""Speculative decoding by transformers, with the draft tokens counted (Leviathan et al., 2022).
 
-https://arxiv.org/abs/2211.17192. The search is the library's own: a delegate of the model watches where the guesses
-come from. It sees to it that there are as many as the configuration says, where transformers asks the draft's own, and
-that what a cache has seen is not read again, which would give wrong tokens.
+https://arxiv.org/abs/2211.17192. The search is that of transformers, run on a wrapper of the model. The wrapper counts
+the draft tokens and corrects two things. The number of draft tokens is that of the generation config; transformers
+takes that of the draft model. Tokens that the cache already holds are not fed again, which would give wrong tokens.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ from transformers.generation.utils import GenerationMixin
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
 
-class Tokens(BaseStreamer):
-    """Hands every accepted token on."""
+class TokenStreamer(BaseStreamer):
+    """Passes every accepted token to `on_token`."""
 
     def __init__(self, on_token: Callable[[torch.Tensor], None]) -> None:
         self._on_token = on_token
@@ -36,7 +36,7 @@ class Tokens(BaseStreamer):
         self._on_token(value)
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """No-op: no token is held back."""
 
 
 def speculative(
@@ -53,21 +53,21 @@ def speculative(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
-    The guesses come from the `draft` model; with the `tokenizers` of model and draft they are tokenised anew. Without
-    a draft the configuration says where they come from. `on_draft` takes how many tokens were guessed in a step and
-    how many of them the model accepted.
+    The `draft` model makes the draft tokens. With the `tokenizers` of the model and the draft, they are converted
+    through the text. Without a draft model the generation config says where they come from. After each step `on_draft`
+    is called with the number of drafted tokens and the number of accepted ones.
     """
     search: Callable[..., torch.Tensor] = GenerationMixin._assisted_decoding
     config = model.config.get_text_config()
     layers = config.num_hidden_layers
     try:
         return search(
-            _Watched(model, on_draft, generation_config),
+            _ModelWrapper(model, on_draft, generation_config),
             input_ids,
             logits_processor,
             stopping_criteria,
             generation_config,
-            streamer=Tokens(on_token),
+            streamer=TokenStreamer(on_token),
             inputs_tensor=input_ids,
             assistant_model=draft,
             tokenizer=tokenizers[0],
@@ -75,14 +75,14 @@ def speculative(
             **inputs,
         )
     finally:
-        config.num_hidden_layers = layers  # an early exit that is interrupted would leave the model cut short
+        config.num_hidden_layers = layers  # early exit lowers it, and an interruption would leave it low
 
 
-class _Watched:
-    """The model for one answer: the source of the guesses is listened to, and the first step mended."""
+class _ModelWrapper:
+    """The model for one answer. Wraps its candidate generator, and corrects the inputs of the first step."""
 
     def __init__(self, model: CausalLM, on_draft: Callable[[int, int], None], config: GenerationConfig) -> None:
-        self._model, self._on_guess, self._config = model, on_draft, config
+        self._model, self._on_draft, self._config = model, on_draft, config
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -93,47 +93,50 @@ class _Watched:
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any
     ) -> dict[str, Any]:
-        """As the model's. The first step of the library's search feeds the whole prompt, whatever the cache holds."""
-        seen = kwargs["past_key_values"].get_seq_length()
-        if next_sequence_length is None and seen:
-            next_sequence_length = input_ids.shape[1] - seen
+        """As the model's, but the first step leaves out the tokens that the cache holds.
+
+        Transformers would feed the whole prompt.
+        """
+        cached = kwargs["past_key_values"].get_seq_length()
+        if next_sequence_length is None and cached:
+            next_sequence_length = input_ids.shape[1] - cached
         return self._model.prepare_inputs_for_generation(
             input_ids, next_sequence_length=next_sequence_length, **kwargs
         )
 
     def _get_candidate_generator(self, **kwargs: Any) -> Any:
-        source = self._model._get_candidate_generator(**kwargs)
-        if isinstance(source, AssistedCandidateGenerator):
+        generator = self._model._get_candidate_generator(**kwargs)
+        if isinstance(generator, AssistedCandidateGenerator):
             wanted = {
                 "num_assistant_tokens": self._config.num_assistant_tokens,
                 "num_assistant_tokens_schedule": self._config.num_assistant_tokens_schedule,
                 "assistant_confidence_threshold": self._config.assistant_confidence_threshold,
             }
-            source.num_assistant_tokens = self._config.num_assistant_tokens
-            source.assistant_generation_config.update(**wanted)  # both are the source's own copies
-            source.generation_config.update(**wanted)
-        if isinstance(source, AssistedCandidateGeneratorDifferentTokenizers):
-            source.logits_processor = LogitsProcessorList()  # they are for the model's own tokens
-        return _Counted(source, self._on_guess)
+            generator.num_assistant_tokens = self._config.num_assistant_tokens
+            generator.assistant_generation_config.update(**wanted)  # both configs are the generator's own copies
+            generator.generation_config.update(**wanted)
+        if isinstance(generator, AssistedCandidateGeneratorDifferentTokenizers):
+            generator.logits_processor = LogitsProcessorList()  # the processors expect the model's tokens
+        return CandidateCounter(generator, self._on_draft)
 
 
-class _Counted:
-    """A source of guesses that tells how many it made and how many were accepted."""
+class CandidateCounter:
+    """A candidate generator that reports the number of drafted and of accepted tokens."""
 
-    def __init__(self, source: Any, on_draft: Callable[[int, int], None]) -> None:
-        self._source, self._on_guess = source, on_draft
-        self._guessed = 0
+    def __init__(self, generator: Any, on_draft: Callable[[int, int], None]) -> None:
+        self._generator, self._on_draft = generator, on_draft
+        self._drafted = 0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._source, name)
+        return getattr(self._generator, name)
 
     def get_candidates(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
         """Continuations of `input_ids`, shape (1, tokens)."""
-        guesses = self._source.get_candidates(input_ids, *args, **kwargs)
-        self._guessed = guesses[0].shape[1] - input_ids.shape[1]
-        return guesses
+        candidates = self._generator.get_candidates(input_ids, *args, **kwargs)
+        self._drafted = candidates[0].shape[1] - input_ids.shape[1]
+        return candidates
 
     def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
-        """Called after each check, with how many guesses were right."""
-        self._on_guess(self._guessed, int(num_matches))
-        self._source.update_candidate_strategy(input_ids, scores, num_matches)
+        """Called after each check; `num_matches` is the number of accepted tokens."""
+        self._on_draft(self._drafted, int(num_matches))
+        self._generator.update_candidate_strategy(input_ids, scores, num_matches)

@@ -1,6 +1,6 @@
 """A budget for thinking: a thought that reaches it is closed, and the answer begins (Muennighoff et al., 2025).
 
-https://arxiv.org/abs/2501.19393, which calls it budget forcing. Not in transformers.
+https://arxiv.org/abs/2501.19393 calls this budget forcing. Transformers does not have it.
 """
 
 import math
@@ -11,38 +11,39 @@ from transformers import LogitsProcessor
 
 
 class ThinkingBudget(LogitsProcessor):
-    """Lets nothing but the closing mark follow a thought of `tokens` tokens.
+    """After a thought of `budget` tokens, allows only the tokens of the closing tag.
 
-    `opening` and `closing` are the tokens of the marks round a thought, `prompt` the length of the prompt; an empty
-    `opening` says that the prompt has opened the thought already. A thought is only looked for at the start of the
-    answer.
+    `opening` and `closing` are the tokens of the tags around a thought, `prompt_length` is in tokens. An empty
+    `opening` means that the prompt has opened the thought. Only a thought at the start of the answer counts.
     """
 
-    def __init__(self, tokens: int, prompt: int, opening: Sequence[int], closing: Sequence[int]) -> None:
-        self._tokens, self._prompt = tokens, prompt
+    def __init__(self, budget: int, prompt_length: int, opening: Sequence[int], closing: Sequence[int]) -> None:
+        self._budget, self._prompt_length = budget, prompt_length
         self._opening, self._closing = list(opening), list(closing)
 
     def __repr__(self) -> str:
-        return f"ThinkingBudget({self._tokens}, {self._prompt}, {self._opening}, {self._closing})"
+        return f"ThinkingBudget({self._budget}, {self._prompt_length}, {self._opening}, {self._closing})"
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """`input_ids`: shape (rows, tokens); `scores`: shape (rows, vocabulary)."""
-        for row, answer in enumerate(input_ids[:, self._prompt :].tolist()):
-            token = self._due(answer)
+        """`input_ids`: shape (sequences, tokens); `scores`: shape (sequences, vocabulary)."""
+        for row, answer in enumerate(input_ids[:, self._prompt_length :].tolist()):
+            token = self._forced_token(answer)
             if token is not None:
                 scores = scores.clone()
                 scores[row] = -math.inf
                 scores[row, token] = 0.0
         return scores
 
-    def _due(self, answer: Sequence[int]) -> int | None:
-        """The token of the closing mark that has to come next; None while there is no need."""
-        begin = len(self._opening)
-        thought, mark = answer[begin:], self._closing
-        if len(thought) < self._tokens or answer[:begin] != self._opening:
+    def _forced_token(self, answer: Sequence[int]) -> int | None:
+        """The token of the closing tag that has to come next; None where the model may choose freely."""
+        start = len(self._opening)
+        thought, closing = answer[start:], self._closing
+        if len(thought) < self._budget or answer[:start] != self._opening:
             return None
-        if any(thought[i : i + len(mark)] == mark for i in range(min(len(thought), self._tokens + len(mark)))):
+        if any(
+            thought[i : i + len(closing)] == closing for i in range(min(len(thought), self._budget + len(closing)))
+        ):
             return None
-        # What of the mark is there already, by the model's own will or by ours.
-        there = next(n for n in reversed(range(len(mark))) if thought[len(thought) - n :] == mark[:n])
-        return mark[there]
+        # How many tokens of the closing tag the thought ends with, chosen by the model or forced before.
+        present = next(n for n in reversed(range(len(closing))) if thought[len(thought) - n :] == closing[:n])
+        return closing[present]

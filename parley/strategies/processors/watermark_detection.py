@@ -1,19 +1,19 @@
-"""What a detector of watermarks says of a text."""
+"""The result of a watermark detector."""
 
 from dataclasses import dataclass
 
-CHANCE = 0.001  # of calling a text marked that is not: rare enough to try several keys on several texts
+MAX_P_VALUE = 0.001  # the false positive rate: low enough to try several keys on several texts
 
 
 @dataclass(frozen=True)
 class Detection:
-    """What a text says about one key."""
+    """The evidence in a text for the watermark with one key."""
 
     scored: int  # how many tokens counted
-    z: float  # how far above chance they are, in standard deviations
-    p: float  # the chance that a text without this mark scores as high
+    z: float  # the z-score: how far the tokens are above chance, in standard deviations
+    p: float  # the p-value: the probability that a text without this watermark scores as high
 
     @property
     def marked(self) -> bool:
-        """Whether chance is ruled out, as far as `CHANCE` says."""
-        return self.p < CHANCE
+        """Whether the text counts as watermarked."""
+        return self.p < MAX_P_VALUE

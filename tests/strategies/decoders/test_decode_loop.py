@@ -155,45 +155,45 @@ def test_wrong_guesses_become_rare():
     guesses = PromptLookup(period * 3)
     passes = 0
     for step in range(400):
-        guessed = guesses.next(prompt_lookup.MOST)
-        guesses.take(step % 10 + 100 if step % 10 != 9 else 999 + step)  # never what followed before
+        guessed = guesses.propose(prompt_lookup.MAX_DRAFT_TOKENS)
+        guesses.append(step % 10 + 100 if step % 10 != 9 else 999 + step)  # never what followed before
         if guessed:
             passes += 1
-            guesses.learn(len(guessed), 0)
+            guesses.record(len(guessed), 0)
     assert 3 <= passes <= 12
 
 
 def test_right_guesses_grow():
     guesses, lengths = PromptLookup([*range(100, 140)] * 2), []
     for _ in range(4):
-        guessed = guesses.next(40)
+        guessed = guesses.propose(40)
         lengths.append(len(guessed))
         for token in guessed:
-            guesses.take(token)
-        guesses.learn(len(guessed), len(guessed))
+            guesses.append(token)
+        guesses.record(len(guessed), len(guessed))
     assert lengths == [4, 8, 16, 16]
 
 
 def test_a_free_guess_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_a_pass():
     guesses, lengths = PromptLookup([*range(100, 140)] * 2, free=1), []
     for _ in range(5):
-        guessed = guesses.next(40)
+        guessed = guesses.propose(40)
         lengths.append(len(guessed))
         for token in guessed:
-            guesses.take(token)
-        guesses.learn(len(guessed), len(guessed))
+            guesses.append(token)
+        guesses.record(len(guessed), len(guessed))
     assert lengths == [1, 3, 7, 15, 15]
-    guesses.learn(15, 14)
-    assert len(guesses.next(40)) == 1
-    assert PromptLookup([5, 6, 7, 5], free=1).next(40) == [6]
-    assert PromptLookup([5, 6, 7, 5]).next(40) == []
+    guesses.record(15, 14)
+    assert len(guesses.propose(40)) == 1
+    assert PromptLookup([5, 6, 7, 5], free=1).propose(40) == [6]
+    assert PromptLookup([5, 6, 7, 5]).propose(40) == []
 
 
 def test_guesses_go_round_with_the_text():
-    assert PromptLookup([7, 8, 9, 1, 2, 3, 1, 2, 3]).next(40) == [1, 2, 3, 1]
+    assert PromptLookup([7, 8, 9, 1, 2, 3, 1, 2, 3]).propose(40) == [1, 2, 3, 1]
 
 
 def test_no_more_is_guessed_than_there_is_room_for():
     guesses = PromptLookup([*range(100, 110)] * 2)
-    assert len(guesses.next(2)) == 2
-    assert guesses.next(0) == [] == guesses.next(-1)
+    assert len(guesses.propose(2)) == 2
+    assert guesses.propose(0) == [] == guesses.propose(-1)

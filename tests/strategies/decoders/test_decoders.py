@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from parley.strategies.decoders.beams import Finished
+from parley.strategies.decoders.beams import BeamHypotheses
 from parley.strategies.decoders.constrained_beams import Progress, constrained_beams
 from parley.strategies.decoders.contrastive import contrastive
 from parley.strategies.decoders.diverse_beams import diverse_beams
 from parley.strategies.decoders.dola import dola, early_layers
-from parley.strategies.decoders.live_beams import live_beams
+from parley.strategies.decoders.observed_beam_search import observed_beam_search
 
 QUESTIONS = ["Hello, who are you?", "Tell me a story about an owl.", "What is the capital of Japan?"]
 
@@ -45,7 +45,7 @@ def answer(model, tokenizer):
 @pytest.mark.parametrize("settings", [{"num_beams": 4}, {"num_beams": 2, "length_penalty": -1.0}], ids=str)
 def test_watching_a_beam_search_changes_nothing_and_ends_with_what_it_returns(answer, tokenizer, question, settings):
     steps = []
-    watched = answer(question, **settings, custom_generate=live_beams, on_beams=steps.append)
+    watched = answer(question, **settings, custom_generate=observed_beam_search, on_beams=steps.append)
     assert watched == answer(question, **settings)
     ends = set(tokenizer.all_special_ids)
     assert [token for token in steps[-1][0].ids.tolist() if token not in ends] == watched
@@ -57,7 +57,7 @@ def test_beam_sampling_can_be_watched_and_repeats_with_its_seed(answer):
         torch.manual_seed(3)
         return answer(QUESTIONS[1], num_beams=3, do_sample=True, temperature=1.5, **watch)
 
-    assert sampled(custom_generate=live_beams, on_beams=nothing) == sampled() == sampled()
+    assert sampled(custom_generate=observed_beam_search, on_beams=nothing) == sampled() == sampled()
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -135,16 +135,16 @@ def test_progress_continues_a_phrase_and_restarts_when_it_breaks():
     begun = start.add(1)
     assert begun.next_tokens == [2] and begun.bank(2) == 1
     broken = begun.add(9)
-    assert broken.waiting == ((3,), (1, 2)) and broken.bank(2) == 0
+    assert broken.pending == ((3,), (1, 2)) and broken.bank(2) == 0
     assert start.after([9, 1, 2]).done == 1
     done = start.after([3, 1, 2, 7])
     assert done.complete and done.next_tokens == [] and done.bank(2) == 4
 
 
 def test_only_the_best_finished_answers_are_kept():
-    finished = Finished(2, length_penalty=1.0)
+    finished = BeamHypotheses(2, length_penalty=1.0)
     for token, score in enumerate([-3.0, -1.0, -2.0, -4.0]):
         finished.add(torch.tensor([token]), score)
     assert [h.score for h in finished.hypotheses] == [-2.0, -1.0]
-    assert finished.full_of_better_than(-2.5) and not finished.full_of_better_than(-1.5)
+    assert finished.is_done(-2.5) and not finished.is_done(-1.5)
     assert finished.score(-6.0, 3) == -2.0

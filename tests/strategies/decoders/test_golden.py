@@ -14,12 +14,12 @@ from parley.strategies.decoders.constrained_beams import constrained_beams
 from parley.strategies.decoders.contrastive import contrastive
 from parley.strategies.decoders.diverse_beams import diverse_beams
 from parley.strategies.decoders.dola import dola
-from parley.strategies.decoders.live_beams import live_beams
+from parley.strategies.decoders.observed_beam_search import observed_beam_search
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("golden.json").read_text())
 OURS = {"top_k": "candidates", "num_beam_groups": "beam_groups"}  # what 4.49 called these
 LOOPS = {"contrastive": contrastive, "dola": dola, "diverse": diverse_beams, "constrained": constrained_beams}
-LOOPS["beams"] = live_beams
+LOOPS["beams"] = observed_beam_search
 
 
 def nothing(_):
