@@ -153,7 +153,7 @@ def test_a_visitor_chooses_a_remote_model_sees_it_stream_and_stops_it(tab, endle
     expect(tab.answer).to_have_text(WORDS)
     tab.stop_button.click()
     tab.until_free()
-    expect(tab.quiet).to_have_text(re.compile(r"\d+ pieces · .* · server · stopped"))
+    expect(tab.quiet).to_have_text(re.compile(r"\d+ chunks · .* · server · stopped"))
     until(lambda: not pair.busy())
     tab.choose("model", BUDGIE)
     tab.ask("Hello, who are you?")

@@ -54,5 +54,5 @@ def test_a_turn_tells_what_it_was_asked_for():
     settings = Settings.check({"model": "budgie", "strategy": "greedy", "max_new_tokens": 200})
     question = [Message("user", "Tell me a story about an owl.")]
     placed = sum(turn.POOL.loaded.values())
-    made = Answer.of(turn.reply_on_zerogpu(turn.reply_in_worker, "a run", question, settings))
+    made = Answer.of(turn.reply_on_zerogpu(turn.reply_in_worker, "asks for time", question, settings))
     assert made.usage.gpu_seconds == asked(SMALL, question[0].content, placed=placed, max_new_tokens=200)

@@ -204,5 +204,5 @@ def test_transformers_answers_where_there_is_none_and_the_log_says_why(crashing,
     made = engine()
     assert made.loaded.plan.engine == "transformers"
     assert answer(made, SHORT).text
-    [line] = [record.getMessage() for record in caplog.records if "OpenVINO does not run it" in record.getMessage()]
-    assert line.startswith("Transformers runs budgie: ") and "the probe found no number" in line
+    [line] = [record.getMessage() for record in caplog.records if "OpenVINO refuses it" in record.getMessage()]
+    assert line.startswith("Transformers runs budgie: ") and "the probe found no number of rows" in line

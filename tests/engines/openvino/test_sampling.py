@@ -19,7 +19,7 @@ from transformers import (
 
 from parley.generation.prompt import render_prompt
 from parley.settings import Settings
-from parley.strategies.decoders.sampling import FEW, Sampler
+from parley.strategies.decoders.sampling import MAX_KEPT, Sampler
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from tests.engines.openvino.asking import SHORT, answer
 
@@ -70,7 +70,7 @@ def processors(chance):
     """Some, in the order of `generate`."""
     chosen = [TemperatureLogitsWarper(chance.uniform(0.3, 2.0))]
     if chance.random() < 0.8:
-        chosen.append(TopKLogitsWarper(chance.choice([1, 2, 20, 50, FEW - 1, FEW, FEW + 1])))
+        chosen.append(TopKLogitsWarper(chance.choice([1, 2, 20, 50, MAX_KEPT - 1, MAX_KEPT, MAX_KEPT + 1])))
     others = [
         TopPLogitsWarper(chance.uniform(0.05, 1.0)),
         MinPLogitsWarper(chance.uniform(0.001, 0.3)),
