@@ -14,7 +14,7 @@ from tests.conftest import ROOT, Passes, lacking, until
 
 PATIENCE = 90_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SPARED = r"(?: · [\d,]+ of [\d,]+ (?:prompt tokens cached|draft tokens accepted))*"
+SPARED = r"(?: · [\d,]+ of [\d,]+ (?:prompt tokens cached|drafts accepted))*"
 QUIET = re.compile(
     rf"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s{SPARED}(?: · (?:OpenVINO|PyTorch) \w+)? · finished\s*$"
 )

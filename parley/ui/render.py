@@ -111,7 +111,7 @@ def stats_line(answer: Answer) -> str:
             parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
         automatic = "lookup" in (answer.run_record.config if answer.run_record else ())  # not the visitor's strategy
         if usage.accepted or (usage.drafted and not automatic):
-            parts.append(f"{usage.accepted} of {usage.drafted} draft tokens accepted")
+            parts.append(f"{usage.accepted} of {usage.drafted} drafts accepted")
     if answer.run_record and (engine := answer.run_record.config.get("engine")):
         parts.append(engine)
     return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])

@@ -9,6 +9,7 @@ from tests.browser import QUIET
 from tests.conftest import until
 
 pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow  # test_page.py holds the way of a message in the fast run
 
 
 def test_every_script_is_shown_exactly(parrot):

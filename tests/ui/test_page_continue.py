@@ -9,6 +9,7 @@ from playwright.sync_api import expect
 from tests.browser import QUIET
 
 pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow  # test_page.py holds the way of a message in the fast run
 
 STORY = "Tell me a story about an owl."
 

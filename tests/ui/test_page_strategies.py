@@ -11,6 +11,7 @@ from tests.browser import QUIET, Visitor
 from tests.strategies.loops import LOOPS
 
 pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow  # test_page.py holds the way of a message in the fast run
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_what_ran_can_be_unfolded_and_nothing_in_it_is_markup(visitor):
 def test_guesses_are_counted_under_the_answer(visitor):
     visitor.choose("strategy", "Assisted decoding")
     visitor.ask("Hello, who are you?")
-    guesses = r"tokens/s · .* · [1-9]\d* of \d+ draft tokens accepted(?: · (?:OpenVINO|PyTorch) \w+)? · finished"
+    guesses = r"tokens/s · .* · [1-9]\d* of \d+ drafts accepted(?: · (?:OpenVINO|PyTorch) \w+)? · finished"
     expect(visitor.quiet).to_have_text(re.compile(guesses))
 
 
