@@ -21,9 +21,9 @@ class UnreadStreams:
     A turn begins with a POST, which answers with an event id; its text is read by a GET, by event id or by session.
     """
 
-    def __init__(self, app: ASGIApp, max_unopened_seconds: float | None = None) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._seconds = max_unopened_seconds
+        self._ending: set[asyncio.Task[None]] = set()  # kept, because the event loop holds its tasks weakly
         self._open: Counter[str] = Counter()  # streams by event id or session
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,18 +52,27 @@ class UnreadStreams:
 
         await self._app(scope, receive, send_and_read)
         if event_id := _event_id(answer):
-            seconds = MAX_UNOPENED_SECONDS if self._seconds is None else self._seconds
-            asyncio.get_running_loop().call_later(seconds, self._end_unopened, scope["app"], event_id)
+            asyncio.get_running_loop().call_later(MAX_UNOPENED_SECONDS, self._check, scope["app"], event_id)
 
-    def _end_unopened(self, app: Any, event_id: str) -> None:
+    def _check(self, app: Any, event_id: str) -> None:
         """Ends the event if it still runs or waits, and no stream of it is open."""
         queue = app.get_blocks()._queue
         event = queue.event_ids_to_events.get(event_id)
-        if event is None or self._open[event_id] or self._open[event.session_hash]:
-            return
-        event.alive = False  # Gradio looks at it after each yield, at the latest after a heartbeat
-        task = asyncio.ensure_future(queue.clean_events(event_id=event_id))
-        task.add_done_callback(lambda _: queue.pending_messages_per_session.pop(event.session_hash, None))
+        if event is not None and not self._open[event_id] and not self._open[event.session_hash]:
+            task = asyncio.ensure_future(_end(queue, event))
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+
+async def _end(queue: Any, event: Any) -> None:
+    await queue.clean_events(
+        event_id=event._id
+    )  # a running event ends after its next yield, at most a heartbeat later
+    others = queue.pending_event_ids_session.get(event.session_hash, set())
+    others.discard(event._id)
+    if not others:  # messages that nobody will read
+        queue.pending_event_ids_session.pop(event.session_hash, None)
+        queue.pending_messages_per_session.pop(event.session_hash, None)
 
 
 def _reader(scope: Scope) -> str:
@@ -76,8 +85,8 @@ def _reader(scope: Scope) -> str:
 
 def _event_id(answer: bytes) -> str:
     try:
-        told = json.loads(answer)
+        value = json.loads(answer)
     except ValueError:
         return ""
-    event_id = told.get("event_id") if isinstance(told, dict) else None
+    event_id = value.get("event_id") if isinstance(value, dict) else None
     return event_id if isinstance(event_id, str) else ""

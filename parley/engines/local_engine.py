@@ -18,7 +18,7 @@ from parley.events import FLUSH, Delta, FinishReason, RunRecord, Usage
 from parley.generation import streaming
 from parley.generation.generation_config import GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
-from parley.generation.prefix_cache import NoPrefixCache
+from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
@@ -63,10 +63,10 @@ class LocalEngine(Engine):
                     return
             try:
                 torch.manual_seed(seed)
-                lease = prefix_cache.acquire(
+                lease = LeaseRequest(
                     request.session, prompt_ids, plan.config["num_beams"], plan.max_length, lambda: streamer.ids
                 )
-                with torch.inference_mode(), lease as leased:
+                with torch.inference_mode(), prefix_cache.acquire(lease) as leased:
                     cached_tokens = leased.cached_tokens
                     self._generate(prompt, plan.arguments(streamer) | leased.arguments, signal, streamer)
             finally:

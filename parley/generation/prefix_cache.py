@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from inspect import signature
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
@@ -64,6 +64,17 @@ class SessionCache:
         return sum({s.data_ptr(): s.nbytes() for s in storages}.values())
 
 
+@dataclass(frozen=True)
+class LeaseRequest:
+    """What a turn needs a cache for."""
+
+    session: str
+    prompt: Sequence[int]
+    num_sequences: int
+    max_length: int  # tokens of the prompt and the answer together, at most
+    answer: Callable[[], Sequence[int]]  # returns the generated tokens; called when the turn ends
+
+
 @dataclass
 class CacheLease:
     """The cache that a turn uses."""
@@ -88,19 +99,40 @@ class NoPrefixCache:
         return ()
 
     @contextmanager
-    def acquire(
-        self,
-        session: str,
-        prompt: Sequence[int],
-        num_sequences: int,
-        max_length: int,
-        answer: Callable[[], Sequence[int]],
-    ) -> Iterator[CacheLease]:
+    def acquire(self, request: LeaseRequest) -> Iterator[CacheLease]:
         """An empty lease."""
         yield CacheLease()
 
 
-class PrefixCache(NoPrefixCache):
+class HasSequence(Protocol):
+    """What is kept of one session."""
+
+    @property
+    def sequence(self) -> Sequence[int]:
+        """The tokens of its last turn, prompt and answer."""
+        ...
+
+
+Kept = TypeVar("Kept", bound=HasSequence)
+
+
+class SessionStore(NoPrefixCache, Generic[Kept]):
+    """Keeps something for each session, except while a turn uses it."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[str, Kept] = {}  # least recently used first
+
+    def session(self, session: str) -> Kept | None:
+        """What is kept of the session; None where there is nothing, or while a turn uses it."""
+        return self._sessions.get(session)
+
+    def sequence(self, session: str) -> Sequence[int]:
+        """The tokens of the session's last turn, prompt and answer; empty while a turn uses them."""
+        kept = self.session(session)
+        return kept.sequence if kept else ()
+
+
+class PrefixCache(SessionStore[SessionCache]):
     """The caches of all sessions for one model. Above `max_bytes` the least recently used ones are evicted.
 
     An engine has one for its model. While a turn runs, the cache of its session is taken out, so no two turns ever
@@ -108,8 +140,8 @@ class PrefixCache(NoPrefixCache):
     """
 
     def __init__(self, model: PreTrainedModel, max_bytes: Callable[[], int]) -> None:
+        super().__init__()
         self._model, self._max_bytes = model, max_bytes
-        self._sessions: dict[str, SessionCache] = {}  # least recently used first
         self._lock = threading.Lock()
         self._supported: bool | None = None  # whether the model can use a cache; None: not tried yet
 
@@ -123,42 +155,25 @@ class PrefixCache(NoPrefixCache):
         with self._lock:
             self._sessions.clear()
 
-    def session(self, session: str) -> SessionCache | None:
-        """The cache of the session; None where there is none, or while a turn has leased it."""
-        return self._sessions.get(session)
-
-    def sequence(self, session: str) -> Sequence[int]:
-        """The tokens of the session's last turn, prompt and answer; empty while the cache is leased."""
-        cached = self.session(session)
-        return cached.sequence if cached else ()
-
     @contextmanager
-    def acquire(
-        self,
-        session: str,
-        prompt: Sequence[int],
-        num_sequences: int,
-        max_length: int,
-        answer: Callable[[], Sequence[int]],
-    ) -> Iterator[CacheLease]:
-        """Leases a cache for `generate` with `num_sequences` sequences, for the duration of a `with` block.
+    def acquire(self, request: LeaseRequest) -> Iterator[CacheLease]:
+        """Leases a cache for `generate`, for the duration of a `with` block.
 
-        `max_length` is the maximum number of tokens of prompt and answer. `answer` returns the generated tokens; it is
-        called at the end. After `Interrupted` the complete part of the cache is kept, after any other exception
-        nothing. May run the model on the prompt.
+        After `Interrupted` the complete part of the cache is kept, after any other exception nothing. May run the
+        model on the prompt.
         """
         if self._supported is None:
             self._supported = supports_multi_token_continuation(self._model)
         if not self._supported:
             yield CacheLease()
             return
-        turn = _TurnCache(self._model, prompt, max_length, self._take(session))
+        turn = _TurnCache(self._model, request.prompt, request.max_length, self._take(request.session))
         try:
-            yield CacheLease(turn.cached_tokens, {"past_key_values": turn.cache(num_sequences)})
+            yield CacheLease(turn.cached_tokens, {"past_key_values": turn.cache(request.num_sequences)})
         except Interrupted:
-            self._put(session, turn.snapshot_after(answer(), interrupted=True))
+            self._put(request.session, turn.snapshot_after(request.answer(), interrupted=True))
             raise
-        self._put(session, turn.snapshot_after(answer(), interrupted=False))
+        self._put(request.session, turn.snapshot_after(request.answer(), interrupted=False))
 
     def _take(self, session: str) -> Sequence[CacheSnapshot]:
         with self._lock:

@@ -15,7 +15,7 @@ from parley.engines.base import TurnRequest
 from parley.engines.openvino.prefix_cache import MIN_CHUNK
 from parley.engines.transformers.engine import TransformersEngine
 from parley.events import Answer
-from parley.generation.prefix_cache import SNAPSHOT_MARGIN, NoPrefixCache, PrefixCache
+from parley.generation.prefix_cache import SNAPSHOT_MARGIN, LeaseRequest, NoPrefixCache, PrefixCache
 from parley.generation.prompt import render_prompt
 from parley.messages import Message, build_messages
 from parley.serving import turn
@@ -204,7 +204,10 @@ def test_after_a_stop_in_the_middle_of_a_step_the_next_tokens_are_right(engine, 
     further = [*engine.prefix_cache.sequence("a"), 300, 301, 302]
     model, ids = engine.loaded.model, torch.tensor([further])
     given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 8, "do_sample": False}
-    with torch.inference_mode(), engine.prefix_cache.acquire("a", further, 1, len(further) + 8, lambda: []) as loan:
+    with (
+        torch.inference_mode(),
+        engine.prefix_cache.acquire(LeaseRequest("a", further, 1, len(further) + 8, lambda: [])) as loan,
+    ):
         assert loan.cached_tokens >= stopped.usage.prompt_tokens - SNAPSHOT_MARGIN
         assert torch.equal(model.generate(ids, **given, **loan.arguments), model.generate(ids, **given))
 
@@ -269,7 +272,10 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
 
 def acquire(model, prefixes, session, prompt):
     """A turn that reads the prompt and generates nothing more than one token; how much was cached."""
-    with torch.inference_mode(), prefixes.acquire(session, prompt, 1, len(prompt) + 1, lambda: [7]) as loan:
+    with (
+        torch.inference_mode(),
+        prefixes.acquire(LeaseRequest(session, prompt, 1, len(prompt) + 1, lambda: [7])) as loan,
+    ):
         ids, once = torch.tensor([prompt]), GenerationConfig(max_new_tokens=1, do_sample=False)
         model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=once, **loan.arguments)
     return loan.cached_tokens
@@ -280,8 +286,8 @@ def test_two_turns_of_one_session_at_once_do_not_share(torch_budgie):
     prompt = list(range(100, 140))
     acquire(torch_budgie.loaded.model, prefixes, "a", prompt)
     with (
-        prefixes.acquire("a", prompt, 1, 60, lambda: []) as first,
-        prefixes.acquire("a", prompt, 1, 60, lambda: []) as second,
+        prefixes.acquire(LeaseRequest("a", prompt, 1, 60, lambda: [])) as first,
+        prefixes.acquire(LeaseRequest("a", prompt, 1, 60, lambda: [])) as second,
     ):
         assert (first.cached_tokens, second.cached_tokens) == (39, 0)
         assert first.arguments["past_key_values"] is not second.arguments["past_key_values"]
@@ -309,7 +315,7 @@ def test_the_longest_unused_goes_when_the_bytes_are_more_than_allowed(torch_budg
 def test_the_null_form_remembers_nothing():
     nothing = NoPrefixCache()
     for _ in range(2):
-        with nothing.acquire("a", [1, 2, 3], 1, 10, lambda: [4]) as loan:
+        with nothing.acquire(LeaseRequest("a", [1, 2, 3], 1, 10, lambda: [4])) as loan:
             assert (loan.cached_tokens, loan.arguments) == (0, {})
         assert nothing.sequence("a") == ()
 

@@ -131,7 +131,7 @@ def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
     line.cut(secretly=True)
     line.mend()
     expect(visitor.error).to_have_text(re.compile("Nothing is lost"))
-    until(lambda: not turn.running(), 60)
+    until(lambda: not turn.running())
     visitor.ask(STORY)
     expect(visitor.answer).to_have_text(STORY.strip())
     line.cut()  # what the server still holds open

@@ -11,14 +11,14 @@ import logging
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from parley.engines.openvino.decoder import Decoder, PassInput
 from parley.engines.openvino.model_adapter import chunk_ends
 from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCache
-from parley.generation.prefix_cache import CacheLease, NoPrefixCache, common_prefix
+from parley.generation.prefix_cache import CacheLease, LeaseRequest, SessionStore, common_prefix
 from parley.generation.streaming import Interrupted
 
 _log = logging.getLogger(__name__)
@@ -67,21 +67,19 @@ class Session:
         return min(common, max(0, len(prompt) - MIN_CHUNK))
 
 
-class PagedPrefixCache(NoPrefixCache):
-    """The cached prefixes of all sessions for one model. No two sessions, and no two turns, share a table."""
+class PagedPrefixCache(SessionStore[Session]):
+    """The cached prefixes of all sessions for one model. No two sessions, and no two turns, share a table.
+
+    It holds no memory of its own: its blocks are in the pool, which counts as the model's.
+    """
 
     def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
         self._decoder = decoder
-        self._sessions: dict[str, Session] = {}  # in order of last use, the least recently used first
         self._reading = ""  # the session whose answer a background thread is reading
         self._changed = threading.Condition()
         weak_evict = weakref.WeakMethod(self._evict_oldest)
         decoder.pool.reclaim = lambda: bool((evict := weak_evict()) and evict())
-
-    @property
-    def bytes(self) -> int:
-        """0, because the memory of the pool counts as the model's."""
-        return 0
 
     def clear(self) -> None:
         """Drops the prefixes of all sessions, except one that is being read."""
@@ -93,33 +91,17 @@ class PagedPrefixCache(NoPrefixCache):
         """Whether a background thread is reading an answer."""
         return bool(self._reading)
 
-    def session(self, session: str) -> Session | None:
-        """The cached prefix of the session; None while a turn uses it."""
-        return self._sessions.get(session)
-
-    def sequence(self, session: str) -> Sequence[int]:
-        """The tokens of the session's last turn, prompt and answer; empty while a turn uses them."""
-        cached = self._sessions.get(session)
-        return cached.sequence if cached else ()
-
     @contextmanager
-    def acquire(
-        self,
-        session: str,
-        prompt: Sequence[int],
-        num_sequences: int,
-        max_length: int,
-        answer: Callable[[], Sequence[int]],
-    ) -> Iterator[CacheLease]:
+    def acquire(self, request: LeaseRequest) -> Iterator[CacheLease]:
         """The session's table for one turn; see `PrefixCache.acquire`. The answer is read when no turn runs."""
-        table = self._take(session, prompt)
+        table = self._take(request.session, request.prompt)
         try:
-            yield CacheLease(table.length, {"past_key_values": PagedKVCache([table], len(prompt))})
+            yield CacheLease(table.length, {"past_key_values": PagedKVCache([table], len(request.prompt))})
         except Interrupted:
-            self._store(session, table, prompt, answer())
+            self._store(request, table)
             raise
-        self._store(session, table, prompt, answer())
-        READERS.start(weakref.ref(self), session)
+        self._store(request, table)
+        READERS.start(weakref.ref(self), request.session)
 
     def _take(self, session: str, prompt: Sequence[int]) -> BlockTable:
         with self._changed:
@@ -128,11 +110,11 @@ class PagedPrefixCache(NoPrefixCache):
         cached.table.crop(cached.match_length(prompt))
         return cached.table
 
-    def _store(self, session: str, table: BlockTable, prompt: Sequence[int], answer: Sequence[int]) -> None:
-        table.crop(len(prompt))
+    def _store(self, request: LeaseRequest, table: BlockTable) -> None:
+        table.crop(len(request.prompt))
         with self._changed:
-            self._sessions.pop(session, None)
-            self._sessions[session] = Session(table, [*prompt, *answer])
+            self._sessions.pop(request.session, None)
+            self._sessions[request.session] = Session(table, [*request.prompt, *request.answer()])
 
     def _evict_oldest(self) -> bool:
         with self._changed:

@@ -42,7 +42,7 @@ def at_once(model, session, turn):
 
 def when_idle(model, session, turn):
     if turn:
-        until(lambda: is_read(model, session), 60)
+        until(lambda: is_read(model, session))
     return model, session
 
 
@@ -52,7 +52,7 @@ def cold(model, session, turn):
 
 def given_up(model, session, turn):
     if turn:
-        until(lambda: is_read(model, session), 60)
+        until(lambda: is_read(model, session))
     if turn % 2:
         model.prefix_cache.clear()
     while model.loaded.model.decoder.pool.reclaim():

@@ -18,6 +18,7 @@ from parley.engines.openvino.paged_kv import OutOfBlocks
 from parley.engines.openvino.prefix_cache import PagedPrefixCache
 from parley.engines.openvino.weights import Weights
 from parley.errors import ChatError
+from parley.generation.prefix_cache import LeaseRequest
 from parley.messages import Message
 from tests.conftest import until
 from tests.engines.openvino.asking import SHORT, answer, has_read_answer
@@ -102,7 +103,7 @@ def test_what_a_turn_has_is_not_given_up(small):
     pool, prompt = small.loaded.model.decoder.pool, list(range(100, 170))
 
     def acquire(session):
-        return cache.acquire(session, prompt, 1, 100, lambda: [])
+        return cache.acquire(LeaseRequest(session, prompt, 1, 100, lambda: []))
 
     for session in "ab":
         with acquire(session) as loan:
