@@ -22,7 +22,7 @@ from parley.errors import ChatError
 from parley.events import Delta
 from parley.messages import Message
 from parley.models import registry
-from parley.serving import preload, turn
+from parley.serving import gpu_budget, preload, turn
 from parley.settings import Settings
 from parley.ui import controls, page
 from parley.ui.chat_interface import ResilientChatInterface
@@ -32,12 +32,7 @@ ZERO_GPU = spaces.config.Config.zero_gpu
 turn.POOL.preload(preload.models_at_startup())  # ZeroGPU's workers get the models that are on the GPU now
 
 
-def gpu_seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
-    """The GPU seconds that a turn requests: the estimate of `turn.reply_on_zerogpu`."""
-    return seconds
-
-
-@spaces.GPU(duration=gpu_seconds, size=preload.gpu_size())
+@spaces.GPU(duration=gpu_budget.requested_seconds, size=preload.gpu_size())
 def reply_on_gpu(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:

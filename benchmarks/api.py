@@ -12,7 +12,19 @@ from concurrent.futures import ProcessPoolExecutor
 from gradio_client import Client
 
 from benchmarks import start
-from benchmarks.measures import STORY, Row, alone, ask, endless, in_turn, question, stock, without_guesses
+from benchmarks.measures import (
+    STORY,
+    Row,
+    alone,
+    ask,
+    cost,
+    decode_speed,
+    endless,
+    in_turn,
+    question,
+    stock,
+    without_drafts,
+)
 from benchmarks.measures import row as compared
 from benchmarks.models import Models
 from parley.engines.local_engine import LocalEngine
@@ -23,14 +35,14 @@ NEW = 200  # tokens of an answer
 
 
 def budgie(models: Models, rounds: int) -> Iterator[Row]:
-    """Decoding by greedy search without guesses in the engine, beside plain `generate`."""
+    """Decoding by greedy search without drafts in the engine, beside plain `generate`."""
     model = models.budgie
-    with endless(model.engine.loaded, model.plain), without_guesses():
+    with endless(model.engine.loaded, model.plain), without_drafts():
         taken = in_turn(
             rounds,
             {
                 "ours": lambda: _in_engine(model.engine),
-                "plain": lambda: stock(model.plain, question(STORY), NEW).tokens_per_second,
+                "plain": lambda: decode_speed(stock(model.plain, question(STORY), NEW)),
             },
         )
     pairs = [(each["ours"], each["plain"]) for each in taken]
@@ -42,7 +54,7 @@ def over_api(models: Models, rounds: int) -> Iterator[Row]:
     with contextlib.ExitStack() as stack:
         url, engine = stack.enter_context(_served())
         stack.enter_context(endless(engine.loaded))
-        stack.enter_context(without_guesses())
+        stack.enter_context(without_drafts())
         elsewhere = stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn")))
         taken = in_turn(
             rounds,
@@ -56,7 +68,7 @@ def over_api(models: Models, rounds: int) -> Iterator[Row]:
 
 
 def _in_engine(engine: LocalEngine) -> float:
-    return ask(engine, question(STORY), NEW).usage.tokens_per_second
+    return decode_speed(cost(ask(engine, question(STORY), NEW)))
 
 
 @contextlib.contextmanager
@@ -69,6 +81,7 @@ def _served() -> Iterator[tuple[str, LocalEngine]]:
     url = app.demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)[1]
     try:
         with turn.POOL.lease(registry.find("budgie"), lambda _: None, threading.Event()) as engine:
+            assert isinstance(engine, LocalEngine)
             yield url, engine
     finally:
         app.demo.close(verbose=False)

@@ -1,13 +1,27 @@
-"""How fast answers are: decoding, reading a prompt, every strategy, what is guessed ahead, and the next turn."""
+"""How fast answers are: decoding, reading a prompt, every strategy, what is drafted, and the next turn."""
 
 import difflib
 import functools
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 from benchmarks import measures
-from benchmarks.measures import Row, ask, beside, endless, in_turn, question, row, stock, without_guesses
+from benchmarks.measures import (
+    Row,
+    ask,
+    beside,
+    cost,
+    decode_speed,
+    endless,
+    first_token,
+    in_turn,
+    question,
+    row,
+    stock,
+    without_drafts,
+)
 from benchmarks.models import Model, Models
 from parley.events import Answer, Usage
 from parley.messages import Message
@@ -38,8 +52,8 @@ PAUSE = 4.0  # seconds, in which an answer of `ANSWER` tokens is read again
 ANSWER = 100
 STORIES = "Write a long story about a sailor, a lighthouse and a storm. Leave nothing out."
 
-# Beside greedy search, all without guesses; those of the second table beside plain `generate` too.
-SETTINGS: dict[str, dict[str, object]] = {
+# Beside greedy search, all without drafts; those of the second table beside plain `generate` too.
+SETTINGS: dict[str, dict[str, Any]] = {
     "sampling": {"strategy": "sampling", "temperature": 0.7, "top_k": 50, "top_p": 0.95, "repetition_penalty": 1.1},
     "beams": {"strategy": "beams", "num_beams": 4},
     "diverse_beams": {"strategy": "diverse_beams", "beam_groups": 2, "beams_per_group": 2},
@@ -55,7 +69,7 @@ DRAFTING = ("prompt_lookup", "early_exit", "universal_assisted", "assisted")  # 
 
 
 def decode(models: Models, rounds: int, shapes: bool, plain: bool = True) -> Iterator[Row]:
-    """Greedy search after a short prompt, nothing guessed ahead."""
+    """Greedy search after a short prompt, nothing drafted."""
     for model in models.large(shapes):
         yield from _beside_others(model, rounds, "decode", question(STORIES), NEW, plain=plain)
 
@@ -72,7 +86,7 @@ def _beside_others(
 ) -> Iterator[Row]:
     """Beside plain `generate`, where that is wanted, and llama.cpp; all read the same tokens."""
     ids = measures.prompt(model.engine.loaded, messages, new).ids[0].tolist()
-    ways: dict[str, Callable[[], Usage]] = {"ours": lambda: ask(model.engine, messages, new).usage}
+    ways: dict[str, Callable[[], Usage]] = {"ours": lambda: cost(ask(model.engine, messages, new))}
     if plain:
         ways["plain"] = lambda: stock(model.plain, messages, new)
     for kind, peer in model.llama_cpp.items():
@@ -80,10 +94,10 @@ def _beside_others(
 
     def figure(way: str) -> float:
         usage = ways[way]()
-        return usage.time_to_first_token if name == "prefill" else usage.tokens_per_second
+        return first_token(usage) if name == "prefill" else decode_speed(usage)
 
     timed = {way: functools.partial(figure, way) for way in ways}
-    with endless(model.engine.loaded, *([model.plain] if plain else [])), without_guesses():
+    with endless(model.engine.loaded, *([model.plain] if plain else [])), without_drafts():
         taken = in_turn(rounds, timed)
     unit = "s" if name == "prefill" else "tokens/s"
     for way in list(ways)[1:]:
@@ -91,17 +105,17 @@ def _beside_others(
 
 
 def strategies(models: Models, rounds: int, names: Collection[str] = SETTINGS) -> Iterator[Row]:
-    """Those of `SETTINGS` in `names`, each with a long answer, without guesses."""
+    """Those of `SETTINGS` in `names`, each with a long answer, without drafts."""
     model = models.smollm2
 
-    def speed(given: dict[str, object]) -> float:
-        return ask(model.engine, question(STORIES), NEW, seed=1, **given).usage.tokens_per_second
+    def speed(given: dict[str, Any]) -> float:
+        return decode_speed(cost(ask(model.engine, question(STORIES), NEW, seed=1, **given)))
 
-    timed = {"greedy": functools.partial(speed, {})}
+    timed: dict[str, Callable[[], float]] = {"greedy": functools.partial(speed, {})}
     timed |= {name: functools.partial(speed, SETTINGS[name]) for name in SETTINGS if name in names}
     if not set(names).isdisjoint(ABOVE_PLAIN):
-        timed["plain"] = lambda: stock(model.plain, question(STORIES), NEW).tokens_per_second
-    with endless(model.engine.loaded, model.plain), without_guesses():
+        timed["plain"] = lambda: decode_speed(stock(model.plain, question(STORIES), NEW))
+    with endless(model.engine.loaded, model.plain), without_drafts():
         taken = in_turn(rounds, timed)
     for name in [name for name in SETTINGS if name in names]:
         yield row(f"{name}_vs_greedy", model.name, "tokens/s", beside(taken, name, "greedy"))
@@ -110,13 +124,13 @@ def strategies(models: Models, rounds: int, names: Collection[str] = SETTINGS) -
 
 
 def copying(models: Models, rounds: int) -> Iterator[Row]:
-    """Saying again what the prompt says, with guesses and without; `RuntimeError` where it is not said again."""
+    """Saying again what the prompt says, with drafts and without; `RuntimeError` where it is not said again."""
     model = models.smollm2
     asked = question(f"Repeat the following text word for word, and write nothing else.\n\n{PASSAGE}")
     share = copied(ask(model.engine, asked, COPY_NEW).text)
     if share < COPIED_AT_LEAST:
         raise RuntimeError(f"The answer has only {share:.0%} of the words that were to be copied: ask otherwise.")
-    yield from _guessing(model, rounds, "copying", [asked], COPY_NEW)
+    yield from _drafting(model, rounds, "copying", [asked], COPY_NEW)
 
 
 def copied(text: str) -> float:
@@ -127,21 +141,21 @@ def copied(text: str) -> float:
 
 
 def talking(models: Models, rounds: int) -> Iterator[Row]:
-    """Answers of greedy search, where there is little to guess."""
-    yield from _guessing(models.smollm2, rounds, "talking", [question(each) for each in TALK], TALK_NEW)
+    """Answers of greedy search, where there is little to draft."""
+    yield from _drafting(models.smollm2, rounds, "talking", [question(each) for each in TALK], TALK_NEW)
 
 
 def talking_sampling(models: Models, rounds: int) -> Iterator[Row]:
     """The same by sampling."""
-    values = {"strategy": "sampling", "temperature": 0.7, "top_k": 50, "top_p": 0.95, "seed": 1}
+    values: dict[str, Any] = {"strategy": "sampling", "temperature": 0.7, "top_k": 50, "top_p": 0.95, "seed": 1}
     asked = [question(each) for each in TALK]
-    yield from _guessing(models.smollm2, rounds, "talking_sampling", asked, TALK_NEW, **values)
+    yield from _drafting(models.smollm2, rounds, "talking_sampling", asked, TALK_NEW, **values)
 
 
-def _guessing(
-    model: Model, rounds: int, name: str, asked: Sequence[Sequence[Message]], new: int, **values: object
+def _drafting(
+    model: Model, rounds: int, name: str, asked: Sequence[Sequence[Message]], new: int, **values: Any
 ) -> Iterator[Row]:
-    """Decoding with guesses beside none; raises `RuntimeError` where the text depends on them."""
+    """Decoding with drafts beside none; raises `RuntimeError` where the text depends on them."""
     said: dict[str, list[str]] = {}
 
     def speed(which: str) -> float:
@@ -150,33 +164,33 @@ def _guessing(
         return decoding_speed(answers)
 
     def without() -> float:
-        with without_guesses():
+        with without_drafts():
             return speed("without")
 
     taken = in_turn(rounds, {"with": lambda: speed("with"), "without": without})
     if said["with"] != said["without"]:
-        raise RuntimeError(f"{name}: what was guessed ahead changed the text")
+        raise RuntimeError(f"{name}: what was drafted changed the text")
     yield row(name, model.name, "tokens/s", beside(taken, "with", "without"))
 
 
 def decoding_speed(answers: Sequence[Answer]) -> float:
     """Tokens a second after the first token, over all these answers."""
-    usages = [answer.usage for answer in answers]
-    return sum(u.new_tokens - 1 for u in usages) / sum(u.seconds - u.time_to_first_token for u in usages)
+    usages = [cost(answer) for answer in answers]
+    return sum(u.new_tokens - 1 for u in usages) / sum(u.seconds - first_token(u) for u in usages)
 
 
 def drafts(models: Models, rounds: int, names: Collection[str] = DRAFTING) -> Iterator[Row]:
-    """Strategies that draft, beside the same strategy of transformers and beside our greedy search without guesses."""
+    """Strategies that draft, beside the same strategy of transformers and beside our greedy search without drafts."""
     for name in [name for name in DRAFTING if name in names]:
         model = models.budgie if name == "assisted" else models.smollm2
         ours, theirs = _draft_models(models, name)
         asked = question(TALK[1])
 
         def greedy(model: Model = model, asked: Sequence[Message] = asked) -> float:
-            with without_guesses():
-                return ask(model.engine, asked, DRAFT_NEW).usage.tokens_per_second
+            with without_drafts():
+                return decode_speed(cost(ask(model.engine, asked, DRAFT_NEW)))
 
-        timed = {
+        timed: dict[str, Callable[[], float]] = {
             "ours": functools.partial(_speed, ask, model.engine, asked, ours, name),
             "stock": functools.partial(_speed, stock, model.plain, asked, theirs, name),
             "greedy": greedy,
@@ -189,7 +203,7 @@ def drafts(models: Models, rounds: int, names: Collection[str] = DRAFTING) -> It
 
 def _speed(answer: Callable, by: object, asked: Sequence[Message], draft: object, strategy: str) -> float:
     made = answer(by, asked, DRAFT_NEW, draft=draft, strategy=strategy)
-    return (made.usage if isinstance(made, Answer) else made).tokens_per_second
+    return decode_speed(cost(made) if isinstance(made, Answer) else made)
 
 
 def _draft_models(models: Models, strategy: str) -> tuple:
@@ -211,16 +225,16 @@ def next_turn(models: Models, rounds: int, lengths: Sequence[int] = (LONG, 4 * L
 
         def turn(session: str, pause: float, before: Sequence[Message] = before) -> float:
             answer = ask(model.engine, before, ANSWER, session)
-            if answer.usage.new_tokens != ANSWER:
-                raise RuntimeError(f"The answer has {answer.usage.new_tokens} tokens, not {ANSWER}: ask otherwise.")
+            if (said := cost(answer).new_tokens) != ANSWER:
+                raise RuntimeError(f"The answer has {said} tokens, not {ANSWER}: ask otherwise.")
             time.sleep(pause)
-            return first_token([*before, Message("assistant", answer.text)], session)
+            return waiting([*before, Message("assistant", answer.text)], session)
 
-        def first_token(talk: Sequence[Message], session: str) -> float:
-            return ask(model.engine, [*talk, Message("user", "What came then?")], 1, session).usage.time_to_first_token
+        def waiting(talk: Sequence[Message], session: str) -> float:
+            return first_token(cost(ask(model.engine, [*talk, Message("user", "What came then?")], 1, session)))
 
         said = ask(model.engine, before, ANSWER, "reader").text
-        cold = functools.partial(first_token, [*before, Message("assistant", said)], "")
+        cold = functools.partial(waiting, [*before, Message("assistant", said)], "")
         ways = {"": 0.0, "_after_pause": PAUSE}
         timed: dict[str, Callable[[], float]] = {w: functools.partial(turn, "reader", ways[w]) for w in ways}
         taken = in_turn(rounds, timed | {"cold": cold})
@@ -234,7 +248,7 @@ def by_turn(model: Model, turns: int) -> list[tuple[int, float, float]]:
     points = []
     for number in range(turns):
         talk.append(Message("user", f"Part {number}. {measures.STORY * 20}"))
-        cached, whole = (ask(model.engine, talk, 1, session).usage for session in ("chart", ""))
-        points.append((cached.prompt_tokens, cached.time_to_first_token, whole.time_to_first_token))
+        cached, whole = (cost(ask(model.engine, talk, 1, session)) for session in ("chart", ""))
+        points.append((cached.prompt_tokens, first_token(cached), first_token(whole)))
         talk.append(Message("assistant", f"{number}: {measures.STORY}"))
     return points

@@ -5,7 +5,20 @@ import itertools
 from collections.abc import Callable, Iterator
 
 from benchmarks import measures
-from benchmarks.measures import Row, alone, ask, beside, endless, in_turn, question, row, without_guesses
+from benchmarks.measures import (
+    Row,
+    alone,
+    ask,
+    beside,
+    cost,
+    decode_speed,
+    endless,
+    first_token,
+    in_turn,
+    question,
+    row,
+    without_drafts,
+)
 from benchmarks.models import Model, Models, engine
 from parley.engines.local_engine import LocalEngine
 from parley.models import hardware
@@ -40,9 +53,9 @@ def compare(models: Models, rounds: int) -> Iterator[Row]:
     long = [*measures.history(model.engine.loaded, PROMPT), *question()]
     timed: dict[str, Callable[[], float]] = {}
     for name, each in made.items():
-        timed[name] = functools.partial(lambda e: ask(e, question(), NEW).usage.tokens_per_second, each)
-        timed[f"{name} "] = functools.partial(lambda e: ask(e, long, 1).usage.time_to_first_token, each)
-    with endless(*(each.loaded for each in made.values())), without_guesses():
+        timed[name] = functools.partial(lambda e: decode_speed(cost(ask(e, question(), NEW))), each)
+        timed[f"{name} "] = functools.partial(lambda e: first_token(cost(ask(e, long, 1))), each)
+    with endless(*(each.loaded for each in made.values())), without_drafts():
         taken = in_turn(rounds, timed)
     for name in made:
         yield alone("engine_decode", f"{model.name}, {name}", "tokens/s", [each[name] for each in taken])

@@ -33,7 +33,7 @@ class Figure:
 
 def at_least(ratio: float) -> Goal:
     """Of the ratio."""
-    return Goal(f"a ratio of {ratio:g} at least", lambda row: row.ratio >= ratio)
+    return Goal(f"a ratio of {ratio:g} at least", lambda row: row.ratio is not None and row.ratio >= ratio)
 
 
 def rate(figure: float) -> Goal:
@@ -50,16 +50,16 @@ def at_most(figures: dict[str, float]) -> Goal:
 def memory(times: float, more: float) -> Goal:
     """Of the bytes of int8 weights, and so many MB more."""
     sentence = f"at most {times:g} times the int8 weights and {more:g} MB"
-    return Goal(sentence, lambda row: row.ours <= times * row.baseline + more)
+    return Goal(sentence, lambda row: row.baseline is not None and row.ours <= times * row.baseline + more)
 
 
 LOAD = {SMOLLM2: 5.0, QWEN3_600M: 15.0}  # seconds
-GREEDY = "beside greedy search; nothing guessed ahead in both"
+GREEDY = "beside greedy search; nothing drafted in both"
 PLAIN = "beside greedy search by `generate` in 32-bit floats with the stock streamer"
 
 FIGURES: dict[str, Figure] = {
-    "decode_vs_plain": Figure(f"Decoding, nothing guessed ahead, {PLAIN}", at_least(4)),
-    "decode_vs_llamacpp_q8": Figure("Decoding, nothing guessed ahead, beside llama.cpp with Q8_0", at_least(1)),
+    "decode_vs_plain": Figure(f"Decoding, nothing drafted, {PLAIN}", at_least(4)),
+    "decode_vs_llamacpp_q8": Figure("Decoding, nothing drafted, beside llama.cpp with Q8_0", at_least(1)),
     "decode_vs_llamacpp_q4": Figure("The same beside llama.cpp with Q4_0, half the bytes"),
     "prefill_vs_plain": Figure(f"First token after 1,024 tokens of prompt, {PLAIN}"),
     "prefill_vs_llamacpp_q8": Figure(
@@ -80,21 +80,21 @@ FIGURES: dict[str, Figure] = {
     "green_list_vs_plain": Figure(f"The green-list watermark, {PLAIN}", at_least(1)),
     "synthid_vs_greedy": Figure(f"The SynthID watermark, {GREEDY}", at_least(0.5)),
     "synthid_vs_plain": Figure(f"The SynthID watermark, {PLAIN}", at_least(1)),
-    "copying": Figure("Greedy search that copies a text, with guesses beside none", at_least(2.5)),
-    "talking": Figure("Greedy search in talk, with guesses beside none", at_least(1.1)),
-    "talking_sampling": Figure("Sampling at 0.7 in talk, with guesses beside none", at_least(1.05)),
+    "copying": Figure("Greedy search that copies a text, with drafts beside none", at_least(2.5)),
+    "talking": Figure("Greedy search in talk, with drafts beside none", at_least(1.1)),
+    "talking_sampling": Figure("Sampling at 0.7 in talk, with drafts beside none", at_least(1.05)),
     "prompt_lookup_vs_stock": Figure("Prompt lookup, beside that of transformers in 32-bit floats", at_least(1)),
-    "prompt_lookup_vs_greedy": Figure("Prompt lookup, beside greedy search without guesses"),
+    "prompt_lookup_vs_greedy": Figure("Prompt lookup, beside greedy search without drafts"),
     "early_exit_vs_stock": Figure("Early exit, beside that of transformers in 32-bit floats", at_least(1)),
-    "early_exit_vs_greedy": Figure("Early exit, beside greedy search without guesses"),
+    "early_exit_vs_greedy": Figure("Early exit, beside greedy search without drafts"),
     "universal_assisted_vs_stock": Figure(
         "Universal assisted decoding with Budgie's drafts, beside that of transformers in 32-bit floats", at_least(1)
     ),
-    "universal_assisted_vs_greedy": Figure("The same beside greedy search without guesses"),
+    "universal_assisted_vs_greedy": Figure("The same beside greedy search without drafts"),
     "assisted_vs_stock": Figure(
         "Assisted decoding with its own draft model, beside that of transformers in 32-bit floats", at_least(1)
     ),
-    "assisted_vs_greedy": Figure("The same beside greedy search without guesses"),
+    "assisted_vs_greedy": Figure("The same beside greedy search without drafts"),
     "next_turn_1024": Figure(
         "First token after 1,024 tokens of conversation, the answer before just made, beside reading all anew",
         at_least(8),
@@ -105,7 +105,7 @@ FIGURES: dict[str, Figure] = {
         at_least(20),
     ),
     "next_turn_4096_after_pause": Figure("The same after a pause of a few seconds"),
-    "budgie_engine": Figure(f"Decoding, nothing guessed ahead, {PLAIN}", rate(400)),
+    "budgie_engine": Figure(f"Decoding, nothing drafted, {PLAIN}", rate(400)),
     "budgie_api": Figure("200 tokens over the API, from sending to the end, beside decoding in the engine", rate(250)),
     "start": Figure("From `python app.py` until the page answers"),
     "load": Figure("From the start of loading to the first token", at_most(LOAD)),
@@ -125,7 +125,7 @@ FIGURES: dict[str, Figure] = {
     "loglik_transformers": Figure(
         "Mean log-likelihood of held-out dialogues with transformers and int8 layers, beside 32-bit floats"
     ),
-    "engine_decode": Figure("Decoding by each engine, nothing guessed ahead"),
+    "engine_decode": Figure("Decoding by each engine, nothing drafted"),
     "engine_prefill": Figure("First token after 128 tokens of prompt by each engine"),
     "plan": Figure("Decoding by the engine that the plan takes, beside the fastest of all others", at_least(0.95)),
 }

@@ -118,9 +118,30 @@ def ask(
     **values: object,
 ) -> Answer:
     """An answer of ours, with what it cost."""
-    return sum(
-        engine.stream(TurnRequest.of(messages, settings(new, **values), threading.Event(), draft, session)), Answer()
+    return Answer.of(
+        engine.stream(TurnRequest.of(messages, settings(new, **values), threading.Event(), draft, session))
     )
+
+
+def cost(answer: Answer) -> Usage:
+    """What an answer cost; raises `RuntimeError` where nothing says it."""
+    if answer.usage is None:
+        raise RuntimeError("The engine ended an answer without saying what it cost.")
+    return answer.usage
+
+
+def first_token(usage: Usage) -> float:
+    """Seconds to the first token; raises `RuntimeError` where there was none."""
+    if usage.time_to_first_token is None:
+        raise RuntimeError("An answer has no token: ask otherwise.")
+    return usage.time_to_first_token
+
+
+def decode_speed(usage: Usage) -> float:
+    """Tokens a second after the first; raises `RuntimeError` where there were too few to tell."""
+    if usage.tokens_per_second is None:
+        raise RuntimeError("An answer is too short to tell how fast it was: ask otherwise.")
+    return usage.tokens_per_second
 
 
 def stock(
@@ -140,7 +161,7 @@ def stock(
     streamer = Timed(loaded.tokenizer)
     given: dict[str, Any] = {"generation_config": GenerationConfig(**planned.config), "streamer": streamer}
     given |= {"assistant_model": draft.model} if draft else {}
-    if planned.cross_tokenizer:
+    if draft and planned.cross_tokenizer:
         given |= {"tokenizer": loaded.tokenizer, "assistant_tokenizer": draft.tokenizer}
 
     def generate() -> int:
@@ -161,8 +182,8 @@ def stock(
 
 
 @contextlib.contextmanager
-def without_guesses() -> Iterator[None]:
-    """Nothing is guessed ahead in greedy search and sampling, which only a benchmark can ask for."""
+def without_drafts() -> Iterator[None]:
+    """Nothing is drafted in greedy search and sampling, which only a benchmark can ask for."""
     with mock.patch.object(PromptLookup, "propose", lambda self, max_tokens: []):
         yield
 

@@ -68,8 +68,9 @@ def measure(folder: Path, home: str) -> Footprint:
     """By a process of its own; `home` is its HF_HOME, where it keeps what it has found out about the processor."""
     run = [sys.executable, "-m", "benchmarks.memory", str(folder)]
     environment = os.environ | {"HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    quiet = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(run, cwd=ROOT, env=environment, **quiet) as child:
+    with subprocess.Popen(
+        run, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
         empty, _ = _at_rest(child)
         peak = _Peak(child.pid)
         loaded = _told(child)

@@ -102,7 +102,7 @@ class Models:
 
     @functools.cached_property
     def budgie_draft(self) -> Model:
-        """That which guesses ahead for it."""
+        """That which drafts tokens for it."""
         return Model("Budgie's draft", registry.DRAFT)
 
     @functools.cached_property

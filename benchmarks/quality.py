@@ -27,7 +27,7 @@ CHUNK = 128  # tokens whose distributions are compared at once
 
 def budgie(**environ: str) -> LocalEngine:
     """Budgie as these variables have it loaded."""
-    return engine(registry.find("budgie"), **environ)
+    return engine(registry.find("budgie"), 0, **environ)
 
 
 # Budgie as it is not loaded by itself: rounded, by each engine that may have to.
@@ -72,7 +72,7 @@ def of_smollm2(models: Models, text: str = ENGLISH, questions: Sequence[dict] = 
     """The real model in int8 beside 32-bit floats, both by OpenVINO, whose floats are those of transformers."""
     model = models.smollm2
     ways = [engine(model.row, ENGINE="openvino", QUANTIZATION=name) for name in ("int8", "none")]
-    yield from _on_text(model, *ways, text)
+    yield from _on_text(model, ways[0], ways[1], text)
     right = [100 * sum(map(functools.partial(is_right, each), questions)) / len(questions) for each in ways]
     yield row("questions_int8", model.name, "% right", [(right[0], right[1])])
 

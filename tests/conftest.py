@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threa
 
 from benchmarks import real_model  # noqa: E402
 from parley.engines.loader import load  # noqa: E402
+from parley.generation import streaming  # noqa: E402
 from parley.models import registry  # noqa: E402
 from parley.serving import turn  # noqa: E402
 from parley.serving.model_pool import local_engine  # noqa: E402
@@ -54,7 +55,7 @@ def torch_budgie():
 
 @functools.cache
 def draft(name=""):
-    """The bundled model that guesses ahead for Budgie, by the engine of that name."""
+    """The bundled model that drafts tokens for Budgie, by the engine of that name."""
     return engine(registry.DRAFT, **({"ENGINE": name} if name else {}))
 
 
@@ -69,6 +70,12 @@ def endless_engine():
 def endless():
     """Such a Budgie, for all tests."""
     return endless_engine()
+
+
+@pytest.fixture
+def unthrottled(monkeypatch):
+    """Every token is a delta of its own, so that how many there are does not depend on the speed of the machine."""
+    monkeypatch.setattr(streaming, "FLUSH", 0)
 
 
 @pytest.fixture(scope="session")

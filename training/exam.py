@@ -206,7 +206,7 @@ def sit(engine: LocalEngine, asked: Iterable[Question], settings: Settings = GRE
 
 @torch.inference_mode()
 def agreement(budgie: LocalEngine, draft: LocalEngine, asked: Iterable[Question]) -> float:
-    """The share of Budgie's greedy tokens that `draft` would guess, in the answers to the first turns of `asked`."""
+    """The share of Budgie's greedy tokens that `draft` would predict, in the answers to the first turns of `asked`."""
     right = total = 0
     for question in asked:
         messages = [*opened(question), Message("user", question.turns[0])]
@@ -214,8 +214,8 @@ def agreement(budgie: LocalEngine, draft: LocalEngine, asked: Iterable[Question]
         given = prompt.ids.to(budgie.loaded.model.device)
         ids = budgie.loaded.model.generate(given, max_new_tokens=LONGEST_ANSWER, do_sample=False)
         answer = ids[0, prompt.length :]
-        guesses = draft.loaded.model(ids).logits[0, prompt.length - 1 : -1].argmax(-1)
-        right, total = right + int((guesses == answer).sum()), total + len(answer)
+        predicted = draft.loaded.model(ids).logits[0, prompt.length - 1 : -1].argmax(-1)
+        right, total = right + int((predicted == answer).sum()), total + len(answer)
     return right / total
 
 
@@ -237,7 +237,9 @@ def main() -> None:
         "--sample", type=int, metavar="SEED", help="sample by generation_config.json instead of greedy"
     )
     parser.add_argument("--failures", action="store_true", help="print every wrong answer")
-    parser.add_argument("--draft", type=Path, help="also print the share of tokens that this draft would have guessed")
+    parser.add_argument(
+        "--draft", type=Path, help="also print the share of tokens that this draft would have predicted"
+    )
     parser.add_argument("--write-card", action="store_true", help="write the table into the folder's README.md")
     arguments = parser.parse_args()
     torch.set_num_threads(1)  # for a model this small a second thread only waits

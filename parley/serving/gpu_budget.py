@@ -29,3 +29,8 @@ def estimate(spec: ModelSpec, messages: Sequence[Message], settings: Settings, p
     answer = prompt_tokens * (0.3 + billions) / 15_000 + decode_tokens * (0.03 + 0.002 * billions)
     load = placed_bytes / LOAD_BYTES_PER_SECOND
     return min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer))
+
+
+def requested_seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
+    """For `spaces.GPU(duration=…)`, called with the arguments of a turn: the last is that of `estimate`."""
+    return seconds

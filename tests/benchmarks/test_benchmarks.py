@@ -133,14 +133,14 @@ def test_plain_generate_with_fewer_threads_is_no_comparison(torch_budgie, monkey
         measures.stock(torch_budgie.loaded, measures.question("Hello"), 4)
 
 
-def test_without_guesses_the_text_is_the_same_and_nothing_is_guessed(budgie):
+def test_without_drafts_the_text_is_the_same_and_nothing_is_drafted(budgie):
     asked = measures.question("Repeat: one two three one two three one two three one two three")
     with measures.endless(budgie.loaded):
-        guessing = measures.ask(budgie, asked, 60)
-        with measures.without_guesses():
+        drafting = measures.ask(budgie, asked, 60)
+        with measures.without_drafts():
             plain = measures.ask(budgie, asked, 60)
-    assert guessing.usage.drafted > 0 == plain.usage.drafted
-    assert guessing.text == plain.text and plain.usage.new_tokens == 60
+    assert drafting.usage.drafted > 0 == plain.usage.drafted
+    assert drafting.text == plain.text and plain.usage.new_tokens == 60
 
 
 def test_a_history_has_the_length_that_was_asked_for(budgie):

@@ -185,9 +185,9 @@ def test_speculation_leaves_windows_and_convolutions_as_greedy_search_does(torch
     values = {"strategy": name, "exit_layer": 2}
     messages = reading([], "owl river lamp seven owl river lamp seven owl river")
     for _ in range(2):
-        guessed = checked(engine, "a", messages, **values)
-        assert checked(engine, "b", messages).text == guessed.text
-        messages = [*messages, Message("assistant", guessed.text), Message("user", "owl river lamp seven")]
+        drafted = checked(engine, "a", messages, **values)
+        assert checked(engine, "b", messages).text == drafted.text
+        messages = [*messages, Message("assistant", drafted.text), Message("user", "owl river lamp seven")]
         for session in "ab":
             checked(engine, session, messages)
         after, plain = (engine.prefix_cache.session(session) for session in "ab")

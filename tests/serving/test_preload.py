@@ -29,7 +29,7 @@ def test_models_that_do_not_fit_together_end_the_start_with_a_table_of_sizes():
         "Olmo 3 7B",
         "SmolLM3 3B",
         "Granite 4.1 3B",
-        "Qwen3 0.6B",  # guesses ahead for the first
+        "Qwen3 0.6B",  # drafts tokens for the first
         "together",
     ]
     sizes = [float(line.split()[-2]) for line in table]

@@ -54,7 +54,7 @@ def test_each_row_says_what_a_reader_wants_to_know():
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_it_streams_and_its_last_text_is_the_answer(budgie, name):
+def test_it_streams_and_its_last_text_is_the_answer(budgie, unthrottled, name):
     made = deltas(budgie, settings(name))
     answers = [sum(made[: i + 1], Answer()) for i in range(len(made))]
     texts = list(dict.fromkeys(a.text for a in answers if a.text))
@@ -83,7 +83,7 @@ def test_stop_ends_it_within_one_step_and_keeps_what_there_is(endless, name):
                 passes_at_stop = passes.count
     assert so_far.finish == "stopped"
     assert len(so_far.text) > 20
-    assert endless.loaded.model.config.num_hidden_layers == 6  # an early exit changes it while it guesses
+    assert endless.loaded.model.config.num_hidden_layers == 6  # an early exit changes it while it drafts
     assert passes.count - passes_at_stop <= 1 + chosen.draft_tokens * (name in SPECULATIVE)
 
 
@@ -115,7 +115,7 @@ def test_speculation_gives_the_text_of_greedy_search(budgie, name, question):
 
 
 @pytest.mark.parametrize("name", ["assisted", "universal_assisted", "early_exit"])
-def test_guesses_are_counted_and_as_many_as_was_set(budgie, name):
+def test_drafts_are_counted_and_as_many_as_was_set(budgie, name):
     few, many = (answer(budgie, settings(name, exit_layer=5, draft_tokens=n)).usage for n in (1, 10))
     assert few.drafted >= few.accepted > 5 and many.accepted > 5
     assert few.drafted <= few.new_tokens  # one for each check, and each check adds a token of its own
@@ -123,7 +123,7 @@ def test_guesses_are_counted_and_as_many_as_was_set(budgie, name):
 
 
 @pytest.mark.parametrize("name", BEAMED)
-def test_beams_are_shown_with_their_scores_the_best_first(budgie, name):
+def test_beams_are_shown_with_their_scores_the_best_first(budgie, unthrottled, name):
     made = deltas(budgie, settings(name))
     tables = [delta.beams for delta in made if delta.beams]
     assert len(tables) >= 3

@@ -77,7 +77,7 @@ def test_every_strategy_answers_with_every_kind_of_model_or_is_refused_before_it
             assert answer(model, strategy.name).usage.new_tokens > 0
 
 
-def test_guesses_change_no_token_of_any_kind_of_model(kind):
+def test_drafts_change_no_token_of_any_kind_of_model(kind):
     name, _, model = kind
     for strategy in set(SPECULATIVE) - CANNOT[name]:
         assert answer(model, strategy).text == answer(model, "greedy").text
@@ -129,7 +129,7 @@ def other_tokenizer(folder):
     made.save(str(folder / "tokenizer.json"))
 
 
-def test_a_draft_with_another_tokenizer_guesses_through_the_text_only(tmp_path, budgie):
+def test_a_draft_with_another_tokenizer_drafts_through_the_text_only(tmp_path, budgie):
     folder = save_tiny_model(tmp_path / "stranger")
     other_tokenizer(folder)
     row = registry.find("budgie")

@@ -42,7 +42,7 @@ def test_every_strategy_shows_its_settings(tab):
 )
 def test_every_loop_streams_and_stops_on_the_page(tab, name):
     tab.choose("strategy", STRATEGIES[name].label)
-    # Else it goes round, which is guessed so well that the answer may be over before it can be stopped.
+    # Else it goes round, which is drafted so well that the answer may be over before it can be stopped.
     never_twice = "3" if name == "greedy" else "0"
     tab.setting("no_repeat_ngram_size").locator("input[type=number]").fill(never_twice)
     count = tab.questions.count()
@@ -98,11 +98,11 @@ def test_what_ran_can_be_unfolded_and_nothing_in_it_is_markup(visitor):
         assert way in blocks.nth(n).inner_text()
 
 
-def test_guesses_are_counted_under_the_answer(visitor):
+def test_drafts_are_counted_under_the_answer(visitor):
     visitor.choose("strategy", "Assisted decoding")
     visitor.ask("Hello, who are you?")
-    guesses = r"tokens/s · .* · [1-9]\d* of \d+ drafts accepted(?: · (?:OpenVINO|PyTorch) \w+)? · finished"
-    expect(visitor.quiet).to_have_text(re.compile(guesses))
+    drafts = r"tokens/s · .* · [1-9]\d* of \d+ drafts accepted(?: · (?:OpenVINO|PyTorch) \w+)? · finished"
+    expect(visitor.quiet).to_have_text(re.compile(drafts))
 
 
 def test_words_that_must_occur_do_on_the_page_too(visitor):

@@ -19,7 +19,7 @@ LONG = [  # of more rows than a pass has
 
 
 def deltas(engine, messages, cancel=None, session="", helper=None, **values):
-    """What the engine yields, by greedy search unless `values` say otherwise; `helper` guesses ahead."""
+    """What the engine yields, by greedy search unless `values` say otherwise; `helper` drafts tokens."""
     chosen = Settings.check({"strategy": "greedy", "seed": 5, "max_new_tokens": 16, **values})
     if strategies.find(chosen.strategy).drafts:
         helper = helper or draft()

@@ -37,7 +37,7 @@ def read_plainly(decoder: Decoder, prompt: list[int], answer: list[int]) -> Plai
 
 
 class Sequence:
-    """One of the sequences of `Plain`, read again: cut, guessed ahead, cropped and forked as chance has it."""
+    """One of the sequences of `Plain`, read again: cut, drafted, cropped and forked as chance has it."""
 
     def __init__(self, decoder: Decoder, plain: Plain, chance: random.Random) -> None:
         self._decoder, self._plain, self._chance = decoder, plain, chance

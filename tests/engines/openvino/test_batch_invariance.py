@@ -1,4 +1,4 @@
-"""A row's logits are the same, bit for bit, whatever a prompt was cut into, what was guessed, and who is beside it."""
+"""A row's logits are the same, bit for bit, whatever a prompt was cut into, what was drafted, and who is beside it."""
 
 import functools
 

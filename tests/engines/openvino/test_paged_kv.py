@@ -200,7 +200,7 @@ def test_beams_share_the_blocks_of_what_they_have_in_common(model):
     assert pool.num_blocks - pool.num_free == used
 
 
-def test_guesses_that_were_wrong_are_overwritten(model):
+def test_drafts_that_were_wrong_are_overwritten(model):
     prompt, answer = list(range(50, 90)), [7, 8, 9, 10]
     cache = model.new_cache()
     model(torch.tensor([prompt]), cache, 1)

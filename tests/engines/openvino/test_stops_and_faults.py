@@ -84,7 +84,7 @@ def test_a_stop_in_an_answer_ends_it_after_the_pass_that_runs(own, decoder, at_p
     cancel = threading.Event()
     passes = at_pass(decoder, 12, cancel.set)
     made = answer(own, SHORT, cancel, max_new_tokens=200, **STRATEGIES[name])
-    if made.finish == "end":  # guessed so well that there were no twelve
+    if made.finish == "end":  # drafted so well that there were no twelve
         assert passes.begun < 12
     else:
         assert (made.finish, passes.begun) == ("stopped", 12)
@@ -101,11 +101,11 @@ def test_what_was_read_before_a_stop_need_not_be_read_again(own, decoder, at_pas
 
 
 @pytest.mark.parametrize("name", ["assisted", "universal_assisted", "early_exit"])
-def test_a_stop_while_a_draft_or_a_cut_graph_guesses_ends_it_too(own, decoder, at_pass, name):
+def test_a_stop_while_a_draft_or_a_cut_graph_drafts_ends_it_too(own, decoder, at_pass, name):
     answer(own, SHORT, **STRATEGIES[name])  # the cut graph is made
-    guesser = own.loaded.model.exit if name == "early_exit" else draft().loaded.model.decoder
+    drafter = own.loaded.model.exit if name == "early_exit" else draft().loaded.model.decoder
     cancel = threading.Event()
-    passes = at_pass(guesser, 9, cancel.set)
+    passes = at_pass(drafter, 9, cancel.set)
     made = answer(own, SHORT, cancel, max_new_tokens=200, **STRATEGIES[name])
     assert (made.finish, passes.begun) == ("stopped", 9)
 

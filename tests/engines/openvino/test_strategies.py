@@ -77,7 +77,7 @@ def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
 
 
 @pytest.mark.parametrize("strategy", ["assisted", "universal_assisted"])
-def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, strategy):
+def test_a_graph_and_a_torch_model_draft_for_each_other(budgie, torch_budgie, strategy):
     made = {
         (main.loaded.plan.engine, name): answer(main, SHORT, helper=draft(name), strategy=strategy)
         for main in (budgie, torch_budgie)
@@ -85,7 +85,7 @@ def test_a_graph_and_a_torch_model_guess_for_each_other(budgie, torch_budgie, st
     }
     assert len(made) == 4
     assert {each.text for each in made.values()} == {answer(budgie, SHORT).text}
-    # Equal guesses, and as many of them right.
+    # Equal drafts, and as many of them right.
     assert len({(each.usage.drafted, each.usage.accepted) for each in made.values()}) == 1
     assert all(each.usage.accepted > 5 for each in made.values())
 
@@ -169,10 +169,10 @@ def test_a_stop_while_the_cut_graph_is_made_leaves_none_and_the_next_turn_makes_
 
 
 @pytest.mark.slow
-def test_a_quantised_pair_guesses_what_greedy_search_says():
+def test_a_quantised_pair_drafts_what_greedy_search_says():
     small = engine(QUANTIZATION="int8")
-    guesser = engine(registry.DRAFT, QUANTIZATION="int8")
+    drafter = engine(registry.DRAFT, QUANTIZATION="int8")
     plain = answer(small, LONG)
     for strategy in ("assisted", "universal_assisted", "prompt_lookup", "early_exit"):
-        guessed = answer(small, LONG, helper=guesser, strategy=strategy, exit_layer=5)
-        assert guessed.text == plain.text and guessed.usage.accepted > 0
+        drafted = answer(small, LONG, helper=drafter, strategy=strategy, exit_layer=5)
+        assert drafted.text == plain.text and drafted.usage.accepted > 0

@@ -79,7 +79,7 @@ def test_it_finds_likely_what_the_floats_find_likely(small, torch_budgie):
     assert losses[0] != losses[1]
 
 
-def test_guessing_ahead_changes_nothing(small):
+def test_drafting_changes_nothing(small):
     greedy, _ = answer(small, strategy="greedy")
     assert greedy
     for strategy in ("prompt_lookup", "assisted", "early_exit"):

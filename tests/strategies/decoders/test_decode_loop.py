@@ -1,4 +1,4 @@
-"""Greedy search and sampling by our loop: the tokens of transformers' own, with guesses and without, any cache."""
+"""Greedy search and sampling by our loop: the tokens of transformers' own, with drafts and without, any cache."""
 
 import copy
 import dataclasses
@@ -56,14 +56,14 @@ def prompt_of(budgie, question):
 
 
 def made(model, ids, way, *, new=48, lookup=None, processors=()):
-    """The tokens of an answer, by the stock search or by ours, and what became of the guesses."""
-    guesses = []
+    """The tokens of an answer, by the stock search or by ours, and what became of the drafts."""
+    drafts = []
     config = GenerationConfig(
         max_new_tokens=new, pad_token_id=0, eos_token_id=model.generation_config.eos_token_id, **way
     )
     loop = {} if lookup is None else {"custom_generate": decode_loop, "lookup": lookup, "on_token": lambda _: None}
     if loop:
-        loop["on_draft"] = lambda *counts: guesses.append(counts)
+        loop["on_draft"] = lambda *counts: drafts.append(counts)
     torch.manual_seed(5)
     with torch.inference_mode():
         out = model.generate(
@@ -73,31 +73,31 @@ def made(model, ids, way, *, new=48, lookup=None, processors=()):
             logits_processor=LogitsProcessorList(processors),
             **loop,
         )
-    return out[0, ids.shape[1] :].tolist(), guesses
+    return out[0, ids.shape[1] :].tolist(), drafts
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("question", QUESTIONS)
-def test_guessing_changes_no_token(budgie, model, way, question):
+def test_drafting_changes_no_token(budgie, model, way, question):
     ids = prompt_of(budgie, question)
     stock, _ = made(model, ids, WAYS[way])
     alone, none = made(model, ids, WAYS[way], lookup=False)
-    guessed, guesses = made(model, ids, WAYS[way], lookup=True)
-    assert stock == alone == guessed
-    assert not none and all(0 <= right <= count for count, right in guesses)
+    drafted, drafts = made(model, ids, WAYS[way], lookup=True)
+    assert stock == alone == drafted
+    assert not none and all(0 <= right <= count for count, right in drafts)
 
 
 @pytest.mark.parametrize("way", ["greedy", "sampling"])
-def test_what_is_said_again_is_guessed_and_takes_fewer_passes(endless, way):
+def test_what_is_said_again_is_drafted_and_takes_fewer_passes(endless, way):
     ids = prompt_of(endless, "Repeat after me: lamp river window bread")  # and it does so for ever
     with Passes(endless.loaded.model) as passes:
-        answer, guesses = made(endless.loaded.model, ids, WAYS[way], new=90, lookup=True)
-    right = sum(right for _, right in guesses)
+        answer, drafts = made(endless.loaded.model, ids, WAYS[way], new=90, lookup=True)
+    right = sum(right for _, right in drafts)
     assert right > 60
     assert passes.count == len(answer) - right
 
 
-def test_what_our_own_processors_forbid_is_not_guessed_past(budgie, model):
+def test_what_our_own_processors_forbid_is_not_drafted_past(budgie, model):
     ids = prompt_of(budgie, QUESTIONS[2])
     processors = [TopNSigma(1.0), ThinkingBudget(3, ids.shape[1], [], [5, 6])]
     both = [made(model, ids, WAYS["hot"], lookup=lookup, processors=processors) for lookup in (None, True)]
@@ -116,7 +116,7 @@ def test_every_kind_of_cache_gives_the_same_tokens(kind, way):
     assert made(model, ids, WAYS[way], new=40)[0] == made(model, ids, WAYS[way], new=40, lookup=lookup)[0]
 
 
-def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used():
+def test_a_stop_while_drafts_are_in_flight_leaves_a_cache_that_can_be_used():
     engine = conftest.endless_engine()
     question = Message("user", "Repeat after me: lamp river window bread")
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
@@ -133,7 +133,7 @@ def test_a_stop_while_guesses_are_in_flight_leaves_a_cache_that_can_be_used():
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("name", ["openvino", "transformers"])
-def test_guesses_stand_behind_answers_in_exact_numbers(name, quantization):
+def test_drafts_stand_behind_answers_in_exact_numbers(name, quantization):
     engine = conftest.engine(QUANTIZATION=quantization, ENGINE=name)
     settings = Settings.check({"strategy": "greedy", "max_new_tokens": 40})
     answer = sum(engine.stream(TurnRequest.of([Message("user", QUESTIONS[2])], settings, threading.Event())), Answer())
@@ -141,7 +141,7 @@ def test_guesses_stand_behind_answers_in_exact_numbers(name, quantization):
     assert answer.usage.drafted > 0
 
 
-def test_16_bit_numbers_are_not_guessed_ahead(torch_budgie):
+def test_16_bit_numbers_are_not_drafted_ahead(torch_budgie):
     half = copy.deepcopy(torch_budgie.loaded.model).bfloat16()
     fit = dataclasses.replace(torch_budgie.loaded.plan, dtype=torch.bfloat16)
     engine = TransformersEngine(dataclasses.replace(torch_budgie.loaded, model=half, plan=fit))
@@ -150,50 +150,50 @@ def test_16_bit_numbers_are_not_guessed_ahead(torch_budgie):
     assert "lookup" not in answer.run_record.config and not answer.usage.drafted
 
 
-def test_wrong_guesses_become_rare():
+def test_wrong_drafts_become_rare():
     period = [*range(100, 110)]
-    guesses = PromptLookup(period * 3)
+    drafts = PromptLookup(period * 3)
     passes = 0
     for step in range(400):
-        guessed = guesses.propose(prompt_lookup.MAX_DRAFT_TOKENS)
-        guesses.append(step % 10 + 100 if step % 10 != 9 else 999 + step)  # never what followed before
-        if guessed:
+        drafted = drafts.propose(prompt_lookup.MAX_DRAFT_TOKENS)
+        drafts.append(step % 10 + 100 if step % 10 != 9 else 999 + step)  # never what followed before
+        if drafted:
             passes += 1
-            guesses.record(len(guessed), 0)
+            drafts.record(len(drafted), 0)
     assert 3 <= passes <= 12
 
 
-def test_right_guesses_grow():
-    guesses, lengths = PromptLookup([*range(100, 140)] * 2), []
+def test_right_drafts_grow():
+    drafts, lengths = PromptLookup([*range(100, 140)] * 2), []
     for _ in range(4):
-        guessed = guesses.propose(40)
-        lengths.append(len(guessed))
-        for token in guessed:
-            guesses.append(token)
-        guesses.record(len(guessed), len(guessed))
+        drafted = drafts.propose(40)
+        lengths.append(len(drafted))
+        for token in drafted:
+            drafts.append(token)
+        drafts.record(len(drafted), len(drafted))
     assert lengths == [4, 8, 16, 16]
 
 
-def test_a_free_guess_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_a_pass():
-    guesses, lengths = PromptLookup([*range(100, 140)] * 2, free=1), []
+def test_a_free_draft_needs_one_token_that_is_the_same_and_grows_to_all_rows_of_a_pass():
+    drafts, lengths = PromptLookup([*range(100, 140)] * 2, free=1), []
     for _ in range(5):
-        guessed = guesses.propose(40)
-        lengths.append(len(guessed))
-        for token in guessed:
-            guesses.append(token)
-        guesses.record(len(guessed), len(guessed))
+        drafted = drafts.propose(40)
+        lengths.append(len(drafted))
+        for token in drafted:
+            drafts.append(token)
+        drafts.record(len(drafted), len(drafted))
     assert lengths == [1, 3, 7, 15, 15]
-    guesses.record(15, 14)
-    assert len(guesses.propose(40)) == 1
+    drafts.record(15, 14)
+    assert len(drafts.propose(40)) == 1
     assert PromptLookup([5, 6, 7, 5], free=1).propose(40) == [6]
     assert PromptLookup([5, 6, 7, 5]).propose(40) == []
 
 
-def test_guesses_go_round_with_the_text():
+def test_drafts_go_round_with_the_text():
     assert PromptLookup([7, 8, 9, 1, 2, 3, 1, 2, 3]).propose(40) == [1, 2, 3, 1]
 
 
-def test_no_more_is_guessed_than_there_is_room_for():
-    guesses = PromptLookup([*range(100, 110)] * 2)
-    assert len(guesses.propose(2)) == 2
-    assert guesses.propose(0) == [] == guesses.propose(-1)
+def test_no_more_is_drafted_than_there_is_room_for():
+    drafts = PromptLookup([*range(100, 110)] * 2)
+    assert len(drafts.propose(2)) == 2
+    assert drafts.propose(0) == [] == drafts.propose(-1)

@@ -85,12 +85,12 @@ def test_a_row_that_a_beam_search_moves_is_marked_as_if_it_were_alone():
 
 def test_tokens_that_a_draft_takes_back_are_forgotten():
     scores = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    ids, guess = torch.tensor([random_ids(0, 12)]), torch.tensor([random_ids(1, 4)])
+    ids, draft = torch.tensor([random_ids(0, 12)]), torch.tensor([random_ids(1, 4)])
     plain, drafted = (SYNTH.construct_processor(VOCABULARY, "cpu") for _ in range(2))
     for end in range(4, 13):
         expected = plain(ids[:, :end], scores)
         assert torch.equal(drafted(ids[:, :end], scores), expected)
-        assert not torch.equal(drafted(torch.cat([ids[:, :end], guess], dim=1), scores), expected)
+        assert not torch.equal(drafted(torch.cat([ids[:, :end], draft], dim=1), scores), expected)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
