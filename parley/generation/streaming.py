@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
 
 from parley.events import FLUSH, HEARTBEAT, Beam, Delta, FinishReason
+from parley.generation.detokenizer import CONTEXT_TOKENS, IncrementalDetokenizer
 from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN, ReasoningParser
 from parley.strategies.decoders.beams import Hypothesis
 
@@ -80,8 +80,8 @@ class AnswerStreamer(TextIteratorStreamer):
         self.ids: list[int] = []  # every generated token, including the end token
         self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
         self.drafted = self.accepted = 0  # numbers of draft tokens
-        self._prompt_tail = list(prompt_ids[-8:])
-        self._decode = DecodeStream(ids=self._prompt_tail, skip_special_tokens=True)
+        self._prompt_tail = list(prompt_ids[-CONTEXT_TOKENS:])
+        self._detokenizer = IncrementalDetokenizer(tokenizer, self._prompt_tail)
         tags = {tokenizer.convert_tokens_to_ids(tag): tag for tag in (THINK_OPEN, THINK_CLOSE)}
         self._special_tags = {i: tag for i, tag in tags.items() if i in tokenizer.all_special_ids}
         self._new_parser = new_parser
@@ -99,7 +99,7 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes generated token ids of shape (n,) or (1, n)."""
         for token in value.flatten().tolist():
             self.ids.append(token)
-            if chunk := self._step(self._decode, token):
+            if chunk := self._step(self._detokenizer, token):
                 self.on_finalized_text(chunk)
 
     def show(self, hypotheses: Sequence[Hypothesis]) -> None:
@@ -120,14 +120,14 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes the numbers of drafted and of accepted tokens of one step."""
         self.drafted, self.accepted = self.drafted + drafted, self.accepted + accepted
 
-    def _step(self, decode: DecodeStream, token: int) -> str | None:
+    def _step(self, detokenizer: IncrementalDetokenizer, token: int) -> str:
         """The text that `token` completes, if any."""
-        return self._special_tags.get(token) or decode.step(self.tokenizer.backend_tokenizer, token)
+        return self._special_tags.get(token) or detokenizer.step(token)
 
     def _parse(self, ids: Sequence[int]) -> tuple[str, str, bool]:
         """Text and thought of a whole answer, and whether a stop string ends it."""
-        decode, parser = DecodeStream(ids=self._prompt_tail, skip_special_tokens=True), self._new_parser()
-        text, thought = parser.feed("".join(self._step(decode, token) or "" for token in ids), last=True)
+        detokenizer, parser = IncrementalDetokenizer(self.tokenizer, self._prompt_tail), self._new_parser()
+        text, thought = parser.feed("".join(self._step(detokenizer, token) for token in ids), last=True)
         return text, thought, parser.stopped
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
