@@ -174,10 +174,10 @@ class Settings(BaseModel):
         ge=1,
         le=200,
     )
-    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
+    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True)] = Field(
         1.0,
         title="Repetition penalty",
-        description="Above 1 makes tokens that have occurred before less likely.",
+        description="Above 1 makes tokens that have occurred before less likely, but not those that end a turn.",
         ge=1.0,
         le=2.0,
     )

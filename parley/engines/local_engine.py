@@ -123,6 +123,7 @@ class LocalEngine(Engine):
         config: dict[str, Any] = {"engine": self._runs_on}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
+        config |= {"logits_processor": ", ".join(map(repr, plan.processors))} if plan.processors else {}
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         if self.loaded.plan.rounds:
             program = f"# {self._runs_on} answered. This program uses the stored weights: words may differ.\n{program}"

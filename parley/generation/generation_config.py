@@ -16,6 +16,7 @@ from parley.generation.streaming import AnswerStreamer
 from parley.models.precision import OPENVINO
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
+from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from parley.strategies.requirements import RECURRENT, ModelTraits
@@ -127,6 +128,8 @@ def _processors(
     loaded: LoadedModel, strategy: Strategy, settings: Settings, prompt: Prompt
 ) -> Iterator[LogitsProcessor]:
     """The processors that transformers does not have. They run before temperature and truncation."""
+    if settings.repetition_penalty != OPTIONS["repetition_penalty"].neutral:
+        yield RepetitionPenalty(settings.repetition_penalty, loaded.model.generation_config.eos_token_id or ())
     if settings.thinking and settings.thinking_budget:
         opening, closing = (
             loaded.tokenizer.encode(tag, add_special_tokens=False) for tag in (THINK_OPEN, THINK_CLOSE)
