@@ -20,7 +20,7 @@ class Capabilities:
         """
         if "strategy" not in self.settings:
             return ""
-        for option in self.unsupported(settings.strategy):
+        for option in self.unsupported(settings.effective_strategy.name):
             if getattr(settings, option.name) != option.neutral:
                 return (
                     f"The server of {label} takes no {option.label}. "

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from parley import strategies
 from parley.config import MAX_GPU_SECONDS
 from parley.messages import Message
 from parley.models.spec import ModelSpec
@@ -23,7 +22,7 @@ def estimate(spec: ModelSpec, messages: Sequence[Message], settings: Settings, p
     """
     num_prompts = 2 if settings.steers_away else 1
     prompt_tokens = num_prompts * sum(len(m.content.encode()) for m in messages) / BYTES_PER_TOKEN
-    decode_tokens = settings.max_new_tokens * strategies.find(settings.strategy).cost(settings)
+    decode_tokens = settings.max_new_tokens * settings.effective_strategy.cost(settings)
     billions = (spec.parameters or DEFAULT_PARAMETERS) / 1e9
     # The time for a token is that of launching some hundred kernels and reading all weights once.
     answer = prompt_tokens * (0.3 + billions) / 15_000 + decode_tokens * (0.03 + 0.002 * billions)

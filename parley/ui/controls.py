@@ -38,6 +38,28 @@ class Slider(gr.Slider):
         return payload
 
 
+class Textbox(gr.Textbox):
+    """A textbox that passes on any value, where stock Gradio would make text of a list."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchanged."""
+        return payload
+
+
+class MessageBox(gr.Textbox):
+    """The textbox for a message. Gradio itself reads the message before the chat function does, so it is text here."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchanged. Raises `gr.Error` for what is no text, where stock Gradio would make text of it."""
+        if not isinstance(payload, str | None):
+            raise gr.Error("The message must be text. Put a conversation into `messages`.", print_exception=False)
+        return payload
+
+
 class Number(gr.Number):
     """A number box that passes on any value, and is empty for None, where stock Gradio first shows 0."""
 
@@ -148,7 +170,7 @@ def _control(o: Option) -> Component:
 def _free_control(o: Option, look: dict[str, Any]) -> Component:
     """The control for a text or a number."""
     if o.kind is str:
-        return gr.Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
+        return Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
     number = {"value": o.default, **look}
     if o.step is None:
         return Number(precision=0, placeholder="fresh" if o.optional else None, **number)

@@ -90,7 +90,7 @@ class RemoteEngine(Engine):
             "messages": [m._asdict() for m in messages],
             "model": self._spec.name,
             "max_tokens": settings.max_new_tokens,
-            "temperature": 0.0 if settings.strategy == "greedy" else values.get("temperature"),
+            "temperature": 0.0 if request.strategy.name == "greedy" else values.get("temperature"),
             "top_p": values.get("top_p"),
             "seed": random.SystemRandom().randrange(2**31) if values.get("seed", 0) is None else values.get("seed"),
             "stop": list(settings.stop_strings) or None,
@@ -104,6 +104,7 @@ class RemoteEngine(Engine):
         body |= arguments.get("extra_body", {})
         names = ["model", "strategy", *request.strategy.uses, "thinking"]
         values = {name: getattr(settings, name) for name in names if name in self._spec.capabilities.settings}
+        values |= {"strategy": request.strategy.name} if "strategy" in values else {}
         return RunRecord(
             prompt="",
             config={"engine": "server"},
