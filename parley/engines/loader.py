@@ -183,6 +183,11 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
         if "AutoTokenizer" in _read(spec, folder / "tokenizer_config.json", required=False).get("auto_map", ()):
             raise load_errors.needs_code(spec) from error
         raise load_errors.unsuitable(spec, "a tokenizer", error) from error
+    if not tokenizer.is_fast:
+        raise ModelUnavailable(
+            f"{spec.label} has a tokenizer of the kind {type(tokenizer).__name__}, which cannot give text token by token. "
+            "Choose another model."
+        )
     tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
     if not tokenizer.chat_template:
         raise ModelUnavailable(
