@@ -27,7 +27,7 @@ DATA = ("budgie", "")  # files beside the rooms: the bundled weights, and the pa
 # Where a library may be imported.
 LIBRARIES = {
     "gradio": {"api", "ui"},
-    "spaces": set(),
+    "spaces": {"serving"},
     "openvino": {"engines"},
     "torch": {"strategies", "models", "generation", "engines", "serving"},
 }

@@ -185,8 +185,8 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
         raise load_errors.unsuitable(spec, "a tokenizer", error) from error
     if not tokenizer.is_fast:
         raise ModelUnavailable(
-            f"{spec.label} has a tokenizer of the kind {type(tokenizer).__name__}, which cannot give text token by token. "
-            "Choose another model."
+            f"{spec.label} has a tokenizer of the kind {type(tokenizer).__name__}, which cannot give text token by "
+            "token. Choose another model."
         )
     tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
     if not tokenizer.chat_template:
