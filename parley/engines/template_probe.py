@@ -73,9 +73,8 @@ def turn_ends(tokenizer: PreTrainedTokenizerBase, content_parts: bool, dialect: 
     special = {token: id for token, id in special.items() if not any(token in mark for mark in marks)}
     ends = []
     for messages in ([USER, answer, USER], [USER, answer]):
-        if content_parts:
-            messages = [{**m, "content": parts(m["content"])} for m in messages]
-        after = rendered(tokenizer, messages).rpartition(SENTINEL)[2].lstrip()
+        taken = [{**m, "content": parts(m["content"])} if content_parts else m for m in messages]
+        after = rendered(tokenizer, taken).rpartition(SENTINEL)[2].lstrip()
         ends += [special[token] for token in special if after.startswith(token)][:1]
     return list(dict.fromkeys(ends))
 
