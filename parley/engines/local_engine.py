@@ -51,9 +51,11 @@ class LocalEngine(Engine):
         plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        new_text = functools.partial(ReasoningParser, settings.stop_strings, prompt.in_reasoning, prompt.continues)
+        new_text = functools.partial(
+            ReasoningParser, settings.stop_strings, prompt.in_reasoning, prompt.continues, self.loaded.dialect
+        )
         prompt_ids = prompt.ids[0].tolist()
-        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal)
+        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal, self.loaded.dialect)
         cached_tokens = 0
 
         def work() -> None:

@@ -21,7 +21,7 @@ from parley.errors import ModelUnavailable
 from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.capabilities import PARROT
 from parley.models.spec import ModelSpec
-from parley.models.traits import context_length, default_template, reads_thinking
+from parley.models.traits import context_length, default_template, thinking_traits
 from parley.settings import OPTIONS, is_number
 from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 
@@ -93,6 +93,7 @@ class Traits:
     recommended: Mapping[str, Any]  # settings from its generation_config.json, within the bounds of `Settings`
     thinking: bool
     context: int | None  # tokens
+    always_thinks: bool = False  # whether it thinks although thinking is off
     layers: int | None = None
     stateful: bool = False  # see `requirements.STATEFUL`
     recurrent: bool = False
@@ -177,9 +178,11 @@ def traits(spec: ModelSpec) -> Traits:
     text = text if isinstance(text, dict) else config
     layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
     template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
+    thinking = thinking_traits(template)
     return Traits(
         recommended=recommended_settings(_json(files.get("generation_config.json"))),
-        thinking=reads_thinking(template) if template else bool(spec.thinking),
+        thinking=thinking.switch is not None if template else bool(spec.thinking),
+        always_thinks=thinking.always,
         context=context_length(config, settings.get("model_max_length")),
         layers=layers if isinstance(layers, int) else None,
         stateful=str(config.get("model_type")) in STATEFUL,

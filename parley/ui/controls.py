@@ -107,7 +107,7 @@ def for_model(name: str) -> list[dict]:
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
-    kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
+    kept = set(OPTIONS) - sampling - _thinking_controls(traits, shown=False)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
         kept &= spec.capabilities.settings
     updates = _updates(values["strategy"], spec, traits)
@@ -132,13 +132,18 @@ def for_strategy(strategy: str, model: str) -> list[dict]:
 
 def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    thinking = {"thinking", "thinking_budget"}
-    used = {"strategy", "system_prompt", *row.uses, *thinking} - (set() if traits.thinking else thinking)
+    used = {"strategy", "system_prompt", *row.uses, *_thinking_controls(traits, shown=True)}
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
     info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
     updates["strategy"]["info"] = row.refusal(registry.strategy_traits(model, traits)) or info
     return updates
+
+
+def _thinking_controls(traits: registry.Traits, shown: bool) -> set[str]:
+    """The names of the thinking controls that this model has, or with `shown` False of those that it lacks."""
+    has = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
+    return {name for name, present in has.items() if present is shown}
 
 
 def _max_exit_layer(traits: registry.Traits) -> int:
@@ -151,7 +156,8 @@ def _model_info(spec: ModelSpec, traits: registry.Traits) -> str:
     size = f"{spec.parameters / 1e6:,.1f} million parameters" if spec.parameters else ""
     context = f"reads {traits.context:,} tokens" if traits.context else ""
     estimate = turn.estimate(spec, traits)
-    facts = " · ".join(filter(None, (size, context, PLACE if spec.engine == "remote" else spec.licence)))
+    thinks = "always thinks" if traits.always_thinks else ""
+    facts = " · ".join(filter(None, (size, context, thinks, PLACE if spec.engine == "remote" else spec.licence)))
     return "\n".join(filter(None, (facts, estimate.sentence if estimate else "")))
 
 
