@@ -50,6 +50,24 @@ def build_messages(history: Sequence[Any], message: str | Sequence[Any], system_
     return [Message("system", system), *turns] if system else turns
 
 
+def build_plain_text(history: Sequence[Any], message: str | Sequence[Any]) -> list[Message]:
+    """The text to be continued as a message of its own. The messages before it are not read.
+
+    `message` may be empty. Then the history has to end with the text, or with the text and its continuation so far,
+    which comes last. Raises `BadConversation`.
+    """
+    if not isinstance(history, list | tuple):
+        raise BadConversation('A conversation is a list of messages such as {"role": "user", "content": "Hello"}.')
+    if text := _text(message):
+        return [Message("user", text)]
+    messages = [m for m in map(_message, history) if m is not None and m.content]
+    last = next((i for i in reversed(range(len(messages))) if messages[i].role == "user"), None)
+    if last is None:
+        raise BadConversation("There is no text to continue. Type one and send it.")
+    so_far = "".join(m.content for m in messages[last + 1 :])
+    return [messages[last], *([Message("assistant", so_far)] if so_far else [])]
+
+
 def merge_system_into_user(messages: Sequence[Message]) -> list[Message]:
     """The conversation for a template without a system role: the system text starts the first user message."""
     if not messages or messages[0].role != "system":

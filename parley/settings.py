@@ -27,6 +27,12 @@ class Settings(BaseModel):
     strategy: str = Field(
         "sampling", title="Decoding strategy", description="How the next token is chosen.", max_length=40
     )
+    mode: Literal["chat", "plain text"] = Field(
+        "chat",
+        title="Mode",
+        description="Chat answers a message. Plain text goes on where your text ends, without a chat template, and "
+        "reads nothing else.",
+    )
     temperature: Annotated[float, Hints(step=0.05, neutral=1.0), Copied()] = Field(
         0.7,
         title="Temperature",
@@ -232,6 +238,11 @@ class Settings(BaseModel):
         if not row.at_zero:
             raise BadSetting(f"{row.label} draws at random, so its temperature must be above 0. Raise it.")
         return strategies.find(row.at_zero)
+
+    @property
+    def plain(self) -> bool:
+        """Whether the model continues a text, and no conversation is rendered."""
+        return self.mode == "plain text"
 
     @property
     def steers_away(self) -> bool:

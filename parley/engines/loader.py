@@ -189,10 +189,9 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
             "token. Choose another model."
         )
     tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
-    if not tokenizer.chat_template:
-        raise ModelUnavailable(
-            f"{spec.label} has no chat template: it continues text, but was not trained to chat. Choose a chat model."
-        )
+    if not tokenizer.chat_template:  # it continues text, but was not trained to chat
+        tokenizer.chat_control_tokens = []
+        return tokenizer
     from parley.engines.template_probe import reasoning
     from parley.generation.chat_template import guarded_tokens
 
@@ -227,9 +226,13 @@ def _try_out(
 
     messages = [{"role": "user", "content": parts("Hello") if content_parts else "Hello"}]
     try:
-        prompt = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        ).to(model.device)
+        if tokenizer.chat_template:
+            prompt = tokenizer.apply_chat_template(
+                messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+            )
+        else:
+            prompt = tokenizer("Hello", return_tensors="pt")
+        prompt = prompt.to(model.device)
     except Exception as error:  # a stranger's chat template can raise anything
         raise load_errors.template_fails(spec, error) from error
     try:

@@ -52,7 +52,12 @@ class LocalEngine(Engine):
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
         new_text = functools.partial(
-            ReasoningParser, settings.stop_strings, prompt.in_reasoning, prompt.continues, self.loaded.dialect
+            ReasoningParser,
+            settings.stop_strings,
+            prompt.in_reasoning,
+            prompt.continues,
+            self.loaded.dialect,
+            folds=not settings.plain,
         )
         prompt_ids = prompt.ids[0].tolist()
         streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal, self.loaded.dialect)
@@ -131,7 +136,8 @@ class LocalEngine(Engine):
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         if self.loaded.plan.rounds:
             program = f"# {self._runs_on} answered. This program uses the stored weights: words may differ.\n{program}"
-        names = ["model", "strategy", *request.strategy.uses, *(["thinking"] if self.loaded.thinking else [])]
+        names = ["model", "strategy", *request.strategy.uses]
+        names += ["mode"] if settings.plain else ["thinking"] if self.loaded.thinking else []
         values = {name: getattr(settings, name) for name in names}
         values |= {"strategy": request.strategy.name} | ({"seed": seed} if "seed" in values else {})
         return RunRecord(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, request.messages, values)

@@ -1,5 +1,7 @@
 """Turns checked settings into the arguments of `generate`. Every argument is explicit."""
 
+import functools
+import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -129,7 +131,7 @@ def _processors(
     """The processors that transformers does not have. They run before temperature and truncation."""
     if settings.repetition_penalty != OPTIONS["repetition_penalty"].neutral:
         yield RepetitionPenalty(settings.repetition_penalty, loaded.model.generation_config.eos_token_id or ())
-    if settings.thinking_budget and (settings.thinking or loaded.reasoning.always):
+    if settings.thinking_budget and not settings.plain and (settings.thinking or loaded.reasoning.always):
         yield _thinking_budget(loaded, settings.thinking_budget, prompt)
     if "top_n_sigma" in strategy.uses and settings.top_n_sigma:
         yield TopNSigma(settings.top_n_sigma)
@@ -152,10 +154,18 @@ def _thinking_budget(loaded: LoadedModel, budget: int, prompt: Prompt) -> Thinki
     return ThinkingBudget(budget, prompt.length, [] if prompt.in_reasoning else opening, closing, rest)
 
 
+@functools.cache
+def _can_exit(model: type) -> bool:
+    """Whether the code of this model heeds a smaller `num_hidden_layers`, by which transformers exits early."""
+    return "num_hidden_layers]" in inspect.getsource(model.forward)
+
+
 def _traits(loaded: LoadedModel, draft: LoadedModel | None) -> ModelTraits:
     recurrent = not RECURRENT.isdisjoint(getattr(loaded.model.config.get_text_config(), "layer_types", None) or ())
     stateful = bool(getattr(loaded.model, "_is_stateful", False))
-    traits = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent, engine=loaded.plan.engine)
+    engine = loaded.plan.engine
+    exits = engine == OPENVINO or _can_exit(type(loaded.model.base_model))
+    traits = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent, engine=engine, exits=exits)
     if draft is None:
         return traits
     same = draft.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()

@@ -31,6 +31,11 @@ class LoadedModel:
     content_parts: bool = False  # whether the template wants the content of a message as a list of parts
 
     @property
+    def chats(self) -> bool:
+        """Whether it has a chat template; without one it only continues text."""
+        return bool(self.tokenizer.chat_template)
+
+    @property
     def dialect(self) -> Dialect:
         """The marks of its thoughts; the usual ones where no marks are known."""
         return self.reasoning.dialect or THINK

@@ -42,8 +42,14 @@ def render_prompt(
     `cached` are the tokens of an earlier turn. Where the conversation has the same text, these tokens are reused.
     Raises `BadConversation` where the last message alone does not fit the context window.
     """
-    _check_thinking(loaded, settings)
     max_prompt_tokens = loaded.context - min(settings.max_new_tokens, loaded.context // 4)
+    if settings.plain:
+        return _plain_text(loaded, messages, settings, cached, max_prompt_tokens)
+    if not loaded.chats:
+        raise BadSetting(
+            f"{loaded.spec.label} has no chat template: it was not trained to chat. Set mode to 'plain text'."
+        )
+    _check_thinking(loaded, settings)
     candidates = [list(messages)]
     while (rest := drop_oldest_turn(candidates[-1])) is not None:
         candidates.append(rest)
@@ -72,6 +78,24 @@ def render_prompt(
             f"at most {max_prompt_tokens}. Shorten the negative prompt, or clear the chat."
         )
     return replace(prompt, negative=negative)
+
+
+def _plain_text(
+    loaded: LoadedModel, messages: Sequence[Message], settings: Settings, cached: Sequence[int], limit: int
+) -> Prompt:
+    """The prompt of `limit` tokens at most that is just the text, with the special tokens of the tokenizer."""
+    text = "".join(m.content for m in messages)
+    own = loaded.tokenizer.encode(text)
+    ids = reuse_generated_ids(cached, own, loaded.tokenizer)
+    away = loaded.tokenizer.encode(f"{settings.negative_prompt}\n\n{text}") if settings.steers_away else []
+    if (needed := max(len(own), len(away))) > limit:
+        raise BadConversation(
+            f"This text needs {needed} tokens, but {loaded.spec.label} reads at most {limit} and needs the rest to go "
+            "on. Shorten it, or choose a model with a larger context."
+        )
+    ids = ids if len(ids) <= limit else own
+    prompt = Prompt(messages, torch.tensor([ids]), in_reasoning=False, continues=True, as_template=False)
+    return replace(prompt, negative=replace(prompt, ids=torch.tensor([away])) if away else None)
 
 
 def _check_thinking(loaded: LoadedModel, settings: Settings) -> None:

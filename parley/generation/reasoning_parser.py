@@ -44,7 +44,7 @@ class ReasoningParser:
         self.folded = False  # whether what the last call returned replaces everything that was returned before
         self._stop_strings = tuple(stop)
         self._dialect, self._closing = dialect, dialect.closing.strip()
-        self._ends = dialect.ends if goes_on else ()  # they count after a mark that begins the answer
+        self._ends = dialect.ends if goes_on and folds else ()  # they count after a mark that begins the answer
         self._unopened: str | None = "" if folds and not in_thought else None  # text that may yet become a thought
         self._held = ""
         begin, go_on = (self._thought_start, self._thought) if in_thought else (self._start, self._text)

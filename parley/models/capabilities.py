@@ -20,7 +20,8 @@ class Capabilities:
         """
         if "strategy" not in self.settings:
             return ""
-        for option in self.unsupported(settings.effective_strategy.name):
+        mode = [OPTIONS["mode"]] if "mode" not in self.settings else []
+        for option in [*self.unsupported(settings.effective_strategy.name), *mode]:
             if getattr(settings, option.name) != option.neutral:
                 return (
                     f"The server of {label} takes no {option.label}. "

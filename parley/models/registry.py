@@ -93,6 +93,7 @@ class Traits:
     recommended: Mapping[str, Any]  # settings from its generation_config.json, within the bounds of `Settings`
     thinking: bool
     context: int | None  # tokens
+    chats: bool = True  # whether it has a chat template, as far as is known
     always_thinks: bool = False  # whether it thinks although thinking is off
     layers: int | None = None
     stateful: bool = False  # see `requirements.STATEFUL`
@@ -179,8 +180,11 @@ def traits(spec: ModelSpec) -> Traits:
     layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
     template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
     thinking = thinking_traits(template)
+    chats = bool(template) or "tokenizer_config.json" not in files
+    recommended = recommended_settings(_json(files.get("generation_config.json")))
     return Traits(
-        recommended=recommended_settings(_json(files.get("generation_config.json"))),
+        recommended=recommended if chats else recommended | {"mode": "plain text"},
+        chats=chats,
         thinking=thinking.switch is not None if template else bool(spec.thinking),
         always_thinks=thinking.always,
         context=context_length(config, settings.get("model_max_length")),

@@ -26,6 +26,7 @@ class ModelTraits:
     draft: str = ""  # the label of its draft model
     same_tokenizer: bool | None = None  # whether the draft has the same tokenizer
     strategies: frozenset[str] | None = None  # those that its server supports; None: all
+    exits: bool = True  # whether its code can stop after some of its layers
     engine: str = ""  # the kind of engine that runs it; empty where only loading tells
 
 
@@ -48,6 +49,8 @@ def _attention(model: ModelTraits) -> str:
 
 
 def _layers(model: ModelTraits) -> str:
+    if not model.exits:
+        return f"{model.label} runs all its layers for every token"
     return f"{model.label} has one layer only" if model.layers == 1 else ""
 
 
@@ -64,7 +67,7 @@ def _tokenizer(model: ModelTraits) -> str:
 REQUIREMENTS: dict[str, Requirement] = {
     "no state": Requirement("no recurrent state", _state),
     "attention": Requirement("layers of attention only", _attention),
-    "layers": Requirement("two layers or more", _layers),
+    "layers": Requirement("two layers or more, of which the first can run alone", _layers),
     "draft": Requirement("a draft model", _draft),
     "same tokenizer": Requirement("the same tokenizer for both", _tokenizer),
 }

@@ -13,7 +13,7 @@ import gradio as gr
 
 from parley.errors import BadSetting, ChatError
 from parley.events import Answer, Delta
-from parley.messages import Message, build_messages
+from parley.messages import Message, build_messages, build_plain_text
 from parley.models import registry
 from parley.serving import turn
 from parley.serving.turn_thread import TurnThread
@@ -50,7 +50,10 @@ class ChatFunction:
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
             settings = await self._settings(values)
-            messages = build_messages(history, message, settings.system_prompt)
+            if settings.plain:
+                messages = build_plain_text(history, message)
+            else:
+                messages = build_messages(history, message, settings.system_prompt)
             deltas = self._deltas(running, lambda: self._reply(run_id, messages, settings, session), settings)
             async with aclosing(_answers(deltas)) as answers:
                 async for answer in answers:

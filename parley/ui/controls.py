@@ -13,13 +13,23 @@ from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.settings import OPTIONS, Option
 
-ON_TOP = ("model", "strategy", "thinking", "system_prompt")  # the settings that visitors change most
+ON_TOP = ("model", "mode", "strategy", "thinking", "system_prompt")  # the settings that visitors change most
 
 # The controls skip Gradio's own checks, which would fail outside the chat function. `Settings.check` does all checks.
 
 
 class Dropdown(gr.Dropdown):
     """A dropdown that passes on any value."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchanged."""
+        return payload
+
+
+class Radio(gr.Radio):
+    """Buttons that pass on any value."""
 
     is_template = True
 
@@ -106,33 +116,39 @@ def for_model(name: str) -> list[dict]:
     traits = registry.traits(spec)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
-    sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
+    sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {
+        "strategy",
+        "repetition_penalty",
+        "mode",
+    }
     kept = set(OPTIONS) - sampling - _thinking_controls(traits, shown=False)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
         kept &= spec.capabilities.settings
-    updates = _updates(values["strategy"], spec, traits)
+    updates = _updates(values["strategy"], values["mode"], spec, traits)
     updates["model"]["info"] = _model_info(spec, traits)
     strategy_traits = registry.strategy_traits(spec, traits)
     updates["strategy"]["choices"] = [
         (f"{row.label} (not with this model)" if row.refusal(strategy_traits) else row.label, name)
         for name, row in strategies.STRATEGIES.items()
     ]
+    updates["mode"]["choices"] = [(each.capitalize(), each) for each in OPTIONS["mode"].choices[not traits.chats :]]
     updates["exit_layer"]["maximum"] = _max_exit_layer(traits)
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
 
-def for_strategy(strategy: str, model: str) -> list[dict]:
-    """An update for each control after another strategy is chosen."""
+def for_strategy(strategy: str, mode: str, model: str) -> list[dict]:
+    """An update for each control after another strategy or mode is chosen."""
     try:
         spec = registry.find(model)
     except ModelUnavailable:  # `for_model` shows the reason
         return [gr.skip() for _ in OPTIONS]
-    return list(_updates(strategy, spec, registry.traits(spec)).values())
+    return list(_updates(strategy, mode, spec, registry.traits(spec)).values())
 
 
-def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
+def _updates(strategy: str, mode: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    used = {"strategy", "system_prompt", *row.uses, *_thinking_controls(traits, shown=True)}
+    in_chat = {"system_prompt", *_thinking_controls(traits, shown=True)} if mode == "chat" else {"mode"}
+    used = {"strategy", "mode", *row.uses, *in_chat} - (set() if mode == "chat" else {"thinking_budget"})
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
     info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
@@ -168,6 +184,8 @@ def _control(o: Option) -> Component:
         return Dropdown(models, allow_custom_value=registry.allows_any(), **look)
     if o.name == "strategy":
         return Dropdown([(row.label, name) for name, row in strategies.STRATEGIES.items()], **look)
+    if o.name == "mode":
+        return Radio([(each.capitalize(), each) for each in o.choices], value=o.default, **look)
     if o.choices:
         return Dropdown(list(o.choices), value=o.default, **look)
     return gr.Checkbox(o.default, **look) if o.kind is bool else _free_control(o, look)
@@ -187,7 +205,8 @@ def connect(components: dict[str, Component]) -> None:
     """Connects the events: choosing another model or strategy updates the controls."""
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     outputs = list(components.values())
-    model, strategy = components["model"], components["strategy"]
-    assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown)
+    model, strategy, mode = components["model"], components["strategy"], components["mode"]
+    assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown) and isinstance(mode, gr.Radio)
     model.input(for_model, model, outputs, **private)
-    strategy.input(for_strategy, [strategy, model], outputs, **private)
+    for each in (strategy, mode):
+        each.input(for_strategy, [strategy, mode, model], outputs, **private)

@@ -152,9 +152,10 @@ def test_a_model_too_large_for_the_memory_is_refused_with_both_figures(folder):
     assert "5 kB are free" in text
 
 
-def test_a_model_without_a_chat_template_is_refused(folder):
+def test_a_model_without_a_chat_template_loads_and_does_not_chat(folder):
+    """Public case 28."""
     (folder / "chat_template.jinja").unlink()
-    assert "has no chat template" in refusal(folder)
+    assert not loaded(folder).chats
 
 
 def test_a_missing_tensor_is_refused_and_named(folder):

@@ -188,7 +188,7 @@ def save_tiny_model(folder, kind="Llama", **config):
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512}
     shape |= {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
     made = getattr(transformers, f"{kind}Config")(**shape | config)
-    getattr(transformers, f"{kind}ForCausalLM")(made).save_pretrained(folder)
+    transformers.AutoModelForCausalLM.from_config(made).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(BUDGIE / "weights" / name, folder)
     return folder
