@@ -77,6 +77,8 @@ class LocalEngine(Engine):
         if prompt.dropped:
             turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
             yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
+        if prompt.shortened:
+            yield Delta(notices=("The chat template of this model left out a part of an earlier answer.",))
         yield from streaming.run(work, streamer, signal, request.cancel)
         finish = signal.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
         first = None if streamer.first_token_at is None else streamer.first_token_at - began

@@ -1,5 +1,6 @@
 """Turns checked settings into the arguments of `generate`. Every argument is explicit."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from parley.errors import BadSetting
+from parley.generation.encoding import encode_typed
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import croppable, new_cache
 from parley.generation.prompt import Prompt
@@ -95,7 +97,7 @@ def plan_generation(
         config=config,
         max_length=prompt.length + config["max_new_tokens"],
         decoder=strategy.decode(),
-        options=dict(strategy.options(settings, lambda text: loaded.tokenizer.encode(text, add_special_tokens=False))),
+        options=dict(strategy.options(settings, functools.partial(encode_typed, loaded.tokenizer))),
         processors=tuple(_processors(loaded, strategy, settings, prompt)),
         draft=draft if strategy.drafts else None,
     )
