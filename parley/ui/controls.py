@@ -85,7 +85,7 @@ def for_model(name: str) -> list[dict]:
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
-    kept = set(OPTIONS) - sampling - _thinking_controls(traits, shown=False)
+    kept = set(OPTIONS) - sampling - _hidden_thinking(traits)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
         kept &= spec.capabilities.settings
     updates = _updates(values["strategy"], spec, traits)
@@ -110,7 +110,7 @@ def for_strategy(strategy: str, model: str) -> list[dict]:
 
 def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    used = {"strategy", "system_prompt", *row.uses, *_thinking_controls(traits, shown=True)}
+    used = {"strategy", "system_prompt", "thinking", *row.uses} - _hidden_thinking(traits)
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
     info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
@@ -118,10 +118,10 @@ def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[s
     return updates
 
 
-def _thinking_controls(traits: registry.Traits, shown: bool) -> set[str]:
-    """The names of the thinking controls that this model has, or with `shown` False of those that it lacks."""
-    has = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
-    return {name for name, present in has.items() if present is shown}
+def _hidden_thinking(traits: registry.Traits) -> set[str]:
+    """The names of the thinking controls that have no effect on this model."""
+    shown = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
+    return {name for name, has_effect in shown.items() if not has_effect}
 
 
 def _max_exit_layer(traits: registry.Traits) -> int:
