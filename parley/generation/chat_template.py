@@ -224,7 +224,7 @@ def _typed_apart(loaded: LoadedModel, chat: Sequence[dict], options: Mapping[str
 def _patterns(controls: tuple[str, ...]) -> tuple[str, re.Pattern[str]]:
     """A pattern for any control token, and one for such a token (`whole`) or a beginning of one, in any case."""
     beginnings = {token[:end] for token in controls for end in range(1, len(token))}
-    whole, part = control_pattern(controls), control_pattern(tuple(beginnings))
+    whole, part = control_pattern(controls), control_pattern(beginnings)
     return whole, re.compile(f"(?P<whole>{whole})|(?i:{part})")
 
 
