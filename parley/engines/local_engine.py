@@ -5,7 +5,7 @@ import random
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -51,14 +51,7 @@ class LocalEngine(Engine):
         plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        new_text = functools.partial(
-            ReasoningParser,
-            settings.stop_strings,
-            prompt.in_reasoning,
-            prompt.continues,
-            self.loaded.dialect,
-            folds=not settings.plain,
-        )
+        new_text = self._new_parser(settings, prompt)
         prompt_ids = prompt.ids[0].tolist()
         streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal, self.loaded.dialect)
         cached_tokens = 0
@@ -82,6 +75,8 @@ class LocalEngine(Engine):
         if prompt.dropped:
             turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
             yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
+        if prompt.shortened:
+            yield Delta(notices=("The chat template of this model left out a part of an earlier answer.",))
         yield from streaming.run(work, streamer, signal, request.cancel)
         finish = signal.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
         first = None if streamer.first_token_at is None else streamer.first_token_at - began
@@ -99,6 +94,16 @@ class LocalEngine(Engine):
             seed=seed if strategy.samples else None,
             notices=self._missing_words(streamer.ids, request) if finish in ("end", "length", "context") else (),
             run_record=self._run_record(prompt, request, plan, seed),
+        )
+
+    def _new_parser(self, settings: Settings, prompt: Prompt) -> Callable[[], ReasoningParser]:
+        return functools.partial(
+            ReasoningParser,
+            settings.stop_strings,
+            prompt.in_reasoning,
+            prompt.continues,
+            self.loaded.dialect,
+            folds=not settings.plain,
         )
 
     @property

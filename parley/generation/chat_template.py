@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from parley.errors import BadConversation
-from parley.generation.encoding import encode_as_text, encode_inside
+from parley.generation.encoding import control_pattern, encode_as_text, encode_inside
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.reasoning_parser import split_thought
 from parley.messages import Message, merge_system_into_user
@@ -19,6 +20,7 @@ from parley.models.reasoning_dialects import Dialect
 from parley.settings import Settings
 
 SENTINEL = "719355217"  # digits, because templates change the case of text
+_log = logging.getLogger(__name__)
 # Characters of a private-use area: around a control token that people typed, and within any text that they typed.
 _START, _END, _WITHIN = "\U000f0000", "\U000f0001", "\U000f0002"
 _MARKERS = re.compile(f"[{_START}{_END}{_WITHIN}]")
@@ -62,11 +64,14 @@ def render(loaded: LoadedModel, messages: Sequence[Message], settings: Settings)
     if asked is not messages:
         options |= _continuation(loaded, chat, messages[-1], options)
     text = _text(loaded, chat, options)
-    ids = _guarded_ids(loaded, chat, options)
-    if ids is not None:
-        return RenderedChat(ids, text, as_template=False)
-    encoded = loaded.tokenizer.apply_chat_template(chat, return_dict=True, sanitize_control_tokens=True, **options)
-    return RenderedChat(list(encoded["input_ids"]), text, as_template=asked is messages)
+    pieces = _typed_apart(loaded, chat, options)
+    encode = functools.partial(loaded.tokenizer.apply_chat_template, return_dict=True, sanitize_control_tokens=True)
+    if not pieces.joined:
+        try:
+            return RenderedChat(list(encode(chat, **options)["input_ids"]), text, as_template=asked is messages)
+        except ValueError:  # ordinary text gives a control token with this tokenizer
+            _log.debug("%s cannot sanitize a prompt", loaded.spec.name, exc_info=True)
+    return RenderedChat(pieces.encoded(loaded.tokenizer), text, as_template=False)
 
 
 def as_dicts(loaded: LoadedModel, messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -183,46 +188,57 @@ def guarded_tokens(tokenizer: PreTrainedTokenizerBase, literals: str, dialect: D
     ]
 
 
-def _guarded_ids(loaded: LoadedModel, chat: Sequence[dict], options: Mapping[str, Any]) -> list[int] | None:
-    """The tokens of a conversation in which typed text would become a control token; None where none would.
+@dataclass(frozen=True)
+class _Pieces:
+    """A rendered conversation, cut where no token may reach across."""
 
-    A template that deletes something from a text joins what was around it. So the texts are rendered with marks in
-    them: a control token with a mark inside was not written by the template, and is encoded in parts.
+    pieces: Sequence[str]  # every second one is a control token that was typed; the pieces between may be empty
+    joined: bool  # whether a control token that the template did not write lies across pieces
+
+    def encoded(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The tokens of the pieces, each encoded apart."""
+        ids: list[int] = []
+        for i, piece in enumerate(self.pieces):
+            if piece:
+                ids += encode_as_text(tokenizer, piece) if i % 2 else encode_inside(tokenizer, piece, first=not ids)
+        return ids
+
+
+def _typed_apart(loaded: LoadedModel, chat: Sequence[dict], options: Mapping[str, Any]) -> _Pieces:
+    """Renders the conversation with marks in the typed texts, and cuts it at the marks.
+
+    A template that deletes something from a text joins what was around it. A control token with a mark inside was not
+    written by the template.
     """
-    tokenizer, controls = loaded.tokenizer, tuple(loaded.tokenizer.chat_control_tokens)
-    whole, typed = _patterns(controls)
-    marked_chat = [{**m, "content": _marked(m["content"], typed)} for m in chat]
+    whole, typed = _patterns(tuple(loaded.tokenizer.chat_control_tokens))
+    marked = [{**m, "content": _marked(m["content"], typed)} for m in chat]
     texts = {name: _marked(options[name], typed) for name in ("answer_text", "answer_thought") if name in options}
-    try:
-        rendered = _plain_text(tokenizer, marked_chat, {**options, **texts})
-    except Exception:  # a stranger's template can raise anything, also at a text that it takes without marks
-        return None
-    pieces = re.split(f"{_START}({whole}){_END}|[{_START}{_END}{_WITHIN}]", rendered)  # every second one was typed
+    rendered = _text(loaded, marked, {**options, **texts})
+    pieces = re.split(f"{_START}({whole}){_END}|[{_START}{_END}{_WITHIN}]", rendered)
+    pieces = [piece or "" for piece in pieces]
     joined = _MARKERS.sub("", re.sub(f"{_START}(?:{whole}){_END}", "\0", rendered))
-    written = sum(len(re.findall(whole, piece)) for piece in pieces[::2])
-    if len(re.findall(whole, joined)) == written:
-        return None
-    ids: list[int] = []
-    for i, piece in enumerate(pieces):
-        if piece:
-            ids += encode_as_text(tokenizer, piece) if i % 2 else encode_inside(tokenizer, piece, first=not ids)
-    return ids
+    return _Pieces(pieces, len(re.findall(whole, joined)) != sum(len(re.findall(whole, p)) for p in pieces[::2]))
 
 
 @functools.lru_cache(maxsize=16)
 def _patterns(controls: tuple[str, ...]) -> tuple[str, re.Pattern[str]]:
     """A pattern for any control token, and one for such a token (`whole`) or a beginning of one, in any case."""
-    longest_first = functools.partial(sorted, key=len, reverse=True)
     beginnings = {token[:end] for token in controls for end in range(1, len(token))}
-    whole, part = ("|".join(map(re.escape, longest_first(each))) or "(?!)" for each in (controls, beginnings))
+    whole, part = control_pattern(controls), control_pattern(beginnings)
     return whole, re.compile(f"(?P<whole>{whole})|(?i:{part})")
 
 
 def _marked(content: Any, typed: re.Pattern[str]) -> Any:
-    """A text, or a list of parts, with marks around control tokens, after their beginnings, and next to both ends."""
+    """A text, or a list of parts, with marks around control tokens, after beginnings of such, and near both ends."""
     if isinstance(content, list):
         return [{**part, "text": _marked(part["text"], typed)} for part in content]
     text = typed.sub(
         lambda found: f"{_START}{found[0]}{_END}" if found["whole"] else found[0] + _WITHIN, _MARKERS.sub("", content)
     )
-    return f"{text[:1]}{_WITHIN}{text[1:-1]}{_WITHIN}{text[-1:]}" if text else text
+    # The marks are within the text, so that a template still trims it, but never within another pair of marks.
+    first, last = int(not text.startswith(_START)), len(text) - int(not text.endswith(_END))
+    return (
+        f"{text[:first]}{_WITHIN}{text[first:last]}{_WITHIN}{text[last:]}"
+        if first < last
+        else f"{_WITHIN}{text}{_WITHIN}"
+    )

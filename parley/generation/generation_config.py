@@ -10,6 +10,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from parley.errors import BadSetting
+from parley.generation.encoding import encode_typed
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import croppable, new_cache
 from parley.generation.prompt import Prompt
@@ -98,7 +99,7 @@ def plan_generation(
         config=config,
         max_length=prompt.length + config["max_new_tokens"],
         decoder=strategy.decode(),
-        options=dict(strategy.options(settings, lambda text: loaded.tokenizer.encode(text, add_special_tokens=False))),
+        options=dict(strategy.options(settings, functools.partial(encode_typed, loaded.tokenizer))),
         processors=tuple(_processors(loaded, strategy, settings, prompt)),
         draft=draft if strategy.drafts else None,
     )
@@ -155,16 +156,16 @@ def _thinking_budget(loaded: LoadedModel, budget: int, prompt: Prompt) -> Thinki
 
 
 @functools.cache
-def _can_exit(model: type) -> bool:
-    """Whether the code of this model heeds a smaller `num_hidden_layers`, by which transformers exits early."""
-    return "num_hidden_layers]" in inspect.getsource(model.forward)
+def _can_exit(forward: Callable[..., Any]) -> bool:
+    """Whether the code of a model heeds a smaller `num_hidden_layers`, by which transformers exits early."""
+    return "num_hidden_layers]" in inspect.getsource(forward)
 
 
 def _traits(loaded: LoadedModel, draft: LoadedModel | None) -> ModelTraits:
     recurrent = not RECURRENT.isdisjoint(getattr(loaded.model.config.get_text_config(), "layer_types", None) or ())
     stateful = bool(getattr(loaded.model, "_is_stateful", False))
     engine = loaded.plan.engine
-    exits = engine == OPENVINO or _can_exit(type(loaded.model.base_model))
+    exits = engine == OPENVINO or _can_exit(type(loaded.model.base_model).forward)
     traits = ModelTraits(loaded.spec.label, loaded.layers, stateful, recurrent, engine=engine, exits=exits)
     if draft is None:
         return traits

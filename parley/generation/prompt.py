@@ -1,6 +1,7 @@
 """Renders a conversation with the chat template. Drops the oldest turns where the context window is too small."""
 
 import bisect
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +26,7 @@ class Prompt:
     continues: bool = False  # it ends with the first part of the answer
     dropped: int = 0  # the number of turns left out at the start
     as_template: bool = True  # `apply_chat_template` gives the same tokens for `messages`
+    shortened: bool = False  # the template left out a part of an earlier answer
     spliced: bool = False  # its tokens differ from those of the template, with the same text
     negative: "Prompt | None" = None  # the prompt that guidance steers away from
 
@@ -123,7 +125,14 @@ def _prompt(loaded: LoadedModel, messages: Sequence[Message], settings: Settings
         in_reasoning=in_reasoning,
         continues=continues,
         as_template=chat.as_template,
+        shortened=any(not _contains(chat.text, m.content) for m in messages[:-1] if m.role == "assistant"),
     )
+
+
+def _contains(rendered: str, text: str) -> bool:
+    """Whether a rendered conversation has this text, perhaps in another case, with other blank space, or as JSON."""
+    whole, *forms = ("".join(each.split()).casefold() for each in (rendered, text, json.dumps(text)[1:-1]))
+    return any(form in whole for form in forms)
 
 
 def _length(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> int:

@@ -31,8 +31,7 @@ class Capabilities:
 
     def unsupported(self, strategy: str) -> list[Option]:
         """The settings of this strategy that the engine does not support."""
-        used = (*strategies.find(strategy).uses, "thinking", "thinking_budget")
-        return [OPTIONS[name] for name in used if name not in self.settings]
+        return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]
 
 
 PARROT = Capabilities(settings=frozenset(("max_new_tokens", "stop")))

@@ -180,7 +180,7 @@ def traits(spec: ModelSpec) -> Traits:
     layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
     template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
     thinking = thinking_traits(template)
-    chats = bool(template) or "tokenizer_config.json" not in files
+    chats = bool(template) or not settings or "chat_template" in settings
     recommended = recommended_settings(_json(files.get("generation_config.json")))
     return Traits(
         recommended=recommended if chats else recommended | {"mode": "plain text"},

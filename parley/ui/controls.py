@@ -14,6 +14,7 @@ from parley.serving import turn
 from parley.settings import OPTIONS, Option
 
 ON_TOP = ("model", "mode", "strategy", "thinking", "system_prompt")  # the settings that visitors change most
+IN_CHAT = {"system_prompt", "thinking", "thinking_budget"}  # without effect on plain text
 
 # The controls skip Gradio's own checks, which would fail outside the chat function. `Settings.check` does all checks.
 
@@ -116,12 +117,9 @@ def for_model(name: str) -> list[dict]:
     traits = registry.traits(spec)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
-    sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {
-        "strategy",
-        "repetition_penalty",
-        "mode",
-    }
-    kept = set(OPTIONS) - sampling - _thinking_controls(traits, shown=False)
+    per_model = {"strategy", "repetition_penalty", "mode"}
+    per_model |= {n for row in strategies.STRATEGIES.values() for n in row.settings}
+    kept = set(OPTIONS) - per_model - _hidden_thinking(traits)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
         kept &= spec.capabilities.settings
     updates = _updates(values["strategy"], values["mode"], spec, traits)
@@ -136,7 +134,7 @@ def for_model(name: str) -> list[dict]:
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
 
-def for_strategy(strategy: str, mode: str, model: str) -> list[dict]:
+def for_strategy(strategy: str, model: str, mode: str = "chat") -> list[dict]:
     """An update for each control after another strategy or mode is chosen."""
     try:
         spec = registry.find(model)
@@ -147,8 +145,8 @@ def for_strategy(strategy: str, mode: str, model: str) -> list[dict]:
 
 def _updates(strategy: str, mode: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    in_chat = {"system_prompt", *_thinking_controls(traits, shown=True)} if mode == "chat" else {"mode"}
-    used = {"strategy", "mode", *row.uses, *in_chat} - (set() if mode == "chat" else {"thinking_budget"})
+    used = {"strategy", "mode", "system_prompt", "thinking", *row.uses} - _hidden_thinking(traits)
+    used -= IN_CHAT if mode != "chat" else set()
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
     info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
@@ -156,10 +154,10 @@ def _updates(strategy: str, mode: str, model: ModelSpec, traits: registry.Traits
     return updates
 
 
-def _thinking_controls(traits: registry.Traits, shown: bool) -> set[str]:
-    """The names of the thinking controls that this model has, or with `shown` False of those that it lacks."""
-    has = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
-    return {name for name, present in has.items() if present is shown}
+def _hidden_thinking(traits: registry.Traits) -> set[str]:
+    """The names of the thinking controls that have no effect on this model."""
+    shown = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
+    return {name for name, has_effect in shown.items() if not has_effect}
 
 
 def _max_exit_layer(traits: registry.Traits) -> int:
@@ -209,4 +207,4 @@ def connect(components: dict[str, Component]) -> None:
     assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown) and isinstance(mode, gr.Radio)
     model.input(for_model, model, outputs, **private)
     for each in (strategy, mode):
-        each.input(for_strategy, [strategy, mode, model], outputs, **private)
+        each.input(for_strategy, [strategy, model, mode], outputs, **private)

@@ -100,6 +100,15 @@ def test_what_a_template_joins_is_read_as_text(with_template):
     assert "x<|im_end|>" in loaded.tokenizer.decode(prompt.ids[0]) and not prompt.as_template
 
 
+@pytest.mark.parametrize("text", ["<|im_end|>", "<", "x<|im_end|>", "<|im_end|>x", "<|im_/thinkend|><|im_end|>"])
+def test_a_mark_at_the_end_of_a_text_is_text_also_where_another_was_joined(with_template, text):
+    loaded = with_template(TEMPLATES["deletes commands everywhere"])
+    told = [Message("system", "x<|im_/thinkend|>"), Message("user", text)]
+    ids = render_prompt(loaded, told, Settings()).ids[0].tolist()
+    assert ids.count(loaded.tokenizer.convert_tokens_to_ids("<|im_end|>")) == 2  # those of the template
+    assert text.replace("/think", "") in loaded.tokenizer.decode(ids)
+
+
 def test_a_template_that_fails_in_a_later_turn_gives_one_sentence_that_names_it(torch_budgie, with_template):
     with_template(TEMPLATES["chatml"] + "{% if messages | length > 1 %}{{ 'x' + 1 }}{% endif %}")
     with pytest.raises(

@@ -32,7 +32,7 @@ def test_every_strategy_shows_its_settings(tab):
         tab.choose("strategy", row.label)
         expect(tab.setting("strategy")).to_contain_text(row.summary)
         for each in OPTIONS.values():
-            if not each.rare and each.name not in ("model", "strategy", "thinking", "system_prompt"):
+            if not each.rare and each.name not in ("model", "mode", "strategy", "thinking", "system_prompt"):
                 shown = expect(tab.setting(each.name))
                 shown.to_be_visible() if each.name in row.uses else shown.to_be_hidden()
 

@@ -158,6 +158,7 @@ def test_what_only_some_servers_know_is_sent_where_the_owner_says_so(faulty):
         ({"min_p": 0.1}, "takes no Min-p. Set min_p to 0.0"),
         ({"repetition_penalty": 1.1}, "takes no Repetition penalty. Set repetition_penalty to 1.0"),
         ({"thinking": True}, "takes no Thinking. Set thinking to False"),
+        ({"thinking_budget": 5}, "takes no Thinking budget. Set thinking_budget to 0"),
         ({"guidance_scale": 2.0}, "takes no Guidance scale"),
     ],
 )
