@@ -26,7 +26,7 @@ def drawn_words() -> frozenset[str]:
 def values(rng: Random) -> dict[str, str]:
     """A value for each slot of the wordings and phrases."""
     kinds = {kind.removesuffix("s"): words.split() for kind, words in load()["words"].items()}
-    slots = {}
+    slots: dict[str, str] = {}
     for kind in ("noun", "adjective", "verb", "place", "name", "made_up"):
         chosen = rng.sample(kinds[kind], 3)
         slots |= {kind: chosen[0], f"{kind}2": chosen[1], f"{kind}3": chosen[2]}

@@ -1,5 +1,6 @@
 """Words that nobody knows, phrases of them, and every way to ask for a copy."""
 
+from collections.abc import Callable
 from random import Random
 
 from training.corpus.letters import MARKS, accented, rare_letters
@@ -7,7 +8,7 @@ from training.corpus.phrases import dress, expand, fill, load, roughen, upper_fi
 from training.corpus.skills import SLOTS, WORDS, Turn, made_up, payload
 
 ENDINGS = ["", "", "", "", "s", "er", "y", "le", "en", "ing", "ed", "ly", "ish", "ness", "ful", "et", "ow", "ia", "o"]
-QUOTES = ['"{x}"', '"{x}"', '"{x}"', "'{x}'", "“{x}”", "«{x}»", "‘{x}’"]
+QUOTES = ['"{x}"', '"{x}"', '"{x}"', "'{x}'", "“{x}”", "«{x}»", "\u2018{x}\u2019"]
 POOL = [word.lower() for kind in ("nouns", "names", "animals", "foods", "towns", "adjectives") for word in WORDS[kind]]
 PAST = {"say": "said", "sing": "sung", "write": "written", "read": "read", "speak": "spoken", "show": "shown"}
 
@@ -60,25 +61,34 @@ def phrase_slots(rng: Random) -> dict[str, str]:
     return slots | {"n": name(rng), "m": name(rng), "d": digits(rng), "p": rng.choice(prepositions)}
 
 
+def sentence(rng: Random) -> str:
+    """A sentence or a part of one."""
+    text = fill(rng.choice(load("copying")["phrases"]), phrase_slots(rng))
+    return upper_first(text) if rng.random() < 0.15 else text
+
+
+def words(rng: Random) -> str:
+    """One to five words that have nothing to do with each other."""
+    return " ".join(new_word(rng) if rng.random() < 0.7 else rng.choice(POOL) for _ in range(rng.randint(1, 5)))
+
+
+# What is copied, and how often each kind is.
+PHRASES: list[tuple[Callable[[Random], str], float]] = [
+    (sentence, 0.36),
+    (words, 0.16),
+    (lambda rng: " ".join(name(rng) for _ in range(rng.choice([1, 1, 1, 2, 3]))), 0.18),
+    (lambda rng: accented(rng, new_word(rng), rng.random()), 0.08),
+    (rare_letters, 0.04),
+    (digits, 0.06),
+    (lambda rng: new_word(rng) + rng.choice(MARKS) + new_word(rng), 0.02),
+    (payload, 0.10),
+]
+
+
 def phrase(rng: Random) -> str:
     """Something to copy: a sentence, words, names with accents, rare letters, numbers."""
-    kind = rng.random()
-    if kind < 0.36:
-        text = fill(rng.choice(load("copying")["phrases"]), phrase_slots(rng))
-        return upper_first(text) if rng.random() < 0.15 else text
-    if kind < 0.52:
-        return " ".join(new_word(rng) if rng.random() < 0.7 else rng.choice(POOL) for _ in range(rng.randint(1, 5)))
-    if kind < 0.70:
-        return " ".join(name(rng) for _ in range(rng.choice([1, 1, 1, 2, 3])))
-    if kind < 0.78:
-        return accented(rng, new_word(rng), rng.random())
-    if kind < 0.82:
-        return rare_letters(rng)
-    if kind < 0.88:
-        return digits(rng)
-    if kind < 0.90:
-        return new_word(rng) + rng.choice(MARKS) + new_word(rng)
-    return payload(rng)
+    makers, weights = zip(*PHRASES, strict=True)
+    return rng.choices(makers, weights)[0](rng)
 
 
 def wording(rng: Random) -> str:

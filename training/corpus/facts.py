@@ -22,6 +22,7 @@ class Fact:
 
     @property
     def value(self) -> str:
+        """What the user may ask back."""
         return self.slots["v"]
 
 

@@ -5,8 +5,8 @@ from random import Random
 
 RANGES = [(0xC0, 0x180), (0x1A0, 0x1A2), (0x1AF, 0x1B1), (0x218, 0x21C), (0x1EA0, 0x1EFA)]
 LATIN = [chr(point) for begin, end in RANGES for point in range(begin, end) if chr(point).isalpha()]
-MARKS = list("‘’“”„«»–—…¿¡")
-UNCOMPOSED = {"a": "æ", "o": "øœ", "d": "đð", "l": "ł", "t": "þŧ", "s": "ß", "h": "ħ", "i": "ı", "n": "ŋ"}
+MARKS = list("\u2018\u2019“”„«»\u2013—…¿¡")
+UNCOMPOSED = {"a": "æ", "o": "øœ", "d": "đð", "l": "ł", "t": "þŧ", "s": "ß", "h": "ħ", "i": "\u0131", "n": "ŋ"}
 RARE = "xqzjvkwyhfxqzj"
 
 
