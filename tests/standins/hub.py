@@ -187,7 +187,8 @@ def save_tiny_model(folder, kind="Llama", **config):
     shape = {"vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512}
     shape |= {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
-    made = getattr(transformers, f"{kind}Config")(**shape | config)
+    class_of = getattr(transformers, f"{kind}TextConfig", None) or getattr(transformers, f"{kind}Config")
+    made = class_of(**shape | config)
     getattr(transformers, f"{kind}ForCausalLM")(made).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(BUDGIE / "weights" / name, folder)

@@ -12,7 +12,7 @@ from training.corpus.skills import WORDS, Turn, any_name, from_intent, intents, 
 
 GENERATORS: dict[str, tuple[Callable[[Random], Turn], float]] = {
     "repeat": (skills.repeat, 16),
-    "copy": (copying.copy, 40),
+    "copy": (copying.copy, 24),
     "repeat_times": (skills.repeat_times, 1),
     "count": (skills.count, 16),
     "neighbour": (skills.neighbour, 1),
@@ -186,8 +186,8 @@ def conversation(rng: Random) -> Conversation:
     """One conversation of any kind."""
     system, think = None, rng.random() < 0.12
     kind = rng.random()
-    if kind < 0.5:
-        return Conversation(None, tuple(copies(rng) if kind < 0.26 else remembering_any(rng)), think)
+    if kind < 0.34:
+        return Conversation(None, tuple(copies(rng) if kind < 0.17 else remembering_any(rng)), think)
     kind = rng.random()
     if kind < 0.50:
         turns = free(rng, rng.choices([1, 2, 3, 4, 5], [6, 3, 2, 1, 1])[0])

@@ -1,6 +1,7 @@
 """Loads a model of transformers from its folder, with the number format and the attention of the load plan."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -34,15 +35,12 @@ def load(checkpoint: Checkpoint, plan: LoadPlan) -> tuple[PreTrainedModel, LoadP
 def _read_model(checkpoint: Checkpoint, plan: LoadPlan) -> PreTrainedModel:
     spec = checkpoint.spec
     try:
-        given: dict[str, Any] = {"use_safetensors": True} if checkpoint.plain else _converted(checkpoint, plan)
-        model, info = AutoModelForCausalLM.from_pretrained(
-            checkpoint.folder if checkpoint.plain else None,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **given,
-            **quantization.arguments(plan),
-        )
+        options: dict[str, Any] = {"output_loading_info": True, **quantization.arguments(plan)}
+        if checkpoint.plain:
+            options |= {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+            model, info = AutoModelForCausalLM.from_pretrained(checkpoint.folder, **options)
+        else:
+            model, info = _convert(checkpoint, plan, options)
     except ModelUnavailable:
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -57,11 +55,14 @@ def _read_model(checkpoint: Checkpoint, plan: LoadPlan) -> PreTrainedModel:
     return model
 
 
-def _converted(checkpoint: Checkpoint, plan: LoadPlan) -> dict[str, Any]:
-    """The arguments for a model that is no plain folder: its configuration, and its tensors as floats."""
+def _convert(
+    checkpoint: Checkpoint, plan: LoadPlan, options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a checkpoint that is no plain folder, from its tensors as floats, and what was missing."""
     config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
     with torch.device("meta"):
-        names = list(AutoModelForCausalLM.from_config(config).state_dict())
+        empty = AutoModelForCausalLM.from_config(config)
     tensors, dtype = checkpoint.tensors(), getattr(torch, plan.dtype)
-    held = [name for name in names if tensors.stored_name(name) is not None]
-    return {"config": config, "state_dict": {name: tensor(tensors, name).to(dtype) for name in held}}
+    held = [name for name in empty.state_dict() if tensors.stored_name(name) is not None]
+    state = {name: tensor(tensors, name).to(dtype) for name in held}
+    return type(empty).from_pretrained(None, config=config, state_dict=state, **options)

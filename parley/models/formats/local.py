@@ -26,10 +26,10 @@ def path(place: str) -> Path | None:
     """The path that `place` means; None for a name on the Hub. What is on the disk comes before the Hub."""
     found = Path(place).expanduser()
     written_as_path = place.startswith((".", "~")) or found.is_absolute()
-    return found.resolve() if written_as_path or _holds_model(found) else None
+    return found.resolve() if written_as_path or holds_model(found) else None
 
 
-def _holds_model(found: Path) -> bool:
+def holds_model(found: Path) -> bool:
     """Whether a model is there: a folder of any of its formats, or a GGUF file."""
     if found.suffix == SUFFIX:
         return found.is_file()

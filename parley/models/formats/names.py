@@ -31,7 +31,8 @@ def named(item: str, known: Known) -> ModelSpec:
 
 def _base(known: Known, place: str, beside: Path) -> ModelSpec:
     """The base model of an adapter: on this disk, also beside the adapter, or on the Hub."""
-    path = local.path(place) or local.path(str(beside / place))
+    near = beside / Path(place).name
+    path = near if local.holds_model(near) else local.path(place)
     if path is not None:
         return local.spec(path.name, path, functools.partial(_base, known))
     try:
