@@ -32,7 +32,7 @@ ZERO_GPU = spaces.config.Config.zero_gpu
 turn.POOL.preload(preload.models_at_startup())  # ZeroGPU's workers get the models that are on the GPU now
 
 
-@spaces.GPU(duration=gpu_budget.requested_seconds, size=preload.gpu_size())
+@spaces.GPU(duration=gpu_budget.duration, size=preload.gpu_size())
 def reply_on_gpu(
     run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int
 ) -> Iterator[Delta | ChatError]:

@@ -20,7 +20,7 @@ class Message(NamedTuple):
     content: str
 
 
-def build_messages(history: Sequence[Any], message: str, system_prompt: str = "") -> list[Message]:
+def build_messages(history: Sequence[Any], message: str | Sequence[Any], system_prompt: str = "") -> list[Message]:
     """The conversation so far with the new message, as messages for a chat template.
 
     Takes both forms of Gradio's history (content as text or as a list of parts) and the messages of an API caller.
@@ -39,7 +39,7 @@ def build_messages(history: Sequence[Any], message: str, system_prompt: str = ""
     messages = [m for m in map(_message, history) if m is not None]
     messages.append(Message("user", _text(message)))
     answer = messages[-2] if len(messages) > 1 else messages[-1]
-    goes_on = answer.role == "assistant" and not message.strip() and bool(answer.content.strip())
+    goes_on = answer.role == "assistant" and not messages[-1].content.strip() and bool(answer.content.strip())
     messages = [m if m is answer and goes_on else _without_thought(m) for m in messages]
     system = "\n\n".join(
         text for text in (system_prompt, *(m.content for m in messages if m.role == "system")) if text.strip()
@@ -96,10 +96,7 @@ def _without_thought(m: Message) -> Message:
 
 def _text(content: Any, max_characters: int = MAX_MESSAGE_CHARACTERS) -> str:
     if isinstance(content, list):
-        texts = [
-            part.get("text") for part in content if isinstance(part, Mapping) and part.get("type", "text") == "text"
-        ]
-        content = "".join(text for text in texts if isinstance(text, str))
+        content = "".join(map(_part, content))
     if not isinstance(content, str):
         raise BadConversation("The content of a message must be text.")
     if len(content) > max_characters:
@@ -107,6 +104,17 @@ def _text(content: Any, max_characters: int = MAX_MESSAGE_CHARACTERS) -> str:
             f"A message may have at most {max_characters} characters; this one has {len(content)}. Shorten it."
         )
     return replace_lone_surrogates(content)
+
+
+def _part(part: Any) -> str:
+    """The text of one part of a message."""
+    kind = part.get("type", "text") if isinstance(part, Mapping) else type(part).__name__
+    text = part.get("text") if kind == "text" else None
+    if not isinstance(text, str):
+        raise BadConversation(
+            f"A message has a part of the type {str(kind)[:40]!r}. Only text can be read: leave it out."
+        )
+    return text
 
 
 def _merged(messages: Iterable[Message]) -> list[Message]:

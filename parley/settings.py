@@ -1,54 +1,17 @@
 """Every setting of a turn. The controls, API parameters, checks and the table in the documents are made from it."""
 
 import math
-import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from parley import strategies
+from parley import stop_strings, strategies
 from parley.errors import BadSetting
+from parley.option import Copied, Hints, Option, option_of
 
-
-@dataclass(frozen=True)
-class Hints:
-    """Metadata of a field for its control on the page."""
-
-    step: float | None = None  # of the slider; None: the number is typed
-    lines: int = 1
-    rare: bool = False  # folded away on the page
-    neutral: Any = None  # the value without effect, where it is not the default
-
-
-@dataclass(frozen=True)
-class Copied:
-    """Metadata of a field whose value is copied to the `GenerationConfig` field of the same name in transformers."""
-
-    unused: Any = None  # the value of that field for a strategy that does not use the setting
-    none_if_neutral: bool = False  # whether the neutral value is copied as None
-
-
-@dataclass(frozen=True)
-class Option:
-    """The description of one field of `Settings`; made from the field."""
-
-    name: str
-    kind: type
-    default: Any
-    label: str
-    help: str
-    low: Any  # the minimum; None for text and booleans
-    high: Any  # the maximum; for text the maximum number of characters; None for booleans
-    step: float | None
-    lines: int
-    optional: bool  # whether None is a valid value
-    choices: tuple[str, ...]  # for text: the allowed values; empty: any text
-    rare: bool
-    neutral: Any  # the value without effect
-    copied: Copied | None
+# Texts that may be given as a list of lines, and how each line is written.
+LISTS: dict[str, Callable[[str], str]] = {"stop": stop_strings.escape, "force_words": str}
 
 
 class Settings(BaseModel):
@@ -67,8 +30,8 @@ class Settings(BaseModel):
     temperature: Annotated[float, Hints(step=0.05, neutral=1.0), Copied()] = Field(
         0.7,
         title="Temperature",
-        description="Below 1 sharpens the distribution, above 1 flattens it.",
-        ge=0.05,
+        description="Below 1 sharpens the distribution, above 1 flattens it; 0 always takes the most likely token.",
+        ge=0.0,
         le=2.0,
     )
     top_p: Annotated[float, Hints(step=0.01, neutral=1.0), Copied()] = Field(
@@ -174,10 +137,10 @@ class Settings(BaseModel):
         ge=1,
         le=200,
     )
-    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
+    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True)] = Field(
         1.0,
         title="Repetition penalty",
-        description="Above 1 makes tokens that have occurred before less likely.",
+        description="Above 1 makes tokens that have occurred before less likely, but not those that end a turn.",
         ge=1.0,
         le=2.0,
     )
@@ -217,8 +180,9 @@ class Settings(BaseModel):
     stop: Annotated[str, Hints(lines=2, rare=True)] = Field(
         "",
         title="Stop strings",
-        description="The answer ends before any of these texts. One on each line, with \\n for a line break.",
-        max_length=400,
+        description="The answer ends before any of these texts. One on each line, with \\n for a line break and "
+        "\\\\ for a backslash.",
+        max_length=900,
     )
     seed: int | None = Field(
         None, title="Seed", description="Equal seeds give equal text; empty means a new seed.", ge=0, le=2**32 - 1
@@ -230,8 +194,11 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _prepare(cls, value: Any) -> Any:
-        """The value, with a whole float as an int, and with lone surrogates in text replaced."""
+    def _prepare(cls, value: Any, field: ValidationInfo) -> Any:
+        """The value, with a whole float as an int, a list of lines as text, and lone surrogates in text replaced."""
+        line = LISTS.get(field.field_name or "")
+        if line and isinstance(value, list) and all(isinstance(each, str) for each in value):
+            value = "\n".join(map(line, value))
         if isinstance(value, str):
             return replace_lone_surrogates(value)
         if not isinstance(value, int | float | None):
@@ -253,20 +220,29 @@ class Settings(BaseModel):
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
             raise BadSetting(_refusal(OPTIONS[name], chosen[name])) from None
-        strategies.find(settings.strategy)
-        _ = settings.stop_strings, settings.forced_words
+        _ = settings.effective_strategy, settings.stop_strings, settings.forced_words
         return settings
+
+    @property
+    def effective_strategy(self) -> strategies.Strategy:
+        """The strategy, or the one that it is at temperature 0. Raises `BadSetting` where there is none."""
+        row = strategies.find(self.strategy)
+        if self.temperature > 0 or "temperature" not in row.settings:
+            return row
+        if not row.at_zero:
+            raise BadSetting(f"{row.label} draws at random, so its temperature must be above 0. Raise it.")
+        return strategies.find(row.at_zero)
 
     @property
     def steers_away(self) -> bool:
         """Whether the strategy uses guidance, and there is a negative prompt."""
-        guided = "guidance_scale" in strategies.find(self.strategy).uses and self.guidance_scale > 1
+        guided = "guidance_scale" in self.effective_strategy.uses and self.guidance_scale > 1
         return guided and bool(self.negative_prompt.strip())
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        r"""The lines of `stop`, with `\n` and `\t` read as line break and tab; at most 8 of up to 50 characters."""
-        found = tuple(line.replace("\\n", "\n").replace("\\t", "\t") for line in self.stop.splitlines() if line)
+        """The lines of `stop`, without their escapes; at most 8 of up to 50 characters."""
+        found = tuple(map(stop_strings.unescape, filter(None, self.stop.replace("\r\n", "\n").split("\n"))))
         if len(found) > 8 or any(len(text) > 50 for text in found):
             raise BadSetting("Give at most 8 stop strings of at most 50 characters each, one on each line.")
         return found
@@ -306,7 +282,7 @@ def _refusal(o: Option, value: Any) -> str:
         return f"{o.label} must be true or false."
     if o.kind is str:
         if not isinstance(value, str):
-            return f"{o.label} must be text."
+            return f"{o.label} must be text{', or a list of texts' if o.name in LISTS else ''}."
         if len(value) > o.high:
             return f"{o.label} may have at most {o.high} characters; this one has {len(value)}."
         return f"{o.label} must be one of {', '.join(o.choices)}; {value[:40]!r} is not."
@@ -314,30 +290,5 @@ def _refusal(o: Option, value: Any) -> str:
     return f"{o.label} must be {number}" + (f"; {str(value)[:40]} is not." if is_number(value) else ".")
 
 
-def _option(name: str, field: FieldInfo) -> Option:
-    hints = next((mark for mark in field.metadata if isinstance(mark, Hints)), Hints())
-    kinds = ("ge", "le", "max_length")
-    bounds = {kind: getattr(mark, kind) for mark in field.metadata for kind in kinds if hasattr(mark, kind)}
-    arguments = typing.get_args(field.annotation)  # of `int | None` or of `Literal`
-    choices = arguments if typing.get_origin(field.annotation) is Literal else ()
-    kind: Any = str if choices else arguments[0] if arguments else field.annotation
-    return Option(
-        name=name,
-        kind=kind,
-        default=field.default,
-        label=field.title or "",
-        help=field.description or "",
-        low=bounds.get("ge"),
-        high=max(map(len, choices)) if choices else bounds.get("le", bounds.get("max_length")),
-        step=hints.step,
-        lines=hints.lines,
-        optional=type(None) in arguments,
-        choices=choices,
-        rare=hints.rare,
-        neutral=field.default if hints.neutral is None else hints.neutral,
-        copied=next((mark for mark in field.metadata if isinstance(mark, Copied)), None),
-    )
-
-
-OPTIONS: dict[str, Option] = {name: _option(name, field) for name, field in Settings.model_fields.items()}
+OPTIONS: dict[str, Option] = {name: option_of(name, field) for name, field in Settings.model_fields.items()}
 check_strategies(strategies.STRATEGIES.values())

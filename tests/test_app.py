@@ -37,7 +37,7 @@ def test_app_shows_the_space_on_one_screen():
     for shown in (
         *(
             "import spaces",
-            "@spaces.GPU(duration=gpu_budget.requested_seconds",
+            "@spaces.GPU(duration=gpu_budget.duration",
             ".launch(",
             ".preload(",
             "additional_inputs=[model, ",

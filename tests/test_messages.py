@@ -79,6 +79,13 @@ def test_no_question_is_refused(history, message):
         ({"role": None, "content": "x"}, "not 'None'"),
         ({"role": ["user"], "content": "x"}, "role of a message"),
         ({"role": "user", "content": 5}, "must be text"),
+        (
+            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, {"type": "image_url"}]},
+            "a part of the type 'image_url'. Only text can be read: leave it out.",
+        ),
+        ({"role": "user", "content": [{"type": "text", "text": 5}]}, "a part of the type 'text'"),
+        ({"role": "user", "content": [{"type": "file", "file": {"path": "x"}}]}, "a part of the type 'file'"),
+        ({"role": "assistant", "content": ["Hello"]}, "a part of the type 'str'"),
         ({"role": "user"}, "must be text"),
         ("hello", "must be an object"),
         (None, "must be an object"),

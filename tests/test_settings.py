@@ -7,7 +7,7 @@ import numpy
 import pytest
 from pydantic import ValidationError
 
-from parley import strategies
+from parley import stop_strings, strategies
 from parley.errors import BadSetting
 from parley.generation import generation_config
 from parley.settings import OPTIONS, Settings, check_strategies
@@ -80,6 +80,37 @@ def test_text_of_the_wrong_type_or_length_is_refused():
 
 def test_stop_strings_are_one_a_line_with_escapes_for_white_space():
     assert Settings.check({"stop": "END\n\\n\\n\n\tx"}).stop_strings == ("END", "\n\n", "\tx")
+
+
+@pytest.mark.parametrize("text", ["tiny", "\\nabla", "\\theta", "C:\\temp", "a\nb", "\r\n", "\\\\", "\t\\t"])
+def test_any_text_can_be_a_stop_string_as_a_line_and_in_a_list(text):
+    """Public cases 8 and 19."""
+    assert Settings.check({"stop": ["x", text]}).stop_strings == ("x", text)
+    assert Settings.check({"stop": stop_strings.escape(text)}).stop_strings == (text,)
+
+
+def test_an_escaped_backslash_is_a_backslash_and_another_escape_is_itself():
+    assert Settings.check({"stop": "\\\\nabla\n\\q"}).stop_strings == ("\\nabla", "\\q")
+
+
+def test_a_list_of_words_is_taken_and_a_list_of_anything_else_is_refused():
+    assert Settings.check({"force_words": ["owl", "lamp post"]}).forced_words == ("owl", "lamp post")
+    for name in ("stop", "force_words"):
+        with pytest.raises(BadSetting, match="must be text, or a list of texts"):
+            Settings.check({name: ["a", 5]})
+
+
+@pytest.mark.parametrize(("chosen", "becomes"), [("sampling", "greedy"), ("beam_sampling", "beams")])
+def test_temperature_zero_is_the_strategy_that_does_not_draw(chosen, becomes):
+    """Public case 20."""
+    assert Settings.check({"strategy": chosen, "temperature": 0}).effective_strategy.name == becomes
+    assert Settings.check({"strategy": chosen, "temperature": 0.05}).effective_strategy.name == chosen
+
+
+def test_temperature_zero_is_refused_where_nothing_could_be_drawn_and_ignored_where_nothing_is():
+    with pytest.raises(BadSetting, match="SynthID draws at random, so its temperature must be above 0"):
+        Settings.check({"strategy": "synthid", "temperature": 0})
+    assert Settings.check({"strategy": "dola", "temperature": 0}).effective_strategy.name == "dola"
 
 
 @pytest.mark.parametrize("stop", ["x" * 51, "\n".join("abcdefghi")])
@@ -163,5 +194,5 @@ def test_the_tables_for_transformers_follow_from_the_fields():
     assert set(generation_config.UNUSED) - set(generation_config.COPIED) == {"do_sample", "early_stopping"}
     assert set(generation_config.COPIED) == {
         *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"),
-        *("num_beams", "length_penalty", "repetition_penalty", "no_repeat_ngram_size", "guidance_scale"),
+        *("num_beams", "length_penalty", "no_repeat_ngram_size", "guidance_scale"),
     }

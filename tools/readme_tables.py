@@ -11,6 +11,7 @@ from parley.engines.base import TurnRequest
 from parley.events import Answer
 from parley.messages import Message, build_messages
 from parley.models import registry
+from parley.models.reasoning_dialects import DIALECTS
 from parley.serving import preload
 from parley.serving.model_pool import ModelPool
 from parley.settings import OPTIONS, Option, Settings
@@ -83,6 +84,19 @@ def models_table() -> str:
     return table(["model", "parameters", "download", "licence", "thinks", "offered on"], rows)
 
 
+def dialects_table() -> str:
+    """The table of all marks of thoughts."""
+    rows = (
+        [f"[{row.models}]({row.source})", *map(_mark, (row.opening, row.closing, row.restart + row.answer))]
+        for row in DIALECTS.values()
+    )
+    return table(["models", "before the thought", "after it", "before the answer"], rows)
+
+
+def _mark(text: str) -> str:
+    return f"`{text.strip()}`" if text else "nothing"
+
+
 def transcript() -> str:
     """Budgie's answers to the questions `ASKED`, in one conversation, with greedy decoding."""
     settings = Settings.check({"model": "budgie", "strategy": "greedy"})
@@ -98,7 +112,7 @@ def transcript() -> str:
 PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     README: {"transcript": transcript},
     DOCS / "strategies.md": {"strategies": strategies_table},
-    DOCS / "models.md": {"models": models_table},
+    DOCS / "models.md": {"models": models_table, "dialects": dialects_table},
     DOCS / "settings.md": {"settings": settings_table, "variables": variables_table},
 }
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from parley import strategies
 from parley.errors import BadSetting
 from parley.events import Delta
 from parley.messages import Message
@@ -36,8 +35,7 @@ class TurnRequest:
         session: str = "",
     ) -> "TurnRequest":
         """Builds the request for these settings. Raises `BadSetting` for a strategy that does not exist."""
-        strategy = strategies.find(settings.strategy)
-        return cls(messages, settings, strategy, cancel, draft=draft, session=session)
+        return cls(messages, settings, settings.effective_strategy, cancel, draft=draft, session=session)
 
 
 class ClearableCache(Protocol):

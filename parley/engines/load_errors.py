@@ -30,6 +30,13 @@ def unsuitable(spec: ModelSpec, part: str, error: Exception) -> ModelUnavailable
     return Unloadable(f"{spec.label} has {part} that cannot be loaded ({type(error).__name__}). Choose another model.")
 
 
+def template_fails(spec: ModelSpec, error: Exception) -> ModelUnavailable:
+    """The error for a chat template that cannot render a first question. `error` is what it raises."""
+    _log.warning("%s has a chat template that cannot be rendered", spec.name, exc_info=error)
+    cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")[:300]
+    return Unloadable(f"{spec.label} has a chat template that cannot be rendered ({cause}). Choose another model.")
+
+
 def incomplete(spec: ModelSpec, names: Sequence[str]) -> Unloadable:
     """The error for missing tensors with these `names`."""
     return Unloadable(

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,6 @@ if TYPE_CHECKING:  # importing torch takes seconds; the page must be served befo
     from parley.engines.checkpoint import Checkpoint
     from parley.generation.loaded_model import LoadedModel
 
-SENTINEL = "sentinel-7193"
 _log = logging.getLogger(__name__)
 
 
@@ -72,29 +71,20 @@ def _load(
     available_bytes: Callable[[LoadPlan], int],
     disk: Callable[[], int],
 ) -> "LoadedModel":
+    from parley.engines import template_probe
     from parley.engines.checkpoint import Checkpoint
     from parley.generation.loaded_model import LoadedModel
 
     # 1. The small files. They suffice to reject a model before its weights are downloaded.
     spec = source.spec
     folder = source.fetch(hub.SMALL, report, cancel, disk)
-    if spec.gguf:
-        folder, size = _unpacked(spec, folder)
-    else:
-        source = source.indexed(folder)
-        size = source.weights_bytes
-    if spec.adapter and (problem := lora.obstacle(Path(spec.adapter), spec.label)):
-        raise ModelUnavailable(problem)
+    source, folder, size = _opened(source, folder)
     config = _read(spec, folder / "config.json")
-    _read(spec, folder / "generation_config.json", required=False)  # transformers would ignore a damaged one
+    generation = _read(spec, folder / "generation_config.json", required=False)  # transformers ignores a damaged one
     _check_architecture(spec, config)
-    if not size:
-        raise ModelUnavailable(
-            f"{spec.label} has no weights in the safetensors format, the only format that Parley loads. "
-            "Choose another model, or convert it on the Hub."
-        )
     tokenizer = _tokenizer(spec, folder)
-    plan = _fitting(load_plan.choose_load_plan(spec, config, size, available_bytes))
+    choose = functools.partial(load_plan.choose_load_plan, spec, config, size, available_bytes)
+    plan = _fitting(choose())
 
     # 2. The weights.
     if not spec.gguf:
@@ -102,36 +92,53 @@ def _load(
     if cancel.is_set():
         raise hub.stopped(spec)
     report(f"Loading {spec.label}")
-
-    def plan_again(refused: str) -> LoadPlan:
-        again = load_plan.choose_load_plan(spec, config, size, available_bytes, refused=refused)
-        return _fitting(again)
-
     if plan.engine != OPENVINO and plan.device == "cpu":
         _log.info("Transformers runs %s: %s", spec.name, load_plan.engine_obstacle(config, hardware.machine()))
-    model, plan = _model(Checkpoint(spec, folder), plan, plan_again, report=report, cancel=cancel)
-    _neutralise(model, tokenizer)
+    model, plan = _model(Checkpoint(spec, folder), plan, choose, report=report, cancel=cancel)
+    form = template_probe.probe(tokenizer)
+    _neutralise(model, tokenizer, [] if generation.get("eos_token_id") is not None else form.ends)
 
     # 3. A test generation. On ZeroGPU there is a GPU only during a turn, so the test runs on the CPU.
     if not plan.placed and not os.environ.get("SPACES_ZERO_GPU"):
         model.to(plan.device)
-    _try_out(spec, model, tokenizer)
+    _try_out(spec, model, tokenizer, form.content_parts)
     if not plan.placed:
         model.to(plan.device)
     hardware.return_memory()
     text = model.config.get_text_config()
-    stated = traits.context_length(text.to_dict(), tokenizer.model_max_length)
+    context = traits.context_length(text.to_dict(), tokenizer.model_max_length) or load_plan.USUAL_CONTEXT
     return LoadedModel(
         spec=spec,
         plan=plan,
         folder=folder,
         model=model,
         tokenizer=tokenizer,
-        context=min(plan.kv_tokens or traits.MAX_CONTEXT, stated or load_plan.USUAL_CONTEXT),
+        context=min(plan.kv_tokens or traits.MAX_CONTEXT, context),
         layers=text.num_hidden_layers,
-        thinking=traits.reads_thinking(tokenizer.chat_template),
-        system_role=_takes_system(tokenizer),
+        thinking=form.reasoning.switch is not None,
+        system_role=form.system_role,
+        reasoning=form.reasoning,
+        content_parts=form.content_parts,
     )
+
+
+def _opened(source: hub.Source, folder: Path) -> tuple[hub.Source, Path, int]:
+    """The source with all its weight files, the folder with its small files, and the size of its weights as loaded.
+
+    Raises `ModelUnavailable` for an adapter that cannot be merged, and for files in formats that are not loaded.
+    """
+    spec = source.spec
+    if spec.adapter and (problem := lora.obstacle(Path(spec.adapter), spec.label)):
+        raise ModelUnavailable(problem)
+    if spec.gguf:
+        return source, *_unpacked(spec, folder)
+    source = source.indexed(folder)
+    if not (size := source.weights_bytes):
+        raise ModelUnavailable(
+            f"{spec.label} has no weights in the safetensors format or in GGUF, the formats that Parley loads. "
+            "Choose another model, or convert it on the Hub."
+        )
+    return source, folder, size
 
 
 def _fitting(estimate: LoadEstimate) -> LoadPlan:
@@ -143,14 +150,14 @@ def _fitting(estimate: LoadEstimate) -> LoadPlan:
 def _model(
     checkpoint: "Checkpoint",
     plan: LoadPlan,
-    plan_again: Callable[[str], LoadPlan],
+    choose: Callable[..., LoadEstimate],
     *,
     report: Report,
     cancel: threading.Event,
 ) -> tuple["PreTrainedModel", LoadPlan]:
     """The model, loaded by the engine of the plan, and the plan that was carried out in the end.
 
-    `plan_again` takes the reason why OpenVINO refuses the model, and returns a plan without OpenVINO.
+    `choose(refused=…)` takes the reason why OpenVINO refuses the model, and plans without OpenVINO.
     """
     from parley.engines.openvino import loader as openvino_loader
     from parley.engines.transformers import loader as transformers_loader
@@ -160,7 +167,7 @@ def _model(
             return openvino_loader.load(checkpoint, plan, report, cancel), plan
         except EngineRefused as refusal:
             _log.warning("Transformers runs %s: OpenVINO refuses it (%s)", checkpoint.spec.name, refusal)
-            plan = plan_again(str(refusal))
+            plan = _fitting(choose(refused=str(refusal)))
     return transformers_loader.load(checkpoint, plan)
 
 
@@ -231,41 +238,57 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
         if "AutoTokenizer" in _read(spec, folder / "tokenizer_config.json", required=False).get("auto_map", ()):
             raise load_errors.needs_code(spec) from error
         raise load_errors.unsuitable(spec, "a tokenizer", error) from error
+    if not tokenizer.is_fast:
+        raise ModelUnavailable(
+            f"{spec.label} has a tokenizer of the kind {type(tokenizer).__name__}, which cannot give text token by "
+            "token. Choose another model."
+        )
     named = tokenizer.chat_template or _read(spec, folder / "chat_template.json", required=False).get("chat_template")
     tokenizer.chat_template = traits.default_template(named)
     if not tokenizer.chat_template:
         raise ModelUnavailable(
             f"{spec.label} has no chat template: it continues text, but was not trained to chat. Choose a chat model."
         )
-    tokenizer.chat_control_tokens = [t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]
+    from parley.engines.template_probe import reasoning
+    from parley.generation.chat_template import guarded_tokens
+
+    literals = traits.literal_text(tokenizer.chat_template)
+    tokenizer.chat_control_tokens = guarded_tokens(tokenizer, literals, reasoning(tokenizer).dialect)
     return tokenizer
 
 
-def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
-    """Replaces the model's generation config by one that holds only special tokens, with all end-of-sequence ids."""
+def _neutralise(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", turn_ends: Sequence[int]) -> None:
+    """Replaces the model's generation config by one that holds only special tokens, with all end-of-sequence ids.
+
+    `turn_ends` are the tokens that end an answer in the chat template.
+    """
     from transformers import GenerationConfig
 
     own = model.generation_config
     ends = own.eos_token_id if isinstance(own.eos_token_id, list) else [own.eos_token_id]
-    ends = [id for id in dict.fromkeys((*ends, tokenizer.eos_token_id)) if id is not None]
+    ends = [id for id in dict.fromkeys((*ends, tokenizer.eos_token_id, *turn_ends)) if id is not None]
     pads = (own.pad_token_id, tokenizer.pad_token_id, *ends, 0)
     pad = next(id for id in pads if id is not None)
     bos = tokenizer.bos_token_id if own.bos_token_id is None else own.bos_token_id
     model.generation_config = GenerationConfig(eos_token_id=ends, pad_token_id=pad, bos_token_id=bos)
 
 
-def _try_out(spec: ModelSpec, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+def _try_out(
+    spec: ModelSpec, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", content_parts: bool
+) -> None:
     """Generates four tokens, because damaged weights can load without an error. Raises if logits are not finite."""
     import torch
 
+    from parley.engines.template_probe import parts
+
+    messages = [{"role": "user", "content": parts("Hello") if content_parts else "Hello"}]
     try:
         prompt = tokenizer.apply_chat_template(
-            [{"role": "user", "content": "Hello"}],
-            add_generation_prompt=True,
-            return_dict=True,
-            return_tensors="pt",
-            sanitize_control_tokens=True,
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         ).to(model.device)
+    except Exception as error:  # a stranger's chat template can raise anything
+        raise load_errors.template_fails(spec, error) from error
+    try:
         with torch.inference_mode():
             answer = model.generate(
                 prompt["input_ids"],
@@ -275,15 +298,7 @@ def _try_out(spec: ModelSpec, model: "PreTrainedModel", tokenizer: "PreTrainedTo
                 output_logits=True,
                 return_dict_in_generate=True,
             )
-    except Exception as error:  # a stranger's chat template can raise anything
-        raise load_errors.unsuitable(spec, "a chat template or code", error) from error
+    except Exception as error:  # a stranger's config can make the code of transformers raise anything
+        raise load_errors.unsuitable(spec, "code", error) from error
     if not all(bool(logits.isfinite().all()) for logits in answer.logits):
         raise load_errors.not_finite(spec)
-
-
-def _takes_system(tokenizer: "PreTrainedTokenizerBase") -> bool:
-    messages = [{"role": "system", "content": SENTINEL}, {"role": "user", "content": "Hello"}]
-    try:
-        return SENTINEL in tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
-    except Exception:  # a stranger's template can raise anything; the template then does not support the system role
-        return False

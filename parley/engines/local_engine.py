@@ -51,9 +51,11 @@ class LocalEngine(Engine):
         plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        new_text = functools.partial(ReasoningParser, settings.stop_strings, prompt.in_reasoning, prompt.continues)
+        new_text = functools.partial(
+            ReasoningParser, settings.stop_strings, prompt.in_reasoning, prompt.continues, self.loaded.dialect
+        )
         prompt_ids = prompt.ids[0].tolist()
-        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal)
+        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal, self.loaded.dialect)
         cached_tokens = 0
 
         def work() -> None:
@@ -123,12 +125,15 @@ class LocalEngine(Engine):
         config: dict[str, Any] = {"engine": self._runs_on}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
+        config |= {"logits_processor": ", ".join(map(repr, plan.processors))} if plan.processors else {}
+        if request.strategy.name != settings.strategy:
+            config["strategy"] = f"{request.strategy.name}, because the temperature is 0"
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
         if self.loaded.plan.rounds:
             program = f"# {self._runs_on} answered. This program uses the stored weights: words may differ.\n{program}"
         names = ["model", "strategy", *request.strategy.uses, *(["thinking"] if self.loaded.thinking else [])]
         values = {name: getattr(settings, name) for name in names}
-        values |= {"seed": seed} if "seed" in values else {}
+        values |= {"strategy": request.strategy.name} | ({"seed": seed} if "seed" in values else {})
         return RunRecord(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, request.messages, values)
 
     def _missing_words(self, ids: Sequence[int], request: TurnRequest) -> tuple[str, ...]:

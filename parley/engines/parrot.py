@@ -25,7 +25,7 @@ class Parrot(Engine):
             question = question[len(messages[-1].content) :]
         chunks = [question[i : i + CHUNK_CHARACTERS] for i in range(0, len(question), CHUNK_CHARACTERS)]
         allowed = chunks[: settings.max_new_tokens]
-        parser = ReasoningParser(settings.stop_strings, goes_on=continues)
+        parser = ReasoningParser(settings.stop_strings, goes_on=continues, folds=False)
         finish: FinishReason = "end" if len(allowed) == len(chunks) else "length"
         num_sent = 0
         for chunk in allowed:

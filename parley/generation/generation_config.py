@@ -11,11 +11,11 @@ from parley.errors import BadSetting
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import croppable, new_cache
 from parley.generation.prompt import Prompt
-from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN
 from parley.generation.streaming import AnswerStreamer
 from parley.models.precision import OPENVINO
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
+from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from parley.strategies.requirements import RECURRENT, ModelTraits
@@ -127,15 +127,29 @@ def _processors(
     loaded: LoadedModel, strategy: Strategy, settings: Settings, prompt: Prompt
 ) -> Iterator[LogitsProcessor]:
     """The processors that transformers does not have. They run before temperature and truncation."""
-    if settings.thinking and settings.thinking_budget:
-        opening, closing = (
-            loaded.tokenizer.encode(tag, add_special_tokens=False) for tag in (THINK_OPEN, THINK_CLOSE)
-        )
-        if prompt.in_reasoning:
-            opening = []
-        yield ThinkingBudget(settings.thinking_budget, prompt.length, opening, closing)
+    if settings.repetition_penalty != OPTIONS["repetition_penalty"].neutral:
+        yield RepetitionPenalty(settings.repetition_penalty, loaded.model.generation_config.eos_token_id or ())
+    if settings.thinking_budget and (settings.thinking or loaded.reasoning.always):
+        yield _thinking_budget(loaded, settings.thinking_budget, prompt)
     if "top_n_sigma" in strategy.uses and settings.top_n_sigma:
         yield TopNSigma(settings.top_n_sigma)
+
+
+def _thinking_budget(loaded: LoadedModel, budget: int, prompt: Prompt) -> ThinkingBudget:
+    """Raises `BadSetting` where no token ends a thought, because only a token can be forced at a certain place."""
+    dialect, added = loaded.dialect, loaded.tokenizer.added_tokens_decoder
+    opening, closing, rest = (
+        loaded.tokenizer.encode(mark, add_special_tokens=False) if mark else []
+        for mark in (dialect.opening.strip(), dialect.closing.strip(), dialect.restart + dialect.answer)
+    )
+    if added.keys().isdisjoint(closing):
+        raise BadSetting(
+            f"{loaded.spec.label} has no token that ends a thought, so it cannot keep a thinking budget. "
+            "Set thinking_budget to 0."
+        )
+    if dialect.restart:  # the same token ends a thought and the answer
+        closing, rest = [*closing, *rest], []
+    return ThinkingBudget(budget, prompt.length, [] if prompt.in_reasoning else opening, closing, rest)
 
 
 def _traits(loaded: LoadedModel, draft: LoadedModel | None) -> ModelTraits:

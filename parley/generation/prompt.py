@@ -2,18 +2,16 @@
 
 import bisect
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from jinja2 import TemplateError
 
 from parley.errors import BadConversation, BadSetting
+from parley.generation.chat_template import for_template, render
 from parley.generation.loaded_model import LoadedModel
-from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN, ReasoningParser, rejoined
+from parley.generation.reasoning_parser import ReasoningParser, split_thought
 from parley.generation.token_splice import reuse_generated_ids
-from parley.messages import Message, drop_oldest_turn, merge_system_into_user
+from parley.messages import Message, drop_oldest_turn
 from parley.settings import Settings
 
 
@@ -26,6 +24,7 @@ class Prompt:
     in_reasoning: bool  # it ends within a thought, opened by the template or left open by the answer to continue
     continues: bool = False  # it ends with the first part of the answer
     dropped: int = 0  # the number of turns left out at the start
+    as_template: bool = True  # `apply_chat_template` gives the same tokens for `messages`
     spliced: bool = False  # its tokens differ from those of the template, with the same text
     negative: "Prompt | None" = None  # the prompt that guidance steers away from
 
@@ -43,20 +42,17 @@ def render_prompt(
     `cached` are the tokens of an earlier turn. Where the conversation has the same text, these tokens are reused.
     Raises `BadConversation` where the last message alone does not fit the context window.
     """
-    if settings.thinking and not loaded.thinking:
-        raise BadSetting(f"{loaded.spec.label} has no thinking switch. Turn thinking off.")
+    _check_thinking(loaded, settings)
     max_prompt_tokens = loaded.context - min(settings.max_new_tokens, loaded.context // 4)
     candidates = [list(messages)]
     while (rest := drop_oldest_turn(candidates[-1])) is not None:
         candidates.append(rest)
     index = 0
-    if _rendered(loaded, candidates[0], settings).shape[1] > max_prompt_tokens:
+    if _length(loaded, candidates[0], settings) > max_prompt_tokens:
         # A shorter conversation never has more tokens, so bisection finds the longest one that fits.
-        index = bisect.bisect_left(
-            candidates, -max_prompt_tokens, lo=1, key=lambda m: -_rendered(loaded, m, settings).shape[1]
-        )
+        index = bisect.bisect_left(candidates, -max_prompt_tokens, lo=1, key=lambda m: -_length(loaded, m, settings))
     if index == len(candidates):
-        needed = _rendered(loaded, candidates[-1], settings).shape[1]
+        needed = _length(loaded, candidates[-1], settings)
         raise BadConversation(
             f"This message needs {needed} tokens, but {loaded.spec.label} reads at most {max_prompt_tokens} "
             "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
@@ -78,39 +74,36 @@ def render_prompt(
     return replace(prompt, negative=negative)
 
 
+def _check_thinking(loaded: LoadedModel, settings: Settings) -> None:
+    """Raises `BadSetting` for what this model cannot do."""
+    always = loaded.reasoning.always
+    if settings.thinking and not loaded.thinking:
+        reason = ", because it always thinks" if always else ""
+        raise BadSetting(f"{loaded.spec.label} has no thinking switch{reason}. Turn thinking off.")
+    if settings.thinking_budget and not (loaded.thinking or always):
+        raise BadSetting(
+            f"{loaded.spec.label} does not think, so it keeps no thinking budget. Set thinking_budget to 0."
+        )
+
+
 def _prompt(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> Prompt:
-    templated, ids = _for_template(loaded, messages), _rendered(loaded, messages, settings)
-    if messages[-1].role == "assistant":
-        text, thought = ReasoningParser().feed(messages[-1].content, last=True)
-        return Prompt(templated, ids, in_reasoning=bool(thought and not text), continues=True)
-    return Prompt(templated, ids, in_reasoning=_opens_thought(loaded, ids))
+    continues = messages[-1].role == "assistant"
+    chat = render(loaded, messages, settings)
+    in_reasoning = loaded.dialect.opens_thought(chat.text)
+    if continues:
+        text, thought = split_thought(messages[-1].content)
+        in_reasoning = bool(thought and not text)
+    return Prompt(
+        for_template(loaded, messages, settings),
+        torch.tensor([chat.ids]),
+        in_reasoning=in_reasoning,
+        continues=continues,
+        as_template=chat.as_template,
+    )
 
 
-def _opens_thought(loaded: LoadedModel, ids: torch.Tensor) -> bool:
-    return loaded.tokenizer.decode(ids[0, -8:]).rstrip().endswith(THINK_OPEN)
-
-
-def _for_template(loaded: LoadedModel, messages: Sequence[Message]) -> Sequence[Message]:
-    return messages if loaded.system_role else merge_system_into_user(messages)
-
-
-def _rendered(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> torch.Tensor:
-    """Token ids of shape (1, tokens). Text that a visitor typed cannot become a control token."""
-    templated = [m._asdict() for m in _for_template(loaded, messages)]
-    if messages[-1].role == "user":
-        return _encoded(loaded, templated, settings, add_generation_prompt=True)
-    text, thought = ReasoningParser().feed(messages[-1].content, last=True)
-    if not thought:
-        with suppress(ValueError):  # raised where the template changes the text of the answer
-            ids = _encoded(loaded, templated, settings, continue_final_message=True)
-            return torch.cat([ids, _trimmed(loaded, ids, text)], dim=1)
-    # Templates drop thoughts, or close them. So the answer is appended to the prompt without a template.
-    prompt = _rendered(loaded, messages[:-1], settings)
-    marked = rejoined("{{ messages[0].content }}" if text else "", "{{ messages[0].thought }}" if thought else "")
-    if _opens_thought(loaded, prompt):
-        marked = marked.removeprefix(THINK_OPEN).removeprefix("\n")
-    answer = {"role": "assistant", "content": text, "thought": thought}
-    return torch.cat([prompt, _encoded(loaded, [answer], settings, chat_template=marked)], dim=1)
+def _length(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> int:
+    return len(render(loaded, messages, settings).ids)
 
 
 def _as_generated(
@@ -120,33 +113,13 @@ def _as_generated(
 
     None where that turn did not end with exactly this answer, and where it ended between the thought and the text.
     """
-    prompt = _rendered(loaded, messages[:-1], settings)
-    reused = reuse_generated_ids(cached, prompt[0].tolist(), loaded.tokenizer)
+    asked = render(loaded, messages[:-1], settings)
+    reused = reuse_generated_ids(cached, asked.ids, loaded.tokenizer)
     if list(cached[: len(reused)]) != reused:
         return None
-    parser = ReasoningParser(in_thought=_opens_thought(loaded, prompt))
+    dialect = loaded.dialect
+    parser = ReasoningParser(in_thought=dialect.opens_thought(asked.text), dialect=dialect)
     raw = loaded.tokenizer.decode(cached[len(reused) :])
     text, thought = parser.feed(raw, last=True)
-    same = (text, thought) == ReasoningParser().feed(messages[-1].content, last=True)
-    return list(cached) if same and (text or THINK_CLOSE not in raw) else None
-
-
-def _trimmed(loaded: LoadedModel, ids: torch.Tensor, text: str) -> torch.Tensor:
-    """The whitespace at the end of `text` that the template removed, as tokens of shape (1, tokens)."""
-    blank = text[len(text.rstrip()) :]
-    left_out = blank if not loaded.tokenizer.decode(ids[0, -16:]).endswith(blank) else ""
-    encoded = loaded.tokenizer.encode(left_out, add_special_tokens=False)
-    return torch.tensor([encoded], dtype=torch.long)
-
-
-def _encoded(loaded: LoadedModel, messages: Sequence[dict], settings: Settings, **options: Any) -> torch.Tensor:
-    switch = {"enable_thinking": settings.thinking} if loaded.thinking else {}
-    try:
-        encoded = loaded.tokenizer.apply_chat_template(
-            messages, return_dict=True, return_tensors="pt", sanitize_control_tokens=True, **switch, **options
-        )
-    except TemplateError as error:
-        raise BadConversation(
-            f"The chat template of {loaded.spec.label} refuses this conversation: {error}. Clear the chat."
-        ) from error
-    return encoded["input_ids"]
+    same = (text, thought) == split_thought(messages[-1].content) and not parser.ended
+    return list(cached) if same and (text or dialect.closing.strip() not in raw) else None

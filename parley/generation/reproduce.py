@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from parley.generation.chat_template import as_dicts, template_variables
 from parley.generation.generation_config import GenerationPlan
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
@@ -11,7 +12,6 @@ from parley.snippet import call, listed, named
 from parley.strategies.registry import CONSTANT_DRAFTS
 
 CLONE = Path(__file__).parent.parent.parent
-CONTROL = "[t.content for t in tokenizer.added_tokens_decoder.values() if t.content.strip()]"
 
 
 def transformers_program(
@@ -23,7 +23,7 @@ def transformers_program(
         token in m.content for each in prompts for m in each.messages for token in loaded.tokenizer.chat_control_tokens
     )
     template = ["messages", *named(add_generation_prompt=True, return_dict=True, return_tensors="pt")]
-    template += named(enable_thinking=settings.thinking if loaded.thinking else None)
+    template += named(**template_variables(loaded, settings))
     template += named(sanitize_control_tokens=has_control_tokens or None)
     lines = [
         "import torch",
@@ -31,9 +31,9 @@ def transformers_program(
         *_imports(loaded, plan),
         "",
         *_load(loaded, "tokenizer", "model"),
-        *([f"tokenizer.chat_control_tokens = {CONTROL}"] if has_control_tokens else []),
-        *_prompt("prompt", prompt, template),
-        *(_prompt("negative", prompt.negative, template) if prompt.negative else []),
+        *([f"tokenizer.chat_control_tokens = {_control_tokens(loaded)}"] if has_control_tokens else []),
+        *_prompt(loaded, "prompt", prompt, template),
+        *(_prompt(loaded, "negative", prompt.negative, template) if prompt.negative else []),
         f"model.generation_config = {call('GenerationConfig', named(**plan.config))}",
         *_draft(plan),
         *([f"torch.manual_seed({seed})"] if plan.config["do_sample"] else []),
@@ -45,11 +45,18 @@ def transformers_program(
     return "\n".join(lines)
 
 
-def _prompt(name: str, prompt: Prompt, template: Sequence[str]) -> list[str]:
-    if prompt.spliced or prompt.continues:
-        ids = f"{name} = {{'input_ids': torch.tensor({prompt.ids.tolist()})}}  # answers as generated"
+def _control_tokens(loaded: LoadedModel) -> list[str]:
+    """The guarded tokens that are not special: transformers guards the special ones by itself."""
+    special = {token.content for token in loaded.tokenizer.added_tokens_decoder.values() if token.special}
+    return [token for token in loaded.tokenizer.chat_control_tokens if token not in special]
+
+
+def _prompt(loaded: LoadedModel, name: str, prompt: Prompt, template: Sequence[str]) -> list[str]:
+    if prompt.spliced or not prompt.as_template:
+        why = "answers as generated" if prompt.as_template or prompt.continues else "typed control tokens as text"
+        ids = f"{name} = {{'input_ids': torch.tensor({prompt.ids.tolist()})}}  # {why}"
         return [ids, f"{name}['attention_mask'] = torch.ones_like({name}['input_ids'])"]
-    messages = f"messages = {listed([m._asdict() for m in prompt.messages])}"
+    messages = f"messages = {listed(as_dicts(loaded, prompt.messages))}"
     return [messages, f"{name} = {call('tokenizer.apply_chat_template', template)}"]
 
 

@@ -9,11 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
 
 from parley.events import FLUSH, HEARTBEAT, Beam, Delta, FinishReason
-from parley.generation.reasoning_parser import THINK_CLOSE, THINK_OPEN, ReasoningParser
+from parley.generation.detokenizer import CONTEXT_TOKENS, IncrementalDetokenizer
+from parley.generation.reasoning_parser import ReasoningParser
+from parley.models.reasoning_dialects import THINK, Dialect
 from parley.strategies.decoders.beams import Hypothesis
 
 _END = object()
@@ -25,20 +26,20 @@ class Interrupted(Exception):
 
 
 class StopSignal:
-    """Whether and why a running generation has to end: the visitor's Stop, the time limit, or a stop string."""
+    """Whether and why a running generation has to end: the visitor's Stop, the time limit, or its text."""
 
     def __init__(self, cancel: threading.Event, seconds: float) -> None:
         self._cancel = cancel
         self._deadline = time.monotonic() + seconds
-        self.stop_string = False
+        self.found: FinishReason | None = None  # what in the text ends it: a stop string, or a mark of its end
 
     @property
     def reason(self) -> FinishReason | None:
         """The reason to end; None while the generation may continue."""
         if self._cancel.is_set():
             return "stopped"
-        if self.stop_string:
-            return "stop string"
+        if self.found:
+            return self.found
         return "time" if time.monotonic() > self._deadline else None
 
 
@@ -60,6 +61,21 @@ def raise_if_stopped() -> None:
         raise Interrupted
 
 
+def special_marks(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> dict[int, str]:
+    """The special tokens, by their ids, that are parts of the marks of `dialect`. Decoding would leave them out."""
+    marks = (*dialect.structure, *dialect.ends)
+    special = [
+        *tokenizer.all_special_tokens,
+        *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
+    ]
+    parts = {token for token in special if token and any(token in mark for mark in marks)}
+    return {tokenizer.convert_tokens_to_ids(token): token for token in parts}
+
+
+def _found(parser: ReasoningParser) -> FinishReason | None:
+    return "stop string" if parser.stopped else "end" if parser.ended else None
+
+
 class AnswerStreamer(TextIteratorStreamer):
     """A streamer for `generate` that yields `Delta`s when iterated.
 
@@ -74,16 +90,16 @@ class AnswerStreamer(TextIteratorStreamer):
         prompt_ids: Sequence[int],
         new_parser: Callable[[], ReasoningParser],
         signal: StopSignal,
+        dialect: Dialect = THINK,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
         self._prompt_skipped = False
         self.ids: list[int] = []  # every generated token, including the end token
         self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
         self.drafted = self.accepted = 0  # numbers of draft tokens
-        self._prompt_tail = list(prompt_ids[-8:])
-        self._decode = DecodeStream(ids=self._prompt_tail, skip_special_tokens=True)
-        tags = {tokenizer.convert_tokens_to_ids(tag): tag for tag in (THINK_OPEN, THINK_CLOSE)}
-        self._special_tags = {i: tag for i, tag in tags.items() if i in tokenizer.all_special_ids}
+        self._prompt_tail = list(prompt_ids[-CONTEXT_TOKENS:])
+        self._detokenizer = IncrementalDetokenizer(tokenizer, self._prompt_tail)
+        self._special_marks = special_marks(tokenizer, dialect)
         self._new_parser = new_parser
         self._parser = new_parser()
         self._signal = signal
@@ -99,16 +115,15 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes generated token ids of shape (n,) or (1, n)."""
         for token in value.flatten().tolist():
             self.ids.append(token)
-            if chunk := self._step(self._decode, token):
+            if chunk := self._step(self._detokenizer, token):
                 self.on_finalized_text(chunk)
 
     def show(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Takes the hypotheses of a beam search, best first. The text of the best one replaces the text so far."""
         self.ids = hypotheses[0].ids.tolist()
         self.first_token_at = self.first_token_at or time.monotonic()
-        text, thought, stopped = self._parse(self.ids)
-        if stopped:
-            self._signal.stop_string = True
+        text, thought, found = self._parse(self.ids)
+        self._signal.found = self._signal.found or found
         beams = tuple(Beam(self._parse(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
         self.text_queue.put(Delta(text=text, thought=thought, replaces=True, beams=beams))
 
@@ -120,24 +135,23 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes the numbers of drafted and of accepted tokens of one step."""
         self.drafted, self.accepted = self.drafted + drafted, self.accepted + accepted
 
-    def _step(self, decode: DecodeStream, token: int) -> str | None:
+    def _step(self, detokenizer: IncrementalDetokenizer, token: int) -> str:
         """The text that `token` completes, if any."""
-        return self._special_tags.get(token) or decode.step(self.tokenizer.backend_tokenizer, token)
+        return self._special_marks.get(token) or detokenizer.step(token)
 
-    def _parse(self, ids: Sequence[int]) -> tuple[str, str, bool]:
-        """Text and thought of a whole answer, and whether a stop string ends it."""
-        decode, parser = DecodeStream(ids=self._prompt_tail, skip_special_tokens=True), self._new_parser()
-        text, thought = parser.feed("".join(self._step(decode, token) or "" for token in ids), last=True)
-        return text, thought, parser.stopped
+    def _parse(self, ids: Sequence[int]) -> tuple[str, str, FinishReason | None]:
+        """Text and thought of a whole answer, and what in its text ends it."""
+        detokenizer, parser = IncrementalDetokenizer(self.tokenizer, self._prompt_tail), self._new_parser()
+        text, thought = parser.feed("".join(self._step(detokenizer, token) for token in ids), last=True)
+        return text, thought, _found(parser)
 
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """Queues the part of `text` that may be shown."""
         shown, thought = self._parser.feed(text, last=stream_end)
-        if self._parser.stopped:
-            self._signal.stop_string = True
-        if shown or thought:
+        self._signal.found = self._signal.found or _found(self._parser)
+        if shown or thought or self._parser.folded:
             self.first_token_at = self.first_token_at or time.monotonic()
-            self.text_queue.put(Delta(text=shown, thought=thought))
+            self.text_queue.put(Delta(text=shown, thought=thought, replaces=self._parser.folded))
 
     def end(self) -> None:
         """No-op: `generate` does not call `end` on every exit path; `close` always runs."""

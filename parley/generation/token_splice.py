@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from tokenizers.decoders import DecodeStream
 from transformers import PreTrainedTokenizerBase
 
+from parley.generation.detokenizer import IncrementalDetokenizer
 from parley.generation.prefix_cache import common_prefix
 
 
@@ -48,14 +48,13 @@ class _DecodedTokens:
     """The text of `ids[start:]`, and the positions in it where tokens end."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], start: int) -> None:
-        decode = DecodeStream(ids=list(ids[max(0, start - 8) : start]), skip_special_tokens=False)
+        detokenizer = IncrementalDetokenizer(tokenizer, ids[:start], skip_special_tokens=False)
         added = tokenizer.added_tokens_decoder
         chunks, end = [], 0
         self.boundaries: dict[int, int] = {}  # number of characters to number of tokens, only after whole characters
         self.controls: list[_Control] = []
         for index, token in enumerate(ids[start:], start + 1):
-            chunk = decode.step(tokenizer.backend_tokenizer, token)
-            if chunk is not None:
+            if chunk := detokenizer.step(token):
                 chunks.append(chunk)
                 end += len(chunk)
                 self.boundaries[end] = index

@@ -20,7 +20,7 @@ class Capabilities:
         """
         if "strategy" not in self.settings:
             return ""
-        for option in self.unsupported(settings.strategy):
+        for option in self.unsupported(settings.effective_strategy.name):
             if getattr(settings, option.name) != option.neutral:
                 return (
                     f"The server of {label} takes no {option.label}. "
@@ -30,7 +30,8 @@ class Capabilities:
 
     def unsupported(self, strategy: str) -> list[Option]:
         """The settings of this strategy that the engine does not support."""
-        return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]
+        used = (*strategies.find(strategy).uses, "thinking", "thinking_budget")
+        return [OPTIONS[name] for name in used if name not in self.settings]
 
 
 PARROT = Capabilities(settings=frozenset(("max_new_tokens", "stop")))

@@ -21,7 +21,7 @@ from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.capabilities import PARROT
 from parley.models.formats import gguf, local, names
 from parley.models.spec import ModelSpec
-from parley.models.traits import context_length, default_template, reads_thinking
+from parley.models.traits import context_length, default_template, thinking_traits
 from parley.settings import OPTIONS, is_number
 from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 
@@ -95,6 +95,7 @@ class Traits:
     recommended: Mapping[str, Any]  # settings from its generation_config.json, within the bounds of `Settings`
     thinking: bool
     context: int | None  # tokens
+    always_thinks: bool = False  # whether it thinks although thinking is off
     layers: int | None = None
     stateful: bool = False  # see `requirements.STATEFUL`
     recurrent: bool = False
@@ -192,9 +193,11 @@ def traits(spec: ModelSpec) -> Traits:
     layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
     written = settings.get("chat_template") or _json(files.get("chat_template.json")).get("chat_template")
     template = files.get("chat_template.jinja") or default_template(written)
+    thinking = thinking_traits(template)
     return Traits(
         recommended=recommended_settings(_json(files.get("generation_config.json"))),
-        thinking=reads_thinking(template) if template else bool(spec.thinking),
+        thinking=thinking.switch is not None if template else bool(spec.thinking),
+        always_thinks=thinking.always,
         context=context_length(config, settings.get("model_max_length")),
         layers=layers if isinstance(layers, int) else None,
         stateful=str(config.get("model_type")) in STATEFUL,
@@ -209,8 +212,15 @@ def _gguf_traits(spec: ModelSpec) -> Traits:
     if header is None:
         return Traits({}, thinking=bool(spec.thinking), context=None)
     config, template = header.config(), header.metadata.get("tokenizer.chat_template")
-    thinking = reads_thinking(template) if isinstance(template, str) else False
-    return Traits({}, thinking, context_length(config), config.get("num_hidden_layers"), config=config)
+    thinking = thinking_traits(template if isinstance(template, str) else "")
+    return Traits(
+        recommended={},
+        thinking=thinking.switch is not None,
+        always_thinks=thinking.always,
+        context=context_length(config),
+        layers=config.get("num_hidden_layers"),
+        config=config,
+    )
 
 
 def _gguf_header(spec: ModelSpec) -> gguf.Header | None:

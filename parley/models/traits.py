@@ -1,12 +1,15 @@
-"""Reads the small files of a model: the chat template, the thinking switch and the context window."""
+"""Reads the small files of a model: the chat template, how it thinks, and the context window."""
 
+import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from jinja2 import TemplateError, meta
+from jinja2 import TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from parley.models.reasoning_dialects import Dialect, ThinkingSwitch, find_dialect, find_switch
 from parley.settings import is_number
 
 MAX_CONTEXT = 10_000_000  # tokens; a larger number in a config means "not known"
@@ -22,14 +25,50 @@ def default_template(template: Any) -> str:
     return template if isinstance(template, str) else ""
 
 
-def reads_thinking(template: str) -> bool:
-    """Whether a chat template reads `enable_thinking`. The template is parsed, not run."""
+@dataclass(frozen=True)
+class ThinkingTraits:
+    """How a model thinks, as far as its chat template and the tokens of its tokenizer tell."""
+
+    switch: ThinkingSwitch | None = None
+    dialect: Dialect | None = None  # None: no marks of a thought are known
+    in_template: bool = False  # whether the template has the marks; models without thoughts may have the tokens
+
+    @property
+    def always(self) -> bool:
+        """Whether the model thinks and nothing switches that off."""
+        return not self.switch.stops if self.switch else self.in_template
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(template: str) -> tuple[frozenset[str], str]:
+    """The undeclared variables of a template and its literal text, in parts with NUL between; it is not run."""
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
         parsed = environment.parse(_GENERATION_TAG.sub("", template))
+        variables = frozenset(meta.find_undeclared_variables(parsed))
     except (TemplateError, RecursionError):  # RecursionError: nested too deeply
-        return False
-    return "enable_thinking" in meta.find_undeclared_variables(parsed)
+        return frozenset(), ""
+    texts = [node.data for node in parsed.find_all(nodes.TemplateData)]
+    texts += [node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)]
+    return variables, "\0".join(texts)
+
+
+def literal_text(template: str) -> str:
+    """The text that a chat template writes or compares with, in parts with NUL between them; it is not run."""
+    return _parsed(template)[1]
+
+
+def thinking_traits(template: str, tokens: Collection[str] = ()) -> ThinkingTraits:
+    """How a model with this chat template and these added tokens thinks. The template is parsed, not run."""
+    variables, literals = _parsed(template)
+    by_template = find_dialect(literals)
+    switch = find_switch(variables, literals)
+    return ThinkingTraits(switch, by_template or find_dialect("\0".join(tokens)), bool(by_template))
+
+
+def reads_thinking(template: str) -> bool:
+    """Whether a chat template has a thinking switch, by whatever name."""
+    return thinking_traits(template).switch is not None
 
 
 def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:

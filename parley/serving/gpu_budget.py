@@ -1,10 +1,11 @@
 """Estimates the GPU seconds that a turn requests from ZeroGPU, by its settings, its prompt and its model's size."""
 
 import math
+import os
 from collections.abc import Sequence
+from datetime import timedelta
 
-from parley import strategies
-from parley.config import MAX_GPU_SECONDS
+from parley.config import MAX_GPU_SECONDS, ZEROGPU_SIZE
 from parley.messages import Message
 from parley.models.spec import ModelSpec
 from parley.settings import Settings
@@ -17,20 +18,36 @@ LOAD_BYTES_PER_SECOND = 3e9  # from the disk to the GPU, in a fresh process
 
 
 def estimate(spec: ModelSpec, messages: Sequence[Message], settings: Settings, placed_bytes: int) -> int:
-    """The seconds to request. A new process first moves `placed_bytes` to the GPU.
+    """The GPU seconds to request, at most `MAX_GPU_SECONDS`. A new process first moves `placed_bytes` to the GPU.
 
     Raises `BadVariable` if `MAX_GPU_SECONDS` is not a number of seconds.
     """
     num_prompts = 2 if settings.steers_away else 1
     prompt_tokens = num_prompts * sum(len(m.content.encode()) for m in messages) / BYTES_PER_TOKEN
-    decode_tokens = settings.max_new_tokens * strategies.find(settings.strategy).cost(settings)
+    decode_tokens = settings.max_new_tokens * settings.effective_strategy.cost(settings)
     billions = (spec.parameters or DEFAULT_PARAMETERS) / 1e9
     # The time for a token is that of launching some hundred kernels and reading all weights once.
     answer = prompt_tokens * (0.3 + billions) / 15_000 + decode_tokens * (0.03 + 0.002 * billions)
     load = placed_bytes / LOAD_BYTES_PER_SECOND
-    return min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer))
+    seconds = min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer))
+    factor = _duration_factor()
+    return max(1, round(factor * int(seconds / factor)))
 
 
-def requested_seconds(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
-    """For `spaces.GPU(duration=…)`, called with the arguments of a turn: the last is that of `estimate`."""
-    return seconds
+def duration(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
+    """The argument of `spaces.GPU` with which ZeroGPU gives a turn the `seconds` of `estimate`.
+
+    It takes the arguments of a turn. The client of `spaces` multiplies every duration by a factor, which is 1.5 for
+    the size "large" on the cards of today.
+    """
+    return max(1, round(seconds / _duration_factor()))
+
+
+def _duration_factor() -> float:
+    if not os.environ.get("SPACES_ZERO_GPU"):
+        return 1.0
+    from spaces.zero import (
+        client,  # it is there with every version of `spaces` on ZeroGPU, and needs `spaces` imported
+    )
+
+    return client.get_duration_seconds(timedelta(seconds=1), ZEROGPU_SIZE.read() or None)

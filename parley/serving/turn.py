@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
-from parley import strategies
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
 from parley.events import HEARTBEAT, Delta
@@ -128,7 +127,7 @@ def estimate(spec: ModelSpec, traits: registry.Traits | None = None) -> LoadEsti
 def _models(settings: Settings) -> tuple[ModelSpec, ModelSpec | None]:
     """The model that answers and, if the strategy uses one, its draft model."""
     spec = registry.find(settings.model)
-    return spec, registry.draft_of(spec) if strategies.find(settings.strategy).drafts else None
+    return spec, registry.draft_of(spec) if settings.effective_strategy.drafts else None
 
 
 def _lease(leases: ExitStack, spec: ModelSpec, cancel: threading.Event) -> Generator[Delta, None, Engine]:

@@ -48,6 +48,7 @@ class Strategy:
     watermark: str = ""  # "module.class" in `strategies.processors`, for a watermark
     watermark_settings: tuple[str, ...] = ()  # the settings for the arguments of that class, in their order
     cross_tokenizer: bool = False  # whether draft tokens are converted through the text
+    at_zero: str = ""  # the strategy that it becomes at temperature 0; empty: it needs a higher temperature
 
     def __post_init__(self) -> None:
         texts = (self.name, self.label, self.summary, self.when, self.source)
@@ -132,6 +133,7 @@ STRATEGIES: dict[str, Strategy] = {
             when="For conversation and stories, where varied text reads better.",
             source="https://arxiv.org/abs/1904.09751",
             settings=("temperature", *TRUNCATION, *GUIDANCE),
+            at_zero="greedy",
             decoder="decode_loop.decode_loop",
             events=("on_token", "on_draft"),
             engines=(*LOCAL, "remote"),
@@ -158,6 +160,7 @@ STRATEGIES: dict[str, Strategy] = {
             when="For answers that are likely as a whole, but differ from run to run.",
             source=f"{DOCS}#beam-search",
             settings=("temperature", *TRUNCATION, *BEAMS),
+            at_zero="beams",
             decoder="observed_beam_search.observed_beam_search",
             events=("on_beams",),
             samples=True,

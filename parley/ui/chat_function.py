@@ -11,7 +11,6 @@ from typing import Any
 
 import gradio as gr
 
-from parley import strategies
 from parley.errors import BadSetting, ChatError
 from parley.events import Answer, Delta
 from parley.messages import Message, build_messages
@@ -118,14 +117,14 @@ class ChatFunction:
 
     async def _settings(self, values: Sequence[Any]) -> Settings:
         named_values = dict(zip(OPTIONS, values, strict=True))
-        name = named_values["model"] or next(iter(registry.models()))
+        name = Settings.check({"model": named_values["model"]}).model or next(iter(registry.models()))
         spec = registry.find(name)
         traits = await asyncio.to_thread(registry.traits, spec)
         settings = Settings.check(named_values | {"model": name}, traits.recommended)
         strategy_traits = await asyncio.to_thread(registry.strategy_traits, spec, traits)
         refusal = ""
         if "strategy" in spec.capabilities.settings:
-            refusal = strategies.find(settings.strategy).refusal(strategy_traits)
+            refusal = settings.effective_strategy.refusal(strategy_traits)
         if refusal := refusal or spec.capabilities.refusal(spec.label, settings):
             raise BadSetting(refusal)
         return settings

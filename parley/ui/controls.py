@@ -38,6 +38,28 @@ class Slider(gr.Slider):
         return payload
 
 
+class Textbox(gr.Textbox):
+    """A textbox that passes on any value, where stock Gradio would make text of a list."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchanged."""
+        return payload
+
+
+class MessageBox(gr.Textbox):
+    """The textbox for a message. Gradio itself reads the message before the chat function does, so it is text here."""
+
+    is_template = True
+
+    def preprocess(self, payload: Any) -> Any:
+        """Unchanged. Raises `gr.Error` for what is no text, where stock Gradio would make text of it."""
+        if not isinstance(payload, str | None):
+            raise gr.Error("The message must be text. Put a conversation into `messages`.", print_exception=False)
+        return payload
+
+
 class Number(gr.Number):
     """A number box that passes on any value, and is empty for None, where stock Gradio first shows 0."""
 
@@ -85,7 +107,7 @@ def for_model(name: str) -> list[dict]:
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
     sampling = {n for row in strategies.STRATEGIES.values() for n in row.settings} | {"strategy", "repetition_penalty"}
-    kept = set(OPTIONS) - sampling - ({"thinking"} if not traits.thinking else set())
+    kept = set(OPTIONS) - sampling - _thinking_controls(traits, shown=False)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
         kept &= spec.capabilities.settings
     updates = _updates(values["strategy"], spec, traits)
@@ -110,13 +132,18 @@ def for_strategy(strategy: str, model: str) -> list[dict]:
 
 def _updates(strategy: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    thinking = {"thinking", "thinking_budget"}
-    used = {"strategy", "system_prompt", *row.uses, *thinking} - (set() if traits.thinking else thinking)
+    used = {"strategy", "system_prompt", *row.uses, *_thinking_controls(traits, shown=True)}
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
     info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
     updates["strategy"]["info"] = row.refusal(registry.strategy_traits(model, traits)) or info
     return updates
+
+
+def _thinking_controls(traits: registry.Traits, shown: bool) -> set[str]:
+    """The names of the thinking controls that this model has, or with `shown` False of those that it lacks."""
+    has = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
+    return {name for name, present in has.items() if present is shown}
 
 
 def _max_exit_layer(traits: registry.Traits) -> int:
@@ -129,7 +156,8 @@ def _model_info(spec: ModelSpec, traits: registry.Traits) -> str:
     size = f"{spec.parameters / 1e6:,.1f} million parameters" if spec.parameters else ""
     context = f"reads {traits.context:,} tokens" if traits.context else ""
     estimate = turn.estimate(spec, traits)
-    facts = " · ".join(filter(None, (size, context, PLACE if spec.engine == "remote" else spec.licence)))
+    thinks = "always thinks" if traits.always_thinks else ""
+    facts = " · ".join(filter(None, (size, context, thinks, PLACE if spec.engine == "remote" else spec.licence)))
     return "\n".join(filter(None, (facts, estimate.sentence if estimate else "")))
 
 
@@ -149,7 +177,7 @@ def _control(o: Option) -> Component:
 def _free_control(o: Option, look: dict[str, Any]) -> Component:
     """The control for a text or a number."""
     if o.kind is str:
-        return gr.Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
+        return Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
     number = {"value": o.default, **look}
     if o.step is None:
         return Number(precision=0, placeholder="fresh" if o.optional else None, **number)

@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 
 from parley.api import endpoints
 from parley.api.unread_streams import UnreadStreams
+from parley.ui.controls import MessageBox
 from parley.ui.security import SecurityMiddleware
 
 HERE = Path(__file__).parent
@@ -90,7 +91,7 @@ def chat_components() -> dict[str, Any]:
         group_consecutive_messages=False,  # in a group, Copy would also copy the thought and the line of figures
         placeholder=INVITATION,
     )
-    textbox = gr.Textbox(
+    textbox = MessageBox(
         elem_id="message",
         placeholder="Message…",
         submit_btn=True,

@@ -1,5 +1,6 @@
 """The API as a program sees it: a real gradio_client against the app, which runs in this process to be looked into."""
 
+import functools
 import itertools
 import json
 import signal
@@ -95,7 +96,7 @@ def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, in
 @pytest.mark.parametrize(
     ("bad", "sentence"),
     [
-        ({"temperature": 99}, r"Temperature must be a number from 0\.05 to 2\.0; 99 is not\."),
+        ({"temperature": 99}, r"Temperature must be a number from 0\.0 to 2\.0; 99 is not\."),
         ({"top_k": 1.5}, "Top-k must be a whole number"),
         ({"max_new_tokens": True}, "Max new tokens must be a whole number"),
         ({"seed": -1}, "Seed must be"),
@@ -116,13 +117,34 @@ def test_a_bad_value_is_refused_with_one_clear_sentence_and_the_next_call_works(
     assert one_client.predict("still here", model="parrot", api_name="/chat") == "still here"
 
 
+def test_stop_strings_may_be_a_list_and_nothing_else_is_made_text(one_client):
+    """Public case 8."""
+    ask = functools.partial(
+        one_client.predict, "Hello, who are you?", strategy="greedy", messages=[], api_name="/chat"
+    )
+    assert ask(stop=["tiny"]) + "tiny" in ask()
+    for wrong in ({"system_prompt": ["a"]}, {"message": 5}, {"model": ["budgie"]}, {"negative_prompt": {"a": 1}}):
+        with pytest.raises(AppError, match="must be text"):
+            ask(**wrong) if "message" not in wrong else one_client.predict(**wrong, api_name="/chat")
+
+
+def test_parts_of_a_message_that_are_no_text_are_refused(one_client):
+    """Public case 9."""
+    parts = [{"type": "text", "text": "What is this?"}, {"type": "image_url", "image_url": {"url": "x"}}]
+    with pytest.raises(AppError, match="Only text can be read"):
+        one_client.predict("And now?", messages=[{"role": "user", "content": parts}], api_name="/chat")
+    parts.pop()
+    repeated = one_client.predict("", messages=[{"role": "user", "content": parts}], model="parrot", api_name="/chat")
+    assert repeated == "What is this?"
+
+
 def test_nan_is_refused_on_the_server(inside):
     url = f"{inside.url}/gradio_api/call/v2/chat"
     body = json.dumps({"message": "hi", "strategy": "sampling", "temperature": float("nan")}).encode()
     ask = urllib.request.Request(url, body, {"Content-Type": "application/json"})
     event = json.load(urllib.request.urlopen(ask))["event_id"]
     with urllib.request.urlopen(f"{url}/{event}") as stream:
-        assert "Temperature must be a number from 0.05 to 2.0" in stream.read().decode()
+        assert "Temperature must be a number from 0.0 to 2.0" in stream.read().decode()
 
 
 def test_a_conversation_is_kept_per_client(inside):

@@ -198,6 +198,16 @@ def test_the_code_of_a_repository_is_never_run(folder, tmp_path):
     assert not proof.exists()
 
 
+def test_a_tokenizer_that_cannot_stream_is_refused(folder):
+    """Public case 14: ByT5 has no Rust backend."""
+    edit(folder / "tokenizer_config.json", tokenizer_class="ByT5Tokenizer")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(
+        ModelUnavailable, match="a tokenizer of the kind ByT5Tokenizer, which cannot give text token by"
+    ):
+        loaded(folder)
+
+
 def test_a_tokenizer_that_needs_code_is_refused(folder):
     edit(folder / "tokenizer_config.json", tokenizer_class="Evil", auto_map={"AutoTokenizer": ["evil.Model", None]})
     (folder / "tokenizer.json").unlink()

@@ -85,6 +85,17 @@ def test_each_knob_of_sampling_does_what_it_says(budgie, change, gives_greedy):
     assert all(text == greedy for text in drawn) == gives_greedy
 
 
+def test_temperature_zero_is_greedy_search_and_the_details_say_so(budgie):
+    question = build_messages([], "Tell me a story about an owl.")
+    zero, greedy = (
+        answer(budgie, question, max_new_tokens=20, **values)
+        for values in ({"strategy": "sampling", "temperature": 0}, {"strategy": "greedy"})
+    )
+    assert zero.text == greedy.text and zero.seed is None
+    assert zero.run_record.config["strategy"] == "greedy, because the temperature is 0"
+    assert "strategy" not in greedy.run_record.config and zero.run_record.values["strategy"] == "greedy"
+
+
 def test_a_repetition_penalty_changes_what_is_said(budgie):
     question = build_messages([], "say tic tic tic tic")
     plain = answer(budgie, question, strategy="greedy", max_new_tokens=30).text

@@ -5,7 +5,6 @@ import random
 import pytest
 
 from parley.generation.token_splice import reuse_generated_ids
-from tests.generation.test_streaming import sentencepiece_like  # noqa: F401  (a fixture)
 
 
 def cut_small(tokenizer, text):
@@ -48,7 +47,7 @@ def test_what_was_text_in_the_prompt_never_becomes_a_control_token(budgie):
 
 
 @pytest.mark.parametrize("family", ["byte level", "sentencepiece"])
-def test_random_cuts_never_change_what_is_read(budgie, sentencepiece_like, family):  # noqa: F811
+def test_random_cuts_never_change_what_is_read(budgie, sentencepiece_like, family):
     tokenizer = budgie.loaded.tokenizer if family == "byte level" else sentencepiece_like
     chance, moved = random.Random(5), 0
     parts = ["owl", " ", "é", "🦜", "ภา", "\n", "<|im_end|>", "</s>", "a", "\ufffd"]

@@ -189,11 +189,11 @@ def test_traits_of_the_parrot_are_those_of_its_row():
 
 def test_recommended_values_pass_the_check_of_the_settings_and_nothing_is_invented():
     assert recommended_settings({"eos_token_id": 2, "top_p": None}) == {}
-    given = {"do_sample": True, "temperature": 0.0, "top_k": 20.0, "top_p": 0.8, "min_p": 0, "repetition_penalty": 9}
+    given = {"do_sample": True, "temperature": 9.0, "top_k": 20.0, "top_p": 0.8, "min_p": 0, "repetition_penalty": 9}
     found = recommended_settings(given)
     assert found == {
         "strategy": "sampling",
-        "temperature": 0.05,
+        "temperature": 2.0,
         "top_k": 20,
         "top_p": 0.8,
         "min_p": 0.0,

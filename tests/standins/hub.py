@@ -234,7 +234,7 @@ class Loader:
         )
 
     def start(self, id, **order):
-        """Orders a load; `order` may have revision, op, memory, disk (bytes that are free)."""
+        """Orders a load; `order` may have revision, gguf, op, memory, disk (bytes that are free)."""
         self.say({"id": id, **order})
 
     def say(self, told):
@@ -289,7 +289,8 @@ def _serve():
 def _obey(order, report, cancel):
     from parley.models import hardware, hub, registry
 
-    name = order["id"] + (f"@{order['revision']}" if order.get("revision") else "")
+    file = f"/{order['gguf']}" if order.get("gguf") else ""
+    name = order["id"] + file + (f"@{order['revision']}" if order.get("revision") else "")
     row = registry.find(name, {"MODEL_IDS": name})
     disk = hardware.free_disk if order.get("disk") is None else lambda: order["disk"]
     if order.get("op") == "fetch":

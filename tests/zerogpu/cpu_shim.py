@@ -30,6 +30,7 @@ def install():
     torch.cuda._is_in_bad_fork = _not_in_bad_fork  # a lambda in CPU wheels, which cannot be sent to a process
 
     import spaces.zero.torch
+    from spaces.zero import config
     from spaces.zero.torch import patching
 
     def init(nvidia_uuid):
@@ -46,6 +47,7 @@ def install():
                         callback(size)
 
     spaces.zero.torch.init, spaces.zero.torch.move = init, move
+    config._read_gpu_information = "Model: \t NVIDIA RTX PRO 6000 Blackwell Server Edition".strip
 
 
 def _tensor(data, like):

@@ -13,8 +13,9 @@ from parley.engines.remote import errors
 from parley.engines.remote.stream import NO_KEY, StreamState, drain, open_stream
 from parley.errors import BadSetting
 from parley.events import FLUSH, Delta, RunRecord
-from parley.generation.reasoning_parser import THINK_CLOSE, ReasoningParser
+from parley.generation.reasoning_parser import split_thought
 from parley.messages import Message
+from parley.models.reasoning_dialects import THINK
 from parley.models.remote_servers import Server
 from parley.models.spec import ModelSpec
 from parley.settings import Settings
@@ -58,8 +59,9 @@ class RemoteEngine(Engine):
                 if items and not state.over:
                     cancel.wait(FLUSH)
         text, thought = state.parser.feed("", last=True)
+        folded = state.parser.folded
         if state.fault:
-            yield Delta(text=text, thought=thought)
+            yield Delta(text=text, thought=thought, replaces=folded)
             _log.warning("%s: %s", self._spec.name, type(state.fault).__name__)
             names = {"name": self._spec.label, "key": self._server.key, "key_name": self._server.key_name}
             raise errors.to_sentence(state.fault, bool(state.num_chunks), **names) from None
@@ -69,6 +71,7 @@ class RemoteEngine(Engine):
         yield Delta(
             text=text,
             thought=thought,
+            replaces=folded,
             finish=finish,
             usage=usage,
             seed=arguments.get("seed"),
@@ -90,7 +93,7 @@ class RemoteEngine(Engine):
             "messages": [m._asdict() for m in messages],
             "model": self._spec.name,
             "max_tokens": settings.max_new_tokens,
-            "temperature": 0.0 if settings.strategy == "greedy" else values.get("temperature"),
+            "temperature": 0.0 if request.strategy.name == "greedy" else values.get("temperature"),
             "top_p": values.get("top_p"),
             "seed": random.SystemRandom().randrange(2**31) if values.get("seed", 0) is None else values.get("seed"),
             "stop": list(settings.stop_strings) or None,
@@ -104,6 +107,7 @@ class RemoteEngine(Engine):
         body |= arguments.get("extra_body", {})
         names = ["model", "strategy", *request.strategy.uses, "thinking"]
         values = {name: getattr(settings, name) for name in names if name in self._spec.capabilities.settings}
+        values |= {"strategy": request.strategy.name} if "strategy" in values else {}
         return RunRecord(
             prompt="",
             config={"engine": "server"},
@@ -126,7 +130,7 @@ class RemoteEngine(Engine):
             f"client = {call('InferenceClient', [*where, f'api_key={key}'])}",
             f"messages = {listed(arguments['messages'])}",
             f"output = {call('client.chat_completion', ['messages', *rest])}",
-            f"answer = output.choices[0].message.content.rpartition({THINK_CLOSE!r})[2]",
+            f"answer = output.choices[0].message.content.rpartition({THINK.closing.strip()!r})[2]",
             *[f"answer = answer.partition({text!r})[0]" for text in settings.stop_strings],
             "print(answer.strip())",
         ]
@@ -142,5 +146,5 @@ def _messages_to_send(messages: Sequence[Message]) -> tuple[Sequence[Message], s
     *before, last = messages
     if last.role != "assistant":
         return messages, ""
-    text, _ = ReasoningParser().feed(last.content, last=True)
+    text, _ = split_thought(last.content)
     return ([*before, Message("assistant", text), Message("user", GO_ON)] if text else before), text

@@ -171,10 +171,14 @@ class StreamState:
     def take(self, items: Sequence[object]) -> Delta:
         """Updates the state with the items of the inbox, and returns their text."""
         text = thought = ""
+        folded = False
         for item in items:
             if isinstance(item, Chunk):
                 self._last_chunk_at = item.received_at
                 more_text, more_thought = self._take_chunk(item)
+                if self.parser.folded and item.text:
+                    text = thought = ""
+                    folded = True
                 text, thought = text + more_text, thought + more_thought
             elif isinstance(item, Exception):
                 self.end(item)
@@ -186,7 +190,7 @@ class StreamState:
             # The server begins a new message, so the space between two words is missing.
             space = " " if self._partial_answer[-1:].isalnum() and text[0].isalnum() else ""
             text, self._partial_answer = space + text, ""
-        return Delta(text=text, thought=thought)
+        return Delta(text=text, thought=thought, replaces=folded)
 
     def end(self, fault: Exception) -> None:
         """Ends the stream. `fault` is recorded unless a finish reason arrived before."""

@@ -57,7 +57,7 @@ def spec(name: str, found: Path, base: Callable[[str, Path], ModelSpec]) -> Mode
     elif found.is_dir():
         problem = f"{name} is a folder that has no config.json. Name a folder that a model was saved to."
     else:
-        problem = f"{name} is not on the disk any more, or never was. Put it back, or correct its path in MODEL_IDS."
+        problem = f"{name} is not on the disk any more, or never was. Put it back, or correct its path."
     return replace(row, problem=problem)
 
 

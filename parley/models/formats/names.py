@@ -56,7 +56,7 @@ def offered(rows: list[ModelSpec]) -> dict[str, ModelSpec]:
     for problem in problems:
         _warn(problem)
     if problems and len(problems) == len(rows):
-        raise ModelUnavailable(problems[0])
+        raise ModelUnavailable(f"MODEL_IDS: {problems[0]}")
     return {row.name: row for row in sorted(rows, key=lambda row: bool(row.problem))}
 
 

@@ -13,6 +13,7 @@ from transformers import (
     EtaLogitsWarper,
     LogitsProcessorList,
     MinPLogitsWarper,
+    TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
     TypicalLogitsWarper,
@@ -21,42 +22,71 @@ from transformers import (
 # Processors that read only the probabilities of the tokens that top-k kept. They give the same result for these alone.
 KEPT_ONLY = (TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper, EpsilonLogitsWarper, EtaLogitsWarper)
 MAX_KEPT = 1024  # tokens; for more, `torch.multinomial` is as fast
+SPARE = 16  # more candidates than top-k keeps, because it keeps all that are equal to the last one
 
 
 class Sampler:
     """Greedy search or sampling, after `processors`.
 
-    Processors after top-k see only the tokens that it kept. Otherwise top-p would sort the whole vocabulary.
+    Temperature, top-k and what follows them see only the tokens with the highest logits, which are all that top-k can
+    keep. Otherwise each of them would read the whole vocabulary, and top-p would sort it.
     """
 
     def __init__(
         self, processors: LogitsProcessorList, do_sample: bool, generator: torch.Generator | None = None
     ) -> None:
-        at = next((i for i, each in enumerate(processors) if isinstance(each, TopKLogitsWarper)), len(processors))
-        rest = processors[at + 1 :]
+        top_k = next((i for i, each in enumerate(processors) if isinstance(each, TopKLogitsWarper)), len(processors))
+        rest = processors[top_k + 1 :]
         if not all(isinstance(each, KEPT_ONLY) for each in rest):
-            at, rest = len(processors), []
-        self._full_processors, self._kept_processors = (
-            LogitsProcessorList(processors[: at + 1]),
-            LogitsProcessorList(rest),
-        )
+            top_k, rest = len(processors), []
+        begin = top_k - any(isinstance(each, TemperatureLogitsWarper) for each in processors[top_k - 1 : top_k])
+        self._before = LogitsProcessorList(processors[:begin])
+        self._cut = LogitsProcessorList(processors[begin : top_k + 1])  # temperature and top-k
+        self._after = LogitsProcessorList(rest)
+        self._top_k = next((each.top_k for each in processors[top_k : top_k + 1]), None)
+        self._temperature = next((each.temperature for each in processors[begin:top_k]), 1.0)
         self._do_sample, self._generator = do_sample, generator or torch.default_generator
+        self._uniform = torch.empty(0, dtype=torch.float64)
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """The token, shape (1, 1), that follows `input_ids`, shape (1, tokens). `logits` has shape (1, vocabulary)."""
-        scores = self._full_processors(input_ids, logits)
+        scores = self._before(input_ids, logits)
         if not self._do_sample:
-            return scores.argmax(-1, keepdim=True)
-        kept = (
-            (scores[0] > -math.inf).nonzero()[:, 0] if scores.device.type == "cpu" else scores.new_empty(MAX_KEPT + 1)
-        )
-        if not 0 < len(kept) <= MAX_KEPT:
-            scores = self._kept_processors(input_ids, scores)
-            return torch.multinomial(scores.softmax(-1), num_samples=1, generator=self._generator_on(scores.device))
-        probabilities = self._kept_processors(input_ids, scores[:, kept]).softmax(-1)[0]
-        uniform = torch.empty(scores.shape[1], dtype=torch.float64).uniform_(generator=self._generator)
-        noise = -torch.log1p(-uniform[kept]).to(probabilities.dtype)
-        return kept[(probabilities / noise).argmax()].view(1, 1)
+            return self._cut(input_ids, scores).argmax(-1, keepdim=True)
+        kept = self._candidates(scores) or self._kept(self._cut(input_ids, scores))
+        if kept is None:
+            scores = self._after(input_ids, self._cut(input_ids, scores))
+            on_cpu = scores.device.type == "cpu"
+            return torch.multinomial(scores.softmax(-1), 1, generator=self._generator if on_cpu else None)
+        tokens, kept_scores = kept
+        probabilities = self._after(input_ids, kept_scores).softmax(-1)[0]
+        if len(self._uniform) != scores.shape[1]:
+            self._uniform = scores.new_empty(scores.shape[1], dtype=torch.float64)
+        self._uniform.uniform_(generator=self._generator)
+        noise = -torch.log1p(-self._uniform[tokens]).to(probabilities.dtype)
+        return tokens[(probabilities / noise).argmax()].view(1, 1)
 
-    def _generator_on(self, device: torch.device) -> torch.Generator | None:
-        return self._generator if device.type == "cpu" else None
+    def _candidates(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The tokens that top-k keeps, shape (kept,), and their scores after temperature and top-k, shape (1, kept).
+
+        None where there is no top-k, and where more tokens may be equal to the last one than are looked at.
+        """
+        if scores.device.type != "cpu" or self._top_k is None or self._top_k + SPARE > min(MAX_KEPT, scores.shape[1]):
+            return None
+        found, tokens = scores[0].topk(self._top_k + SPARE)
+        found = found / self._temperature
+        if found[0] == -math.inf or found[-1] >= found[self._top_k - 1]:
+            return None
+        kept = int((found >= found[self._top_k - 1]).sum())
+        return tokens[:kept], found[None, :kept]
+
+    @staticmethod
+    def _kept(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The tokens that all processors so far have kept, and their scores, shaped like those of `_candidates`.
+
+        None where no token is left, or so many that `torch.multinomial` is as fast.
+        """
+        if scores.device.type != "cpu":
+            return None
+        tokens = (scores[0] > -math.inf).nonzero()[:, 0]
+        return (tokens, scores[:, tokens]) if 0 < len(tokens) <= MAX_KEPT else None

@@ -15,14 +15,23 @@ class ThinkingBudget(LogitsProcessor):
 
     `opening` and `closing` are the tokens of the tags around a thought, `prompt_length` is in tokens. An empty
     `opening` means that the prompt has opened the thought. Only a thought at the start of the answer counts.
+    `answering` are the tokens that open the answer. They follow a closing tag that was forced.
     """
 
-    def __init__(self, budget: int, prompt_length: int, opening: Sequence[int], closing: Sequence[int]) -> None:
+    def __init__(
+        self,
+        budget: int,
+        prompt_length: int,
+        opening: Sequence[int],
+        closing: Sequence[int],
+        answering: Sequence[int] = (),
+    ) -> None:
         self._budget, self._prompt_length = budget, prompt_length
-        self._opening, self._closing = list(opening), list(closing)
+        self._opening, self._closing, self._answering = list(opening), list(closing), list(answering)
 
     def __repr__(self) -> str:
-        return f"ThinkingBudget({self._budget}, {self._prompt_length}, {self._opening}, {self._closing})"
+        rest = f", {self._answering}" if self._answering else ""
+        return f"ThinkingBudget({self._budget}, {self._prompt_length}, {self._opening}, {self._closing}{rest})"
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """`input_ids`: shape (sequences, tokens); `scores`: shape (sequences, vocabulary)."""
@@ -40,10 +49,12 @@ class ThinkingBudget(LogitsProcessor):
         thought, closing = answer[start:], self._closing
         if len(thought) < self._budget or answer[:start] != self._opening:
             return None
-        if any(
-            thought[i : i + len(closing)] == closing for i in range(min(len(thought), self._budget + len(closing)))
-        ):
-            return None
+        last = min(len(thought), self._budget + len(closing))
+        closed = next((i for i in range(last) if thought[i : i + len(closing)] == closing), None)
+        if closed is not None:
+            after = thought[closed + len(closing) :]
+            forced = closed + len(closing) > self._budget and len(after) < len(self._answering)
+            return self._answering[len(after)] if forced and after == self._answering[: len(after)] else None
         # How many tokens of the closing tag the thought ends with, chosen by the model or forced before.
         present = next(n for n in reversed(range(len(closing))) if thought[len(thought) - n :] == closing[:n])
         return closing[present]

@@ -20,6 +20,7 @@ from transformers import (
 from parley.generation.prompt import render_prompt
 from parley.settings import Settings
 from parley.strategies.decoders.sampling import MAX_KEPT, Sampler
+from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 from parley.strategies.processors.top_n_sigma import TopNSigma
 from tests.engines.openvino.asking import SHORT, answer
 
@@ -44,9 +45,13 @@ TOKENS = 5
 @pytest.mark.parametrize("name", SETTINGS)
 def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name, seeds):
     values = HOT | {name: SETTINGS[name]}
-    stock = {key: value for key, value in values.items() if key != "top_n_sigma"}
-    ours = LogitsProcessorList([TopNSigma(values["top_n_sigma"])] if "top_n_sigma" in values else [])
+    own = {
+        "top_n_sigma": TopNSigma,
+        "repetition_penalty": lambda penalty: RepetitionPenalty(penalty, model.generation_config.eos_token_id),
+    }
+    stock = {key: value for key, value in values.items() if key not in own}
     model, tokenizer = torch_budgie.loaded.model, torch_budgie.loaded.tokenizer
+    ours = LogitsProcessorList([make(values[key]) for key, make in own.items() if key in values])
     prompt = render_prompt(torch_budgie.loaded, SHORT, Settings.check({"max_new_tokens": TOKENS})).ids
     said = set()
     for seed in seeds:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import LogitsProcessorList
 
 from parley.strategies.decoders.constrained_beams import constrained_beams
 from parley.strategies.decoders.contrastive import contrastive
 from parley.strategies.decoders.diverse_beams import diverse_beams
 from parley.strategies.decoders.dola import dola
 from parley.strategies.decoders.observed_beam_search import observed_beam_search
+from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("golden.json").read_text())
 OURS = {"top_k": "candidates", "num_beam_groups": "beam_groups"}  # what 4.49 called these
@@ -29,6 +31,8 @@ def nothing(_):
 def arguments(name, case, tokenizer):
     """The case as our loop takes it."""
     values = {OURS.get(key, key): value for key, value in case.items()}
+    if penalty := values.pop("repetition_penalty", None):
+        values["logits_processor"] = LogitsProcessorList([RepetitionPenalty(penalty, [tokenizer.eos_token_id])])
     if words := values.pop("words", None):
         values["phrases"] = [tuple(tokenizer.encode(word, add_special_tokens=False)) for word in words]
     loop = LOOPS.get(name.split()[0].rstrip(","))

@@ -1,19 +1,27 @@
 """Records what the decoding strategies of transformers 4.49.0, the last with all of them built in, answer as Budgie.
 
 Run this file in an environment of its own, after `pip install transformers==4.49.0 torch`. It
-writes golden.json beside itself: prompts as token ids, and for each case of `CASES` the ids of each answer.
+writes golden.json beside itself: prompts as token ids, and for each case of `CASES` the ids of each answer. The
+repetition penalty is ours, in place of that of transformers.
 """
 
 import json
+import sys
 from pathlib import Path
 
 import torch
 import transformers
 from tokenizers import Tokenizer
-from transformers import GenerationConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaForCausalLM, LogitsProcessorList
 
 HERE = Path(__file__).parent
-WEIGHTS = HERE.parents[3] / "parley" / "budgie" / "weights"
+CLONE = HERE.parents[3]
+WEIGHTS = CLONE / "parley" / "budgie" / "weights"
+END, PAD = 2, 0
+sys.path.insert(0, str(CLONE))
+
+from parley.strategies.processors.repetition_penalty import RepetitionPenalty  # noqa: E402
+
 TOKENS = 24  # of each answer
 QUESTIONS = (
     "Hello, who are you?",
@@ -74,13 +82,14 @@ def main() -> None:
     answers = {}
     for name, case in CASES.items():
         settings = dict(case)
-        words = settings.pop("words", None)
+        words, penalty = settings.pop("words", None), settings.pop("repetition_penalty", None)
+        penalties = LogitsProcessorList([RepetitionPenalty(penalty, [END])] if penalty else [])
         forced = {"force_words_ids": [tokenizer.encode(word).ids for word in words]} if words else {}
         answers[name] = []
         for prompt in prompts:
             ids = torch.tensor([prompt])
-            ends = {"eos_token_id": 2, "pad_token_id": 0, "max_new_tokens": TOKENS}
-            made = model.generate(ids, attention_mask=torch.ones_like(ids), **ends, **settings, **forced)
+            given = {"eos_token_id": END, "pad_token_id": PAD, "max_new_tokens": TOKENS, "logits_processor": penalties}
+            made = model.generate(ids, attention_mask=torch.ones_like(ids), **given, **settings, **forced)
             answers[name].append(made[0, len(prompt) :].tolist())
     golden = {"prompts": prompts, "cases": CASES, "answers": answers}
     (HERE / "golden.json").write_text(json.dumps(golden, separators=(",", ":")))
