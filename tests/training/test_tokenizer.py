@@ -112,3 +112,8 @@ def test_letters_take_the_place_of_the_last_merges():
     assert with_letters(after).get_vocab() == after.get_vocab()
     kept = before.get_vocab().items() & after.get_vocab().items()
     assert len(kept) >= before.get_vocab_size() - len(LATIN) - len(MARKS) - 20
+
+
+@pytest.mark.parametrize("name", ["Þorgerður", "Nguyễn", "Świętosława", "Dvořáček", "Ķēniņš", "Iñaki"])
+def test_no_copy_of_a_name_can_break_between_the_bytes_of_a_letter(tokenizer, name):
+    assert "".join(tokenizer.decode([id]) for id in ids(tokenizer, name)) == name
