@@ -121,8 +121,8 @@ MODEL_IDS = Variable[tuple[str, ...]](
     values="names and folders with commas between them",
     check=_names,
     default=(),
-    help="The models that visitors can choose, the default first, as org/name or org/name@revision on the Hub or as a "
-    "folder; if empty, the page offers the models that suit the hardware.",
+    help="The models that visitors can choose, the default first: org/name, org/name@revision or org/name/file.gguf "
+    "on the Hub, or a folder or GGUF file, also as label=item; if empty, the page offers what suits the hardware.",
 )
 DRAFT_MODELS = Variable[Mapping[str, str]](
     name="DRAFT_MODELS",

@@ -87,7 +87,7 @@ def tiny(tmp_path_factory):
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
     for item in items:
-        if "real_model" in getattr(item, "fixturenames", ()):
+        if {"real_model", "real_gguf"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 300))
             item.add_marker(pytest.mark.slow)
 
@@ -113,6 +113,17 @@ def pytest_xdist_make_scheduler(config, log):
 def lacking(reason):
     """Ends a test that needs what this machine lacks: skipped here, failed in CI, which has everything."""
     pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", name="real_gguf")
+def smollm2_gguf(tmp_path_factory):
+    """The same model as a GGUF file, in a folder of its own."""
+    try:
+        file = tmp_path_factory.mktemp("gguf") / "smollm2.gguf"
+        file.symlink_to(real_model.gguf_file())
+    except real_model.NotReachable as missing:
+        lacking(str(missing))
+    return file
 
 
 @pytest.fixture(scope="session", name="real_model")

@@ -73,15 +73,15 @@ BAD = [
 BAD_NAMES = [
     (
         {"MODEL_IDS": "./nowhere"},
-        "MODEL_IDS names the folder ./nowhere, which has no config.json. Name a folder that a model was saved to.",
+        "MODEL_IDS: nowhere is not on the disk any more, or never was. Put it back, or correct its path.",
     ),
     (
         {"MODEL_IDS": "budgie,a/b/c"},
-        "'a/b/c' is not the name of a model. Write org/name or org/name@revision, as on the Hub.",
+        "'a/b/c' is not the name of a model. Write org/name, org/name@revision or org/name/file.gguf, as on the Hub.",
     ),
     (
         {"MODEL_IDS": "budgie", "DRAFT_MODELS": "org/not-offered=./nowhere"},
-        "DRAFT_MODELS names the folder ./nowhere, which has no config.json. Name a folder that a model was saved to.",
+        "DRAFT_MODELS: nowhere is not on the disk any more, or never was. Put it back, or correct its path.",
     ),
     (
         {"REMOTE_MODELS": "m", "REMOTE_BASE_URL": "", "HF_TOKEN": ""},

@@ -1,6 +1,7 @@
 """Budgie's exam: questions that its corpus never has, marked by program, with a score per skill.
 
-`python -m training.exam [folder] [--sample SEED] [--failures] [--write-card]`
+Part of it is written down in exam.toml, part is drawn by a seed from exam_draws.toml.
+`python -m training.exam [folder] [--draw SEED] [--sample SEED] [--failures] [--write-card]`
 """
 
 import argparse
@@ -29,10 +30,12 @@ from parley.serving.model_pool import local_engine
 from parley.settings import Settings
 from tools.readme_tables import between
 from training.corpus import normalise
+from training.draws import drawn_rows, drawn_words
 
 LONGEST_ANSWER = 160  # tokens; an answer that is not finished by then is wrong
 UNFINISHED = " (not finished)"
 GREEDY = Settings.check({"strategy": "greedy", "max_new_tokens": LONGEST_ANSWER})
+DRAW = 16  # the seed of the questions that the card speaks of
 PIRATE = "arr|ahoy|matey|yo ho|shiver"
 
 
@@ -62,28 +65,38 @@ def _table() -> dict:
     return tomllib.loads((Path(__file__).parent / "exam.toml").read_text(encoding="utf-8"))
 
 
+def _questions(skill: str, check: str, rows: Iterable[Sequence[str]], *, think: bool = False) -> Iterable[Question]:
+    for *turns, expected in rows:
+        system = turns.pop(0).removeprefix("system:") if turns[0].startswith("system:") else None
+        yield Question(skill, check, tuple(turns), expected, system, think)
+
+
 @cache
-def questions() -> tuple[Question, ...]:
-    """All questions, in the order of exam.toml."""
-    found = []
-    for skill, entry in _table()["skills"].items():
-        for *turns, expected in entry["rows"]:
-            system = turns.pop(0).removeprefix("system:") if turns[0].startswith("system:") else None
-            found.append(Question(skill, entry["check"], tuple(turns), expected, system, entry.get("think", False)))
-    return tuple(found)
+def written() -> tuple[Question, ...]:
+    """The questions of exam.toml, in its order."""
+    skills = _table()["skills"].items()
+    asked = (_questions(skill, it["check"], it["rows"], think=it.get("think", False)) for skill, it in skills)
+    return tuple(question for each in asked for question in each)
+
+
+@cache
+def questions(draw: int = DRAW) -> tuple[Question, ...]:
+    """All questions: those written down, then those that the seed `draw` makes."""
+    drawn = (_questions(skill, check, rows) for skill, (check, rows) in drawn_rows(draw).items())
+    return (*written(), *(question for each in drawn for question in each))
 
 
 @cache
 def held_out_turns() -> frozenset[str]:
-    """Every user turn and system prompt of the exam, normalised: none may occur in the corpus."""
-    texts = [text for question in questions() for text in (*question.turns, question.system) if text]
+    """Every written user turn and system prompt, normalised: none may occur in the corpus."""
+    texts = [text for question in written() for text in (*question.turns, question.system) if text]
     return frozenset(map(normalise, texts))
 
 
 @cache
 def held_out_values() -> tuple[str, ...]:
     """Names and words that the exam uses and the corpus never has."""
-    return tuple(value for values in _table()["held_out"].values() for value in values)
+    return (*(value for values in _table()["held_out"].values() for value in values), *sorted(drawn_words()))
 
 
 def says(reply: str, expected: str) -> bool:
@@ -233,6 +246,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=WEIGHTS)
+    parser.add_argument("--draw", type=int, metavar="SEED", default=DRAW, help="draw other questions")
     parser.add_argument(
         "--sample", type=int, metavar="SEED", help="sample by generation_config.json instead of greedy"
     )
@@ -247,7 +261,7 @@ def main() -> None:
     if arguments.sample is not None:
         given = {"max_new_tokens": LONGEST_ANSWER, "seed": arguments.sample}
         settings = Settings.check(given, registry.traits(budgie.loaded.spec).recommended)
-    results = sit(budgie, questions(), settings)
+    results = sit(budgie, questions(arguments.draw), settings)
     for result in results:
         if arguments.failures and not result.passed:
             question = result.question

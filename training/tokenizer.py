@@ -2,8 +2,10 @@
 
 Digits stay single and newlines stand alone. The template puts a space before every content, so that a word has the
 same tokens in a question and in an answer; an answer therefore begins with a space, which the reader strips.
+Every letter of the languages written in Latin is one token, so that no copy breaks between the bytes of a letter.
 """
 
+import json
 from collections.abc import Iterator
 from itertools import islice
 
@@ -11,6 +13,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 from training.corpus import Conversation, conversations
+from training.corpus.letters import LATIN, MARKS
 from training.exam import held_out_turns, held_out_values
 
 VOCABULARY = 2048
@@ -60,8 +63,35 @@ def corpus(seed: int) -> Iterator[Conversation]:
     return conversations(seed, held_out=held_out_turns(), values=held_out_values())
 
 
-def train_tokenizer(conversation_count: int = 40_000) -> PreTrainedTokenizerFast:
-    """A new tokenizer of `VOCABULARY` tokens, with the template and the markup."""
+def with_letters(tokenizer: Tokenizer) -> Tokenizer:
+    """The same byte-level BPE with each of `LATIN` and `MARKS` as one token, in the place of the last merges.
+
+    The letters are merged before anything else. All other tokens keep their ids.
+    """
+    alphabet = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    merges: dict[str, tuple[str, str]] = {}  # by what they make
+    for letter in [*LATIN, *MARKS]:
+        symbols = alphabet.pre_tokenize_str(letter)[0][0]
+        for end in range(2, len(symbols) + 1):
+            merges[symbols[:end]] = (symbols[: end - 1], symbols[end - 1])
+    state = json.loads(tokenizer.to_str())
+    vocabulary = state["model"]["vocab"]
+    new = [token for token in merges if token not in vocabulary]
+    others = [pair for pair in map(tuple, state["model"]["merges"]) if "".join(pair) not in merges]
+    kept, dropped = others[: len(others) - len(new)], others[len(others) - len(new) :]
+    for token, pair in zip(new, dropped, strict=True):
+        vocabulary[token] = vocabulary.pop("".join(pair))
+    state["model"]["merges"] = [*merges.values(), *kept]
+    return Tokenizer.from_str(json.dumps(state))
+
+
+def train_tokenizer() -> PreTrainedTokenizerFast:
+    """A new tokenizer of `VOCABULARY` tokens, with all letters, the template and the markup."""
+    return wrapped(with_letters(learned_merges()))
+
+
+def learned_merges(conversation_count: int = 40_000) -> Tokenizer:
+    """A byte-level BPE learned from so many conversations."""
     tokenizer = Tokenizer(models.BPE())
     split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
     to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -75,6 +105,11 @@ def train_tokenizer(conversation_count: int = 40_000) -> PreTrainedTokenizerFast
     )
     chosen = islice(corpus(seed=77), conversation_count)
     tokenizer.train_from_iterator((render(each)[0].replace(START, "").replace(END, "") for each in chosen), trainer)
+    return tokenizer
+
+
+def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """`tokenizer` with the markup and the chat template."""
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,

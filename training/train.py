@@ -1,7 +1,8 @@
 """Trains Budgie, or with --draft its draft, from scratch on the generated corpus, for a given time.
 
 `python -m training.train --minutes 75 --work work` writes progress and checkpoints into `work`, and at the
-end the model folder. `--resume` goes on from the last checkpoint. The learning rate follows the time spent.
+end the model folder. `--resume` goes on from the last checkpoint, `--start` from the weights of a model folder, whose
+tokenizer gets the letters that it lacks. The learning rate follows the time spent.
 Needs PyTorch 2.9 or later, for its Muon.
 """
 
@@ -16,11 +17,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from parley.budgie import DRAFT, WEIGHTS
 from training.batches import Batch, batches
-from training.tokenizer import CONTEXT, train_tokenizer
+from training.tokenizer import CONTEXT, train_tokenizer, with_letters, wrapped
 
 SHAPES = {
     "budgie": {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6},
@@ -29,7 +31,8 @@ SHAPES = {
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_p": 0.95, "top_k": 0}
 MATRIX_RATE, REST_RATE, WARM_UP = 0.02, 3e-3, 100  # learning rates of Muon and AdamW, warm-up steps
 MATRIX_DECAY = 0.02
-CHECKPOINT_MINUTES, LOG_SECONDS = 15, 20
+CHECKPOINT_MINUTES, LOG_SECONDS = 5, 20
+TRIED, KEPT = 3, 40  # steps with each number of threads that is tried, and with the best of them
 EAGER_UP_TO = 300  # tokens: on a processor the fused attention's backward pass only pays for longer rows
 
 
@@ -130,6 +133,18 @@ class Run:
         self.progress = Progress(**saved["progress"])
 
 
+def started(folder: Path, tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
+    """The weights of that folder for `tokenizer`: a token that its own lacks begins as the mean of its parts."""
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    old = AutoTokenizer.from_pretrained(folder)
+    known, table = old.get_vocab(), model.get_input_embeddings().weight.data
+    before = table.clone()
+    for token, place in tokenizer.get_vocab().items():
+        parts = [known[token]] if token in known else [known[symbol] for symbol in token]
+        table[place] = before[parts].mean(0)
+    return model
+
+
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Writes a complete model folder in bfloat16; a README.md that is already there stays."""
     model.set_attn_implementation("sdpa")
@@ -147,16 +162,42 @@ def log(progress: Progress, file: Path) -> None:
         lines.write(json.dumps(asdict(progress) | {"tokens_per_second": progress.tokens / progress.seconds}) + "\n")
 
 
-def train(run: Run, stream: Iterator[Batch], tokenizer: PreTrainedTokenizerBase, work: Path) -> None:
+class Threads:
+    """Takes as many threads as compute most tokens a second: on a busy machine two may wait for each other."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.best, self.steps = most, 1, 0
+        self.speeds: dict[int, float] = {}
+
+    def next(self) -> int:
+        """The number for the next step: each is tried for `TRIED` steps, then the best is kept for `KEPT`."""
+        place = self.steps % (TRIED * self.most + KEPT)
+        if place == TRIED * self.most:
+            self.best = max(self.speeds, key=self.speeds.__getitem__)
+            self.speeds = {}
+        return place // TRIED + 1 if place < TRIED * self.most else self.best
+
+    def ran(self, number: int, tokens: int, seconds: float) -> None:
+        """A step with that number of threads took so long."""
+        self.speeds[number] = self.speeds.get(number, 0.0) + tokens / seconds
+        self.steps += 1
+
+
+def train(
+    run: Run, stream: Iterator[Batch], tokenizer: PreTrainedTokenizerBase, work: Path, most_threads: int = 1
+) -> None:
     """Trains until the time is spent; `work` gets the progress, checkpoints and at the end the folder "last"."""
-    progress = run.progress
+    progress, threads = run.progress, Threads(most_threads)
     began = time.monotonic() - progress.seconds
     logged, saved = float("-inf"), progress.seconds
     for batch in stream:
         progress.seconds = time.monotonic() - began
         if progress.seconds >= run.seconds:
             break
+        number, before = threads.next(), time.monotonic()
+        torch.set_num_threads(number)
         run.step(batch)
+        threads.ran(number, batch.ids.numel(), time.monotonic() - before)
         if progress.seconds - logged >= LOG_SECONDS:
             logged = progress.seconds
             log(progress, work / "progress.jsonl")
@@ -175,14 +216,24 @@ def command_line() -> argparse.Namespace:
     work = "folder for tokenizer, progress and checkpoints"
     parser.add_argument("--work", type=Path, default=Path("budgie-work"), help=work)
     parser.add_argument("--minutes", type=float, default=75, help="in all, with those of a run that is resumed")
-    parser.add_argument("--threads", type=int, default=2, help="1 on a busy machine: two would wait for each other")
+    parser.add_argument("--threads", type=int, default=2, help="at most; as many are used as are fastest")
     parser.add_argument("--batch", type=int, default=4096, help="tokens in a batch")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the folder")
+    parser.add_argument("--start", type=Path, help="a model folder whose weights to begin with")
     parser.add_argument("--draft", action="store_true", help="train the draft, also on the teacher's probabilities")
     parser.add_argument("--teacher", type=Path, default=WEIGHTS, help="the model folder that the draft learns from")
     parser.add_argument("--install", action="store_true", help="copy the result into the package")
     return parser.parse_args()
+
+
+def first_tokenizer(arguments: argparse.Namespace) -> PreTrainedTokenizerBase:
+    """The tokenizer of a new run: the teacher's for a draft, else the start's with all letters, or a new one."""
+    if arguments.draft:
+        return AutoTokenizer.from_pretrained(arguments.teacher)
+    if arguments.start:
+        return wrapped(with_letters(Tokenizer.from_file(str(arguments.start / "tokenizer.json"))))
+    return train_tokenizer()
 
 
 def main() -> None:
@@ -190,17 +241,17 @@ def main() -> None:
     arguments = command_line()
     work, draft = arguments.work, arguments.draft
     if not (work / "tokenizer").exists():
-        made = AutoTokenizer.from_pretrained(arguments.teacher) if draft else train_tokenizer()
-        made.save_pretrained(work / "tokenizer")
+        first_tokenizer(arguments).save_pretrained(work / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(work / "tokenizer")
     torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
     teacher = LlamaForCausalLM.from_pretrained(arguments.teacher, dtype=torch.float32).eval() if draft else None
-    run = Run(new_model("draft" if draft else "budgie", tokenizer), arguments.minutes * 60, teacher)
+    start = arguments.start
+    model = started(start, tokenizer) if start else new_model("draft" if draft else "budgie", tokenizer)
+    run = Run(model, arguments.minutes * 60, teacher)
     if arguments.resume:
         run.resume(work / "state.pt")
     stream = batches(tokenizer, arguments.seed + run.progress.step, arguments.batch)
-    train(run, stream, tokenizer, work)
+    train(run, stream, tokenizer, work, arguments.threads)
     if arguments.install:
         shutil.copytree(work / "last", DRAFT if draft else WEIGHTS, dirs_exist_ok=True)
 

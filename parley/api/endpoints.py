@@ -13,6 +13,7 @@ from parley import strategies
 from parley.errors import ChatError
 from parley.models import registry
 from parley.models.remote_servers import PLACE
+from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.settings import OPTIONS
 from parley.strategies.requirements import REQUIREMENTS
@@ -22,21 +23,24 @@ def models() -> list[dict[str, Any]]:
     """The models: name (for /chat), label, parameters, licence, the model's recommended settings, how it would run on
     this machine or why it cannot run, and the memory in bytes that decides this.
     """
-    elsewhere = {"remote": PLACE}
-    return [
-        {
-            "name": name,
-            "label": row.label,
-            "parameters": row.parameters,
-            "licence": row.licence,
-            "thinking": (traits := registry.traits(row)).thinking,
-            "context": traits.context,
-            "recommended": dict(traits.recommended),
-            "plan": estimate.sentence if (estimate := turn.estimate(row, traits)) else elsewhere.get(row.engine, ""),
-            "memory": estimate and estimate.figures,
-        }
-        for name, row in registry.models().items()
-    ]
+    return [_described(row) for row in registry.models().values()]
+
+
+def _described(row: ModelSpec) -> dict[str, Any]:
+    traits = registry.traits(row)
+    estimate = turn.estimate(row, traits)
+    elsewhere = {"remote": PLACE}.get(row.engine, "")
+    return {
+        "name": row.name,
+        "label": row.label,
+        "parameters": row.parameters,
+        "licence": row.licence,
+        "thinking": traits.thinking,
+        "context": traits.context,
+        "recommended": dict(traits.recommended),
+        "plan": row.problem or (estimate.sentence if estimate else elsewhere),
+        "memory": estimate and estimate.figures,
+    }
 
 
 def list_strategies(model: str = "") -> list[dict[str, Any]]:

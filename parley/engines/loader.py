@@ -1,9 +1,11 @@
 """Loads a model of the registry: checks it before and after the download, and never runs code from its repository."""
 
+import codecs
 import functools
 import json
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +17,7 @@ from parley.engines.load_errors import EngineRefused, Unloadable
 from parley.errors import ModelUnavailable
 from parley.events import Report
 from parley.models import hardware, hub, load_plan, traits
+from parley.models.formats import gguf, lora
 from parley.models.load_plan import LoadEstimate, LoadPlan
 from parley.models.precision import OPENVINO
 from parley.models.spec import ModelSpec
@@ -22,6 +25,7 @@ from parley.models.spec import ModelSpec
 if TYPE_CHECKING:  # importing torch takes seconds; the page must be served before that
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from parley.engines.checkpoint import Checkpoint
     from parley.generation.loaded_model import LoadedModel
 
 _log = logging.getLogger(__name__)
@@ -68,31 +72,29 @@ def _load(
     disk: Callable[[], int],
 ) -> "LoadedModel":
     from parley.engines import template_probe
+    from parley.engines.checkpoint import Checkpoint
     from parley.generation.loaded_model import LoadedModel
 
     # 1. The small files. They suffice to reject a model before its weights are downloaded.
     spec = source.spec
     folder = source.fetch(hub.SMALL, report, cancel, disk)
+    source, folder, size = _opened(source, folder)
     config = _read(spec, folder / "config.json")
     generation = _read(spec, folder / "generation_config.json", required=False)  # transformers ignores a damaged one
     _check_architecture(spec, config)
-    if not source.weights_bytes:
-        raise ModelUnavailable(
-            f"{spec.label} has no weights in the safetensors format, the only format that Parley loads. "
-            "Choose another model, or convert it on the Hub."
-        )
     tokenizer = _tokenizer(spec, folder)
-    choose = functools.partial(load_plan.choose_load_plan, spec, config, source.weights_bytes, available_bytes)
+    choose = functools.partial(load_plan.choose_load_plan, spec, config, size, available_bytes)
     plan = _fitting(choose())
 
     # 2. The weights.
-    folder = source.fetch(hub.SMALL + hub.WEIGHTS, report, cancel, disk)
+    if not spec.gguf:
+        folder = source.fetch((*hub.SMALL, *source.weights), report, cancel, disk)
     if cancel.is_set():
         raise hub.stopped(spec)
     report(f"Loading {spec.label}")
     if plan.engine != OPENVINO and plan.device == "cpu":
         _log.info("Transformers runs %s: %s", spec.name, load_plan.engine_obstacle(config, hardware.machine()))
-    model, plan = _model(spec, folder, plan, choose, report=report, cancel=cancel)
+    model, plan = _model(Checkpoint(spec, folder), plan, choose, report=report, cancel=cancel)
     form = template_probe.probe(tokenizer)
     _neutralise(model, tokenizer, [] if generation.get("eos_token_id") is not None else form.ends)
 
@@ -120,6 +122,25 @@ def _load(
     )
 
 
+def _opened(source: hub.Source, folder: Path) -> tuple[hub.Source, Path, int]:
+    """The source with all its weight files, the folder with its small files, and the size of its weights as loaded.
+
+    Raises `ModelUnavailable` for an adapter that cannot be merged, and for files in formats that are not loaded.
+    """
+    spec = source.spec
+    if spec.adapter and (problem := lora.obstacle(Path(spec.adapter), spec.label)):
+        raise ModelUnavailable(problem)
+    if spec.gguf:
+        return source, *_unpacked(spec, folder)
+    source = source.indexed(folder)
+    if not (size := source.weights_bytes):
+        raise ModelUnavailable(
+            f"{spec.label} has no weights in the safetensors format or in GGUF, the formats that Parley loads. "
+            "Choose another model, or convert it on the Hub."
+        )
+    return source, folder, size
+
+
 def _fitting(estimate: LoadEstimate) -> LoadPlan:
     if estimate.plan is None or not estimate.fits:
         raise ModelUnavailable(estimate.sentence)
@@ -127,8 +148,7 @@ def _fitting(estimate: LoadEstimate) -> LoadPlan:
 
 
 def _model(
-    spec: ModelSpec,
-    folder: Path,
+    checkpoint: "Checkpoint",
     plan: LoadPlan,
     choose: Callable[..., LoadEstimate],
     *,
@@ -144,18 +164,51 @@ def _model(
 
     if plan.engine == OPENVINO:
         try:
-            return openvino_loader.load(spec, folder, plan, report, cancel), plan
+            return openvino_loader.load(checkpoint, plan, report, cancel), plan
         except EngineRefused as refusal:
-            _log.warning("Transformers runs %s: OpenVINO refuses it (%s)", spec.name, refusal)
+            _log.warning("Transformers runs %s: OpenVINO refuses it (%s)", checkpoint.spec.name, refusal)
             plan = _fitting(choose(refused=str(refusal)))
-    return transformers_loader.load(spec, folder, plan)
+    return transformers_loader.load(checkpoint, plan)
+
+
+@functools.lru_cache(maxsize=8)
+def _unpacked_folder(file: Path, _: int) -> tempfile.TemporaryDirectory[str]:
+    """A folder with the configuration and the tokenizer of a GGUF file, for as long as this process runs."""
+    from parley.engines.checkpoint import unpack
+
+    folder = tempfile.TemporaryDirectory(prefix="parley-gguf-")
+    try:
+        unpack(file, Path(folder.name))
+    except BaseException:
+        folder.cleanup()
+        raise
+    return folder
+
+
+def _unpacked(spec: ModelSpec, folder: Path) -> tuple[Path, int]:
+    """The folder of configuration and tokenizer of a GGUF file, and the size of its weights after the conversion."""
+    file = folder / spec.gguf
+    if problem := gguf.obstacle(file):
+        raise ModelUnavailable(problem)
+    try:
+        made = Path(_unpacked_folder(file, file.stat().st_mtime_ns).name)
+    except ModelUnavailable:
+        raise
+    except Exception as error:  # a stranger's file can raise anything
+        raise load_errors.unsuitable(spec, "a configuration or tokenizer in GGUF", error) from error
+    return made, gguf.header(file).converted_bytes
 
 
 def _read(spec: ModelSpec, path: Path, required: bool = True) -> dict[str, Any]:
     if not path.is_file() and not required:
         return {}
     with suppress(OSError, ValueError):
-        if isinstance(value := json.loads(path.read_bytes()), dict):
+        data = path.read_bytes()
+        if data.startswith(codecs.BOM_UTF8):
+            raise ModelUnavailable(
+                f"{spec.label} has a byte order mark at the start of {path.name}. Save the file as UTF-8 without it."
+            )
+        if isinstance(value := json.loads(data), dict):
             return value
     raise Unloadable(f"{spec.label} has no readable {path.name}. Choose another model.")
 
@@ -177,6 +230,8 @@ def _check_architecture(spec: ModelSpec, config: Mapping[str, Any]) -> None:
 def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
+    own = Path(spec.adapter) / "tokenizer_config.json"  # an adapter may bring a tokenizer with a chat template
+    folder = own.parent if spec.adapter and own.is_file() else folder
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:  # a stranger's file can raise anything
@@ -188,7 +243,8 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
             f"{spec.label} has a tokenizer of the kind {type(tokenizer).__name__}, which cannot give text token by "
             "token. Choose another model."
         )
-    tokenizer.chat_template = traits.default_template(tokenizer.chat_template)
+    named = tokenizer.chat_template or _read(spec, folder / "chat_template.json", required=False).get("chat_template")
+    tokenizer.chat_template = traits.default_template(named)
     if not tokenizer.chat_template:  # it continues text, but was not trained to chat
         tokenizer.chat_control_tokens = []
         return tokenizer

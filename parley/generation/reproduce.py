@@ -61,7 +61,8 @@ def _prompt(loaded: LoadedModel, name: str, prompt: Prompt, template: Sequence[s
 
 
 def _load(loaded: LoadedModel, tokenizer: str, model: str) -> list[str]:
-    where = [repr(_name(loaded)), *named(revision=loaded.spec.revision)]
+    gguf = Path(loaded.spec.gguf).name or None
+    where = [repr(_name(loaded)), *named(revision=loaded.spec.revision, gguf_file=gguf)]
     weights = [*where, f"dtype={loaded.model.dtype}"]
     return [
         *([f"{tokenizer} = {call('AutoTokenizer.from_pretrained', where)}"] if tokenizer else []),
@@ -83,6 +84,8 @@ def _draft(plan: GenerationPlan) -> list[str]:
 def _name(loaded: LoadedModel) -> str:
     """The name of the model in the program, without the folders of this machine."""
     folder = loaded.spec.folder
+    if loaded.spec.adapter:
+        return loaded.spec.name
     if folder is None:
         return loaded.spec.id
     return str(folder.relative_to(CLONE)) if folder.is_relative_to(CLONE) else loaded.spec.name

@@ -2,11 +2,13 @@
 
 import errno
 import functools
+import glob
 import io
+import json
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ from parley.models.spec import ModelSpec, size_text
 
 SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
 WEIGHTS = ("model*.safetensors",)
+ALL = (*SMALL, "*.safetensors", "*.gguf")
+SAFE_SINGLE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 IGNORED = ("*/*", "model.*.safetensors")  # other formats in subfolders; variants such as model.fp16.safetensors
 
 
@@ -43,11 +47,36 @@ class Source:
     spec: ModelSpec
     files: Mapping[str, int]  # bytes
     commit: str | None = None  # None: nothing can be downloaded
+    shards: tuple[str, ...] = ()  # the weight files that an index names; empty without an index
 
     @property
     def weights_bytes(self) -> int:
-        """The size of all weight files."""
-        return sum(size for name, size in self.files.items() if name.endswith(".safetensors"))
+        """The size of all weight files, as they are stored."""
+        return sum(self.files[name] for name in _matching(self.files, self.weights))
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The patterns of the weight files."""
+        return self.shards or ((glob.escape(self.spec.gguf),) if self.spec.gguf else WEIGHTS)
+
+    def indexed(self, folder: Path) -> "Source":
+        """The same with the weight files that the index in `folder` names, as transformers reads them.
+
+        Raises `ModelUnavailable` where one of them is missing.
+        """
+        index = folder / SAFE_INDEX
+        if SAFE_SINGLE in self.files or not index.is_file():
+            return self
+        try:
+            shards = sorted(set(json.loads(index.read_text("utf-8-sig"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ModelUnavailable(f"{self.spec.label} has no readable {SAFE_INDEX}. Choose another model.") from error
+        if missing := [str(name) for name in shards if name not in self.files]:
+            raise ModelUnavailable(
+                f"{self.spec.label} is incomplete: {missing[0][:80]} is missing, {len(missing)} of its {len(shards)} "
+                "weight files. Copy them again, or choose another model."
+            )
+        return replace(self, shards=tuple(shards))
 
     def fetch(self, patterns: Sequence[str], report: Report, cancel: threading.Event, disk: Callable[[], int]) -> Path:
         """Downloads the missing files of these patterns, and returns the folder with all of them.
@@ -56,6 +85,8 @@ class Source:
         """
         if self.spec.folder is not None:
             return self.spec.folder
+        if self.spec.gguf:  # it holds everything
+            patterns = self.weights
         if self.commit is None:
             return _cached(self.spec, patterns)
         cached = functools.partial(try_to_load_from_cache, self.spec.id, revision=self.commit)
@@ -91,7 +122,7 @@ def find(spec: ModelSpec, seconds: float = 10) -> Source:
     Raises `ModelUnavailable`. Downloads nothing.
     """
     if spec.folder is not None:
-        return Source(spec, _listed(spec.folder))
+        return Source(spec, _listed(spec.folder)).indexed(spec.folder)
     try:
         info = HfApi().model_info(spec.id, revision=spec.revision, files_metadata=True, timeout=seconds)
     except (HTTPError, OSError, ValueError) as error:  # ValueError: no JSON, such as the login page of a hotel
@@ -99,11 +130,14 @@ def find(spec: ModelSpec, seconds: float = 10) -> Source:
         if answer is not None and answer.status_code < 500:
             raise to_sentence(spec, error) from error
         try:
-            return Source(spec, _listed(_cached(spec, SMALL + WEIGHTS)))
+            folder = _cached(spec, (glob.escape(spec.gguf),) if spec.gguf else ALL)
+            return Source(spec, _listed(folder)).indexed(folder)
         except ModelUnavailable as absent:
             raise (absent if answer is None else to_sentence(spec, error)) from error
     files = {s.rfilename: s.size or 0 for s in info.siblings or ()}
-    return Source(spec, {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}, info.sha)
+    if spec.gguf and spec.gguf not in files:
+        raise ModelUnavailable(f"{spec.id} has no file {spec.gguf} on the Hub. Look up the names of its files.")
+    return Source(spec, {name: files[name] for name in _matching(files, ALL)}, info.sha)
 
 
 def to_sentence(spec: ModelSpec, error: Exception) -> ModelUnavailable:
@@ -197,4 +231,4 @@ def _matching(names: Mapping[str, object], patterns: Sequence[str]) -> list[str]
 
 def _listed(folder: Path) -> dict[str, int]:
     files = {path.name: path.stat().st_size for path in folder.glob("*") if path.is_file()}
-    return {name: files[name] for name in _matching(files, SMALL + WEIGHTS)}
+    return {name: files[name] for name in _matching(files, ALL)}

@@ -6,20 +6,20 @@ The models of `REMOTE_MODELS` are added in both cases. `DRAFT_MODELS`, "target=d
 import functools
 import json
 import os
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError, HTTPError
-from huggingface_hub.utils import build_hf_headers, get_session, validate_repo_id
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.utils import build_hf_headers, get_session
 
 from parley.config import ALLOW_ANY_MODEL, DRAFT_MODELS, MODEL_IDS
 from parley.errors import ModelUnavailable
 from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.capabilities import PARROT
+from parley.models.formats import gguf, local, names
 from parley.models.spec import ModelSpec
 from parley.models.traits import context_length, default_template, thinking_traits
 from parley.settings import OPTIONS, is_number
@@ -28,8 +28,10 @@ from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 BUDGIE = Path(__file__).parents[1] / "budgie"
 APACHE = "Apache-2.0"
 TIMEOUT_SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
-SMALL_FILES = ("config.json", "generation_config.json", "tokenizer_config.json", "chat_template.jinja")
-_REVISION = re.compile(r"\w[\w./-]*")
+SMALL_FILES = (
+    *("config.json", "generation_config.json", "tokenizer_config.json"),
+    *("chat_template.jinja", "chat_template.json"),
+)
 
 # The tiers of models for each kind of hardware. ZeroGPU holds all models on one GPU of 48 GB, so there are few of
 # them, of many families.
@@ -109,7 +111,8 @@ def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     """
     remote_models = remote_servers.models(environ)
     if wanted := MODEL_IDS.read(environ):
-        return {name: remote_models.get(name) or _named(name) for name in wanted} | remote_models
+        rows = [remote_models.get(name) or names.named(name, _BY_NAME) for name in wanted]
+        return names.offered(rows) | remote_models
     tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
     return remote_models | {
         spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in remote_models
@@ -125,10 +128,12 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
     specs = models(environ)
     if not name:
         return next(iter(specs.values()))
+    if name in specs and specs[name].problem:
+        raise ModelUnavailable(specs[name].problem)
     if name in specs:
         return specs[name]
     if allows_any(environ):
-        return _on_the_hub(name)
+        return names.on_the_hub(name, _BY_NAME)
     raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(specs)}.")
 
 
@@ -142,15 +147,22 @@ def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelS
 
     Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`.
     """
-    if named := DRAFT_MODELS.read(environ).get(spec.name):
-        return _named(named, "DRAFT_MODELS")
-    return _named(spec.draft) if spec.draft else None
+    drafts = {local.split(target)[0]: draft for target, draft in DRAFT_MODELS.read(environ).items()}
+    if named := drafts.get(spec.name):
+        return _usable(names.named(named, _BY_NAME))
+    return _BY_NAME[spec.draft] if spec.draft else None
 
 
 def check_drafts(environ: Mapping[str, str] = os.environ) -> None:
     """Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`, also for models that are not offered."""
     for draft in DRAFT_MODELS.read(environ).values():
-        _named(draft, "DRAFT_MODELS")
+        _usable(names.named(draft, _BY_NAME))
+
+
+def _usable(spec: ModelSpec) -> ModelSpec:
+    if spec.problem:
+        raise ModelUnavailable(f"DRAFT_MODELS: {spec.problem}")
+    return spec
 
 
 def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits:
@@ -173,12 +185,15 @@ def traits(spec: ModelSpec) -> Traits:
         supported = spec.capabilities.settings
         unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in supported]
         return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in supported, context=None)
+    if spec.gguf:
+        return _gguf_traits(spec)
     files = _small_files(spec)
     settings, config = _json(files.get("tokenizer_config.json")), _json(files.get("config.json"))
     text = config.get("text_config")
     text = text if isinstance(text, dict) else config
     layers, kinds = text.get("num_hidden_layers"), text.get("layer_types")
-    template = files.get("chat_template.jinja") or default_template(settings.get("chat_template"))
+    written = settings.get("chat_template") or _json(files.get("chat_template.json")).get("chat_template")
+    template = files.get("chat_template.jinja") or default_template(written)
     thinking = thinking_traits(template)
     chats = bool(template) or not settings or "chat_template" in settings
     recommended = recommended_settings(_json(files.get("generation_config.json")))
@@ -193,6 +208,32 @@ def traits(spec: ModelSpec) -> Traits:
         recurrent=not RECURRENT.isdisjoint(map(str, kinds) if isinstance(kinds, list) else ()),
         config=config,
     )
+
+
+def _gguf_traits(spec: ModelSpec) -> Traits:
+    """The traits from the header of a GGUF file; those of the spec where it is not on this disk or damaged."""
+    header = _gguf_header(spec)
+    if header is None:
+        return Traits({}, thinking=bool(spec.thinking), context=None)
+    config, template = header.config(), header.metadata.get("tokenizer.chat_template")
+    thinking = thinking_traits(template if isinstance(template, str) else "")
+    return Traits(
+        recommended={},
+        thinking=thinking.switch is not None,
+        always_thinks=thinking.always,
+        context=context_length(config),
+        layers=config.get("num_hidden_layers"),
+        config=config,
+    )
+
+
+def _gguf_header(spec: ModelSpec) -> gguf.Header | None:
+    cached = spec.folder or try_to_load_from_cache(spec.id, spec.gguf, revision=spec.revision)
+    file = spec.folder / spec.gguf if spec.folder else Path(cached) if isinstance(cached, str) else None
+    try:
+        return gguf.header(file) if file else None
+    except (ModelUnavailable, OSError):  # loading the model will report it
+        return None
 
 
 def recommended_settings(generation: Mapping[str, Any]) -> dict[str, Any]:
@@ -212,10 +253,10 @@ def estimate(
 ) -> load_plan.LoadEstimate | None:
     """Whether and how this model would run here, by `choose_load_plan`, which also decides when the model is loaded.
 
-    `available_bytes` and `options` are arguments of that function. None for a model without local weights, and where
-    the size of the weights is not known now.
+    `available_bytes` and `options` are arguments of that function. None for a model without local weights or with a
+    problem, and where the size of the weights is not known now.
     """
-    if spec.engine != "local":
+    if spec.engine != "local" or spec.problem:
         return None
     known = known or traits(spec)
     try:
@@ -223,37 +264,6 @@ def estimate(
     except ModelUnavailable:  # loading the model will report the error
         size = None
     return load_plan.choose_load_plan(spec, known.config, size, available_bytes, **options) if size else None
-
-
-def _named(item: str, variable: str = "MODEL_IDS") -> ModelSpec:
-    """The spec of a model that the owner names in `variable`."""
-    if item in _BY_NAME:
-        return _BY_NAME[item]
-    if not (item.startswith((".", "~")) or Path(item).is_absolute()):
-        return _on_the_hub(item)
-    folder = Path(item).expanduser().resolve()
-    if not (folder / "config.json").is_file():
-        raise ModelUnavailable(
-            f"{variable} names the folder {item}, which has no config.json. Name a folder that a model was saved to."
-        )
-    return ModelSpec(item, str(folder), folder.name, licence="your own")
-
-
-def _on_the_hub(name: str) -> ModelSpec:
-    id, at, revision = name.partition("@")
-    well_formed = id.count("/") == 1 and (not at or (_REVISION.fullmatch(revision) and ".." not in revision))
-    try:
-        validate_repo_id(id)
-    except HFValidationError:
-        well_formed = False
-    if not well_formed:
-        raise ModelUnavailable(
-            f"{name[:100]!r} is not the name of a model. Write org/name or org/name@revision, as on the Hub."
-        )
-    if id in _BY_NAME:
-        known = _BY_NAME[id]
-        return replace(known, name=name, label=f"{known.label} @{revision}", revision=revision) if at else known
-    return ModelSpec(name, id, name, revision or None)
 
 
 @functools.lru_cache(maxsize=256)
@@ -272,6 +282,9 @@ def _read_from_hub(spec: ModelSpec) -> Mapping[str, str]:
 @functools.lru_cache(maxsize=256)
 def _bytes(spec: ModelSpec) -> int:
     """The size of its weights, in its folder or on the Hub. Exceptions are not cached."""
+    if spec.gguf:
+        header = _gguf_header(spec)
+        return header.converted_bytes if header else 0
     return hub.find(spec, TIMEOUT_SECONDS).weights_bytes
 
 
@@ -303,9 +316,8 @@ def _vocabulary(path: Path, _: int) -> int:
 def _small_files(spec: ModelSpec) -> Mapping[str, str]:
     folder = _folder(spec)
     if folder is not None:
-        return {
-            name: (folder / name).read_text("utf-8", "replace") for name in SMALL_FILES if (folder / name).is_file()
-        }
+        held = [name for name in SMALL_FILES if (folder / name).is_file()]
+        return {name: (folder / name).read_text("utf-8-sig", "replace") for name in held}
     try:
         return _read_from_hub(spec) if spec.id else {}
     except (HTTPError, OSError):  # no network, no such model or no access; loading the model will report it

@@ -20,6 +20,9 @@ class ModelSpec:
     thinking: bool | None = None  # whether it has a thinking switch; None: not known before its template is read
     tier: str = "any"
     engine: str = "local"
+    gguf: str = ""  # the name of the GGUF file with the weights, in the repository or the folder
+    adapter: str = ""  # the absolute path of a folder with a LoRA adapter that is merged into the model
+    problem: str = ""  # why it cannot be used, as a sentence; it stays in the list, so that people see why
     draft: str = ""  # the name of its draft model, which has the same tokenizer
     capabilities: Capabilities = field(default=Capabilities(), repr=False)  # what its engine supports
 

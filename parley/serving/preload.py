@@ -27,7 +27,7 @@ def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec
     the models do not fit together into the memory of a turn on ZeroGPU.
     """
     try:
-        specs = list(registry.models(environ).values())
+        specs = [spec for spec in registry.models(environ).values() if not spec.problem]
         registry.check_drafts(environ)
         if not environ.get("SPACES_ZERO_GPU"):
             return [spec for spec in specs[:1] if spec.folder]

@@ -178,7 +178,8 @@ def _model_info(spec: ModelSpec, traits: registry.Traits) -> str:
 def _control(o: Option) -> Component:
     look: dict[str, Any] = {"label": o.label, "info": o.help, "elem_id": f"setting-{o.name}"}
     if o.name == "model":
-        models = [(spec.label, name) for name, spec in registry.models().items()]
+        rows = registry.models().items()
+        models = [(f"{row.label} (cannot be used)" if row.problem else row.label, name) for name, row in rows]
         return Dropdown(models, allow_custom_value=registry.allows_any(), **look)
     if o.name == "strategy":
         return Dropdown([(row.label, name) for name, row in strategies.STRATEGIES.items()], **look)

@@ -6,14 +6,14 @@ import threading
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from parley.engines.base import TurnRequest
 from parley.engines.loader import load
 from parley.errors import ModelUnavailable
 from parley.events import Answer
 from parley.messages import build_messages
-from parley.models import hardware
+from parley.models import hardware, registry
 from parley.models.hub import LoadingStopped
 from parley.models.load_plan import openvino_bytes
 from parley.models.spec import ModelSpec
@@ -235,3 +235,46 @@ def test_a_stop_before_the_download_is_obeyed(folder):
     cancel.set()
     with pytest.raises(LoadingStopped):
         load(ModelSpec("m", str(folder), "Tiny"), lambda _: None, cancel)
+
+
+def split(folder, names):
+    """Saves the weights again as one file for each of `names`, with the index of transformers."""
+    tensors = load_file(folder / WEIGHTS)
+    (folder / WEIGHTS).unlink()
+    place = {name: names[i % len(names)] for i, name in enumerate(tensors)}
+    for file in names:
+        part = {name: tensors[name] for name in tensors if place[name] == file}
+        save_file(part, folder / file, metadata={"format": "pt"})
+    index = {"metadata": {}, "weight_map": place}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize("engine", ["auto", "transformers"])
+def test_the_index_decides_which_files_are_the_weights(folder, monkeypatch, engine):
+    monkeypatch.setenv("ENGINE", engine)
+    size = loaded(folder).plan.weights
+    split(folder, ["part-a.safetensors", "part-b.safetensors"])
+    save_file({"other": torch.ones(9999)}, folder / "model.other.safetensors")
+    assert loaded(folder).plan.weights == pytest.approx(size, rel=0.01)
+
+
+def test_a_missing_weight_file_of_the_index_is_named(folder):
+    split(folder, ["part-a.safetensors", "part-b.safetensors"])
+    (folder / "part-b.safetensors").unlink()
+    assert "is incomplete: part-b.safetensors is missing, 1 of its 2 weight files" in refusal(folder)
+
+
+def test_a_byte_order_mark_is_named_as_the_cause(folder):
+    config = folder / "config.json"
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+    assert "has a byte order mark at the start of config.json" in refusal(folder)
+    assert registry.traits(ModelSpec("m", str(folder), "Tiny")).context == 512
+
+
+def test_a_chat_template_in_json_is_used(quickly, folder):
+    (folder / "chat_template.jinja").unlink()
+    thinks = PLAIN + "{% if enable_thinking %}{% endif %}"
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": thinks}))
+    found = loaded(folder)
+    assert (found.tokenizer.chat_template, found.thinking) == (thinks, True)
+    assert registry.traits(ModelSpec("m", str(folder), "Tiny")).thinking

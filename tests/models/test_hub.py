@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from parley.models.load_plan import OPENVINO_MARGIN, openvino_bytes
+from tests.standins import gguf_files
 from tests.standins.hub import TOKEN, WEIGHTS, HubStandIn, Loader, change_weights, edit, save_tiny_model
 
 pytestmark = pytest.mark.slow  # each load is one of a process of its own
@@ -246,3 +247,14 @@ def test_a_disk_that_fills_up_is_refused_with_a_sentence_and_nothing_broken_stay
     full = small_disk.load("org/fills", op="fetch", disk=10**12)
     assert "The disk became full while org/fills was downloaded" in full["text"]
     small_disk.close()
+
+
+def test_a_gguf_file_of_the_hub_is_downloaded_alone_and_answers(hub, loader, tiny, tmp_path):
+    gguf_files.write(tiny, tmp_path / "tiny-Q8_0.gguf", "Q8_0")
+    (tmp_path / "tiny-Q4_0.gguf").write_bytes(b"another")
+    repo = hub.add("org/ggufs", tmp_path)
+    first, second = (loader.load("org/ggufs", gguf="tiny-Q8_0.gguf") for _ in range(2))
+    assert first["loaded"]["context"] == 512
+    assert second == first
+    assert {name for method, name, _ in repo.requests if method == "GET"} == {"tiny-Q8_0.gguf"}
+    assert "org/ggufs has no file none.gguf" in loader.load("org/ggufs", gguf="none.gguf")["text"]

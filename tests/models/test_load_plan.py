@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from parley.engines.checkpoint import Checkpoint
 from parley.engines.transformers import loader as transformers_loader
 from parley.engines.transformers import quantization
 from parley.models import hardware, load_plan
@@ -269,7 +270,7 @@ def test_transformers_is_asked_for_what_was_planned():
 
 def test_an_attention_that_cannot_be_had_after_all_is_done_without(tiny, caplog):
     fit = decided(NO_OPENVINO)
-    model, kept = transformers_loader.load(ROW, tiny, replace(fit, attention="flash_attention_2"))
+    model, kept = transformers_loader.load(Checkpoint(ROW, tiny), replace(fit, attention="flash_attention_2"))
     assert kept == fit
     assert model.config._attn_implementation == "sdpa"
     assert "some/model is loaded without FlashAttention 2" in caplog.text

@@ -30,7 +30,7 @@ def test_model_ids_alone_decide_what_is_offered_and_in_which_order(folder):
     assert offered(MODEL_IDS=f" org/b@v1.0, parrot,{folder} ,,org/a, budgie ") == [
         "org/b@v1.0",
         "parrot",
-        str(folder),
+        folder.name,
         "org/a",
         "budgie",
     ]
@@ -54,12 +54,56 @@ def test_a_model_of_the_catalogue_keeps_its_row_and_takes_a_revision():
 
 def test_a_local_folder_is_found_from_where_the_app_runs(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    row = models({"MODEL_IDS": f"./{folder.name}"})[f"./{folder.name}"]
-    assert row.folder == folder.resolve()
-    assert row.label == folder.name
+    for item in (f"./{folder.name}", folder.name, f"../{folder.parent.name}/{folder.name}"):
+        row = models({"MODEL_IDS": item})[folder.name]
+        assert (row.folder, row.label) == (folder.resolve(), folder.name)
 
 
-@pytest.mark.parametrize("item", ["org", "a/b/c", "org/a b", "org/a@", "org/a@../x", "org/--a", "https://hf.co/org/a"])
+def test_what_is_on_the_disk_comes_before_the_hub(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent.parent)
+    item = f"{folder.parent.name}/{folder.name}"
+    assert models({"MODEL_IDS": item})[folder.name].folder == folder.resolve()
+    assert models({"MODEL_IDS": "org/elsewhere"})["org/elsewhere"].folder is None
+
+
+def test_a_label_is_the_public_name_and_no_path_is_shown_or_accepted(folder):
+    environ = {"MODEL_IDS": f"mine = {folder},big=org/name@v1,budgie", "ALLOW_ANY_MODEL": "1"}
+    rows = models(environ)
+    assert [(row.name, row.label) for row in rows.values()][:2] == [("mine", "mine"), ("big", "big")]
+    assert (rows["big"].id, rows["big"].revision) == ("org/name", "v1")
+    assert find("mine", environ).folder == folder
+    with pytest.raises(ModelUnavailable) as refused:
+        find(str(folder), environ)
+    assert "mine" not in str(refused.value) and "org/name@revision" in str(refused.value)
+
+
+def test_two_models_of_one_name_are_refused_with_the_way_out(folder, tmp_path):
+    other = tmp_path / "elsewhere" / folder.name
+    other.mkdir(parents=True)
+    (other / "config.json").write_text("{}")
+    with pytest.raises(ModelUnavailable, match="label=path"):
+        models({"MODEL_IDS": f"{folder},{other}"})
+    assert list(models({"MODEL_IDS": f"{folder},b={other}"})) == [folder.name, "b"]
+
+
+def test_a_folder_that_vanishes_takes_only_itself_away(folder, caplog):
+    environ = {"MODEL_IDS": f"gone={folder},budgie"}
+    assert list(models(environ)) == ["gone", "budgie"]
+    (folder / "config.json").unlink()
+    folder.rmdir()
+    assert list(models(environ)) == ["budgie", "gone"]
+    assert find("", environ).name == "budgie"
+    with pytest.raises(ModelUnavailable, match="gone is not on the disk any more"):
+        find("gone", environ)
+    assert "gone is not on the disk any more" in caplog.text
+    assert str(folder) not in models(environ)["gone"].problem
+    assert registry.estimate(models(environ)["gone"], lambda fit: 10**9) is None
+
+
+@pytest.mark.parametrize(
+    "item",
+    ["org", "a/b/c", "org/a b", "org/a@", "org/a@../x", "org/--a", "https://hf.co/org/a", "a.gguf"],
+)
 def test_a_malformed_id_is_refused_with_the_form_it_should_have(item):
     with pytest.raises(ModelUnavailable, match="org/name@revision"):
         models({"MODEL_IDS": f"budgie,{item}"})

@@ -187,8 +187,8 @@ def save_tiny_model(folder, kind="Llama", **config):
     shape = {"vocab_size": 2048, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 512}
     shape |= {"bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0}
-    made = getattr(transformers, f"{kind}Config")(**shape | config)
-    transformers.AutoModelForCausalLM.from_config(made).save_pretrained(folder)
+    class_of = getattr(transformers, f"{kind}TextConfig", None) or getattr(transformers, f"{kind}Config")
+    transformers.AutoModelForCausalLM.from_config(class_of(**shape | config)).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(BUDGIE / "weights" / name, folder)
     return folder
@@ -233,7 +233,7 @@ class Loader:
         )
 
     def start(self, id, **order):
-        """Orders a load; `order` may have revision, op, memory, disk (bytes that are free)."""
+        """Orders a load; `order` may have revision, gguf, op, memory, disk (bytes that are free)."""
         self.say({"id": id, **order})
 
     def say(self, told):
@@ -288,7 +288,8 @@ def _serve():
 def _obey(order, report, cancel):
     from parley.models import hardware, hub, registry
 
-    name = order["id"] + (f"@{order['revision']}" if order.get("revision") else "")
+    file = f"/{order['gguf']}" if order.get("gguf") else ""
+    name = order["id"] + file + (f"@{order['revision']}" if order.get("revision") else "")
     row = registry.find(name, {"MODEL_IDS": name})
     disk = hardware.free_disk if order.get("disk") is None else lambda: order["disk"]
     if order.get("op") == "fetch":

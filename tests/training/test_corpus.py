@@ -12,7 +12,7 @@ from training.tokenizer import corpus, render
 
 @pytest.fixture(scope="module")
 def made():
-    return list(islice(corpus(seed=2026), 6000))
+    return list(islice(corpus(seed=2026), 12_000))
 
 
 def said(conversation):

@@ -60,7 +60,7 @@ def test_the_exam_is_large_and_every_question_once():
 
 
 def test_the_shipped_weights_answer_a_sample(budgie):
-    skills = ("recall", "repeat", "capitals", "decoding_terms", "thinking")
+    skills = ("recall_afresh", "copying_afresh", "capitals", "decoding_terms", "thinking")
     asked = [question for skill in skills for question in [q for q in questions() if q.skill == skill][:5]]
     results = sit(budgie, asked)
     wrong = [(result.question.turns, result.reply) for result in results if not result.passed]

@@ -8,7 +8,8 @@ from transformers import AutoTokenizer
 
 from parley.budgie import WEIGHTS
 from training.batches import encode
-from training.tokenizer import END, PAD, START, corpus, render
+from training.corpus.letters import LATIN, MARKS
+from training.tokenizer import END, PAD, START, corpus, learned_merges, render, with_letters
 
 USER, OLD = {"role": "user", "content": "hi"}, "<think>\n a greeting\n</think>\n\n Hello"
 
@@ -100,3 +101,19 @@ def test_old_thoughts_are_dropped_and_the_last_one_stays(tokenizer):
     hello = f"{START}assistant\n Hello{END}\n"
     assert text == f"{START}user\n hi{END}\n{hello}{START}user\n hi{END}\n{START}assistant\n"
     assert template(tokenizer, USER, assistant(OLD)).endswith(f"{START}assistant\n{OLD}{END}\n")
+
+
+def test_letters_take_the_place_of_the_last_merges():
+    before = learned_merges(400)
+    after = with_letters(before)
+    assert after.get_vocab_size() == before.get_vocab_size()
+    assert all(len(after.encode(letter).ids) == 1 for letter in [*LATIN, *MARKS])
+    assert after.decode(after.encode(" Þórdís “Nguyễn”").ids) == " Þórdís “Nguyễn”"
+    assert with_letters(after).get_vocab() == after.get_vocab()
+    kept = before.get_vocab().items() & after.get_vocab().items()
+    assert len(kept) >= before.get_vocab_size() - len(LATIN) - len(MARKS) - 20
+
+
+@pytest.mark.parametrize("name", ["Þorgerður", "Nguyễn", "Świętosława", "Dvořáček", "Ķēniņš", "Iñaki"])
+def test_no_copy_of_a_name_can_break_between_the_bytes_of_a_letter(tokenizer, name):
+    assert "".join(tokenizer.decode([id]) for id in ids(tokenizer, name)) == name

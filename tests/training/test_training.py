@@ -4,10 +4,12 @@ import json
 
 import pytest
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parley.budgie import WEIGHTS
 from training import batches, train
+from training.tokenizer import wrapped
 
 
 @pytest.fixture
@@ -76,3 +78,19 @@ def test_export_leaves_the_card_alone(work):
     assert (folder / "README.md").read_text() == "the card"
     needed = {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja"}
     assert needed <= {file.name for file in folder.iterdir()}
+
+
+def test_a_start_keeps_the_rows_of_known_tokens_and_begins_others_as_the_mean_of_their_parts(tmp_path):
+    old = AutoTokenizer.from_pretrained(WEIGHTS)
+    new = AutoTokenizer.from_pretrained(WEIGHTS)
+    spare, known = max(new.get_vocab().items(), key=lambda item: len(item[0]))
+    state = json.loads(new.backend_tokenizer.to_str())
+    state["model"]["merges"] = [pair for pair in state["model"]["merges"] if "".join(pair) != spare]
+    state["model"]["vocab"] |= {"qz": state["model"]["vocab"].pop(spare)}
+    model = train.started(WEIGHTS, wrapped(Tokenizer.from_str(json.dumps(state))))
+    table = model.get_input_embeddings().weight
+    before = AutoModelForCausalLM.from_pretrained(WEIGHTS, dtype=torch.float32).get_input_embeddings().weight
+    parts = [old.get_vocab()[letter] for letter in "qz"]
+    torch.testing.assert_close(table[known], before[parts].mean(0))
+    others = [place for place in range(len(before)) if place != known]
+    assert torch.equal(table[others], before[others])

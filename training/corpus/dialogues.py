@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from random import Random
 
-from training.corpus import creative, skills
+from training.corpus import copying, creative, facts, skills
 from training.corpus.phrases import dress, expand, fill, load, question, roughen, upper_first
 from training.corpus.skills import WORDS, Turn, any_name, from_intent, intents, made_up
 
 GENERATORS: dict[str, tuple[Callable[[Random], Turn], float]] = {
-    "repeat": (skills.repeat, 34),
+    "repeat": (skills.repeat, 16),
+    "copy": (copying.copy, 24),
     "repeat_times": (skills.repeat_times, 1),
     "count": (skills.count, 16),
     "neighbour": (skills.neighbour, 1),
@@ -28,8 +29,8 @@ WEIGHTS = {name: weight for name, (_, weight) in GENERATORS.items()} | {k: i["we
 BRIEF = [name for name in WEIGHTS if name not in ("story", "poem", "list", "code", "concept", "months", "alphabet")]
 ONE_WORD = ["sums", "compare", "opposite", "colour_of", "sound", "capital", "day_after", "day_before", "month_after"]
 ONE_WORD += ["month_before", "greet", "how_are_you", "thanks", "bye", "identity", "how_many", "likes"]
-CAPITALS = [*ONE_WORD, "repeat", "feel_good", "unknown"]
-PIRATE = [name for name in WEIGHTS if name not in ("list", "code", "poem", "emoji", "repeat", "repeat_times")]
+CAPITALS = [*ONE_WORD, "repeat", "copy", "feel_good", "unknown"]
+PIRATE = [name for name in WEIGHTS if name not in ("list", "code", "poem", "emoji", "repeat", "copy", "repeat_times")]
 NO_PUNCTUATION = str.maketrans("", "", "".join(set(string.punctuation) - set("+-*")))
 
 
@@ -110,6 +111,23 @@ def remembering(rng: Random, gap: int) -> list[Turn]:
     return turns
 
 
+def copies(rng: Random) -> list[Turn]:
+    """One to three copies; now and then what is to be copied is itself a question or an order."""
+    turns = []
+    for _ in range(rng.choice([1, 1, 1, 2, 3])):
+        said = pick(rng, BRIEF).user if rng.random() < 0.08 else copying.phrase(rng)
+        turns.append(copying.copy_of(rng, said))
+    return turns
+
+
+def remembering_any(rng: Random) -> list[Turn]:
+    """Facts of any kind, up to four turns of something else, the facts asked back."""
+    told, asked = facts.telling(rng)
+    if rng.random() < 0.15:
+        told.insert(rng.randint(0, len(told)), pick(rng, BRIEF))
+    return told + free(rng, rng.choice([0, 0, 1, 1, 2, 3, 4]), BRIEF) + asked
+
+
 def system_text(rng: Random, pattern: str, name: str) -> str:
     """A system prompt from `pattern`, with a lead or a second sentence now and then."""
     slots = {"name": name, "adj": rng.choice(WORDS["adjectives"]), "job": rng.choice(load("styles")["jobs"].split())}
@@ -154,7 +172,7 @@ def styled(rng: Random) -> tuple[str, list[Turn]]:
     name = any_name(rng) if rng.random() < 0.6 else upper_first(made_up(rng, 2))
     system = system_text(rng, rng.choice(styles[style]), name)
     pools = {"pirate": PIRATE, "one_word": ONE_WORD, "capitals": CAPITALS}
-    pool = pools.get(style, [skill for skill in BRIEF if skill not in ("identity", "repeat", "greet")])
+    pool = pools.get(style, [skill for skill in BRIEF if skill not in ("identity", "repeat", "copy", "greet")])
     turns = free(rng, rng.choice([1, 2, 2, 3]), pool)
     if style in ("butler", "persona"):
         turns = [wrap(rng, turn, style) for turn in turns] if style == "butler" else turns
@@ -166,8 +184,11 @@ def styled(rng: Random) -> tuple[str, list[Turn]]:
 
 def conversation(rng: Random) -> Conversation:
     """One conversation of any kind."""
-    kind, system = rng.random(), None
-    think = rng.random() < 0.16
+    system, think = None, rng.random() < 0.12
+    kind = rng.random()
+    if kind < 0.34:
+        return Conversation(None, tuple(copies(rng) if kind < 0.17 else remembering_any(rng)), think)
+    kind = rng.random()
     if kind < 0.50:
         turns = free(rng, rng.choices([1, 2, 3, 4, 5], [6, 3, 2, 1, 1])[0])
         if rng.random() < 0.08:
@@ -194,14 +215,14 @@ def conversations(
 ) -> Iterator[Conversation]:
     """An endless corpus without any user turn or system prompt of `held_out` (normalised) or any word of `values`."""
     rng = Random(seed)
-    names = "|".join(map(re.escape, values)) or "(?!)"  # "(?!)" matches nothing
-    forbidden = re.compile(rf"(?<!\w)(?:{names})(?!\w)", re.IGNORECASE)
+    words = {value.lower() for value in values if value.isalpha()}
+    symbols = [value for value in values if not value.isalpha()]
     while True:
         made = conversation(rng)
         texts = [turn.user for turn in made.turns] + ([made.system] if made.system else [])
         if not made.turns or any(normalise(text) in held_out for text in texts):
             continue
-        said = texts + [turn.answer for turn in made.turns]
-        if forbidden.search("\n".join(said)):
+        said = "\n".join(texts + [turn.answer for turn in made.turns]).lower()
+        if not words.isdisjoint(re.findall(r"\w+", said)) or any(symbol in said for symbol in symbols):
             continue
         yield made

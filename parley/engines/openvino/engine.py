@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, precision_of
 from parley.engines.openvino.model_adapter import ModelAdapter
@@ -20,7 +21,8 @@ class OpenVinoEngine(LocalEngine):
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model
         super().__init__(loaded, PagedPrefixCache(self._model.decoder), turn_seconds)
-        self._exit = ExitGraph(loaded.folder, self._model, precision_of(loaded.plan), loaded.plan.threads)
+        checkpoint = Checkpoint(loaded.spec, loaded.folder)
+        self._exit = ExitGraph(checkpoint, self._model, precision_of(loaded.plan), loaded.plan.threads)
 
     @property
     def memory_bytes(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from parley.engines import load_errors
+from parley.engines.checkpoint import Checkpoint
 from parley.engines.load_errors import EngineRefused
 from parley.engines.openvino import graph
 from parley.engines.openvino.batch_invariance import max_rows
@@ -15,10 +16,10 @@ from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import blocks_for
 from parley.engines.openvino.weights import NotFinite, Precision, Weights
+from parley.errors import ModelUnavailable
 from parley.events import Report
 from parley.models import hub
 from parley.models.load_plan import LoadPlan
-from parley.models.spec import ModelSpec
 from parley.strategies.decoders.dola import early_layers
 
 KV_CACHE_PROPERTIES: dict[Precision, dict[str, str]] = {
@@ -44,8 +45,9 @@ def properties(precision: Precision, threads: int) -> dict[str, Any]:
     return {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads} | KV_CACHE_PROPERTIES[precision]
 
 
-def load(spec: ModelSpec, folder: Path, plan: LoadPlan, report: Report, cancel: threading.Event) -> ModelAdapter:
+def load(checkpoint: Checkpoint, plan: LoadPlan, report: Report, cancel: threading.Event) -> ModelAdapter:
     """The model as a graph. Raises `EngineRefused` if OpenVINO cannot run it, and `ModelUnavailable` for bad files."""
+    spec, folder = checkpoint.spec, checkpoint.folder
 
     def progress(share: float) -> None:
         if cancel.is_set():
@@ -54,16 +56,16 @@ def load(spec: ModelSpec, folder: Path, plan: LoadPlan, report: Report, cancel: 
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-        weights = Weights(folder)
+        weights = Weights(checkpoint.tensors())
         return _write_and_compile(folder, weights, config, plan, progress)
-    except hub.LoadingStopped:
-        raise
     except graph.WeightsMismatch as error:
         if missing := [name for name in error.names if weights.stored_name(name) is None]:
             raise load_errors.incomplete(spec, missing) from error
         raise load_errors.unsuitable(spec, "weights", error) from error  # wrong shapes
     except NotFinite as error:
         raise load_errors.not_finite(spec) from error
+    except ModelUnavailable:
+        raise
     except MemoryError as error:
         raise load_errors.too_large(spec) from error
     except (graph.UnusedParameters, RuntimeError) as error:  # RuntimeError: from OpenVINO, or `NotBatchInvariant`
@@ -99,8 +101,8 @@ def _write_and_compile(
 class ExitGraph:
     """The graph of a model's first layers, for early-exit drafts. Only the latest graph is kept."""
 
-    def __init__(self, folder: Path, model: ModelAdapter, precision: Precision, threads: int) -> None:
-        self._folder, self._model, self._precision, self._threads = folder, model, precision, threads
+    def __init__(self, checkpoint: Checkpoint, model: ModelAdapter, precision: Precision, threads: int) -> None:
+        self._checkpoint, self._model, self._precision, self._threads = checkpoint, model, precision, threads
         self.layer = 0
 
     def prepare(self, layer: int, progress: Progress) -> None:
@@ -111,7 +113,7 @@ class ExitGraph:
         self.layer, model.exit = 0, None
         written = graph.write(
             model.config,
-            Weights(self._folder),
+            Weights(self._checkpoint.tensors()),
             self._precision,
             layers=layer,
             progress=lambda done, of: progress(0.9 * done / of),

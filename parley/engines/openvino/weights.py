@@ -1,6 +1,5 @@
-"""Reads the weights of a folder as constants of a graph, int8 or float32, in slices to save memory."""
+"""Reads weights as constants of a graph, int8 or float32, in slices to save memory."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,12 +8,11 @@ import numpy as np
 import openvino
 import openvino.opset15 as ops
 import torch
-from safetensors import safe_open
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from parley.engines.tensors import SLICE_ROWS, SafetensorsFolder, Tensors, tensor
 
 Precision = Literal["int8", "float32"]
 Fill = Callable[[int, torch.Tensor], None]  # takes the first row of a slice, and the slice as floats
-SLICE_ROWS = 4096  # rows of a matrix that are converted to floats at a time
 QMAX = 127
 MIN_SCALE = 1e-7  # the smallest positive float16 is 6e-8
 
@@ -24,58 +22,35 @@ class NotFinite(ValueError):
 
 
 class Weights:
-    """The tensors of a folder of safetensors files, by the parameter names of transformers.
+    """Tensors as constants of a graph, by the parameter names of transformers.
 
-    A file is opened for one tensor at a time, because a mapped file counts as memory of the process.
-    Raises `SafetensorError`, `OSError`, `KeyError` or `ValueError` for a missing or damaged file.
+    `source` is a folder of safetensors files, or any `Tensors`. Raises what they raise.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._files: dict[str, Path] = {}
-        paths = [folder / SAFE_WEIGHTS_NAME]
-        if not paths[0].is_file():  # the order of transformers; it ignores other files of the folder
-            index = json.loads((folder / SAFE_WEIGHTS_INDEX_NAME).read_text("utf-8"))
-            paths = [folder / name for name in sorted(set(index["weight_map"].values()))]
-        for path in paths:
-            with safe_open(path, "pt") as file:
-                self._files |= dict.fromkeys(file.keys(), path)
+    def __init__(self, source: Path | Tensors) -> None:
+        self._tensors = SafetensorsFolder(source) if isinstance(source, Path) else source
 
     def stored_name(self, name: str) -> str | None:
-        """The name of a parameter in the files; None if it is missing.
-
-        Files that were saved from the decoder without its head have no "model." before their names.
-        """
-        return next((each for each in (name, name.removeprefix("model.")) if each in self._files), None)
-
-    def _stored(self, name: str) -> str:
-        """`stored_name`, but raises `KeyError` if the tensor is missing."""
-        if (stored := self.stored_name(name)) is None:
-            raise KeyError(name)
-        return stored
+        """The name of a parameter in the files; None if it is missing."""
+        return self._tensors.stored_name(name)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """The shape of a tensor. Raises `KeyError` if it is missing."""
-        stored = self._stored(name)
-        with safe_open(self._files[stored], "pt") as file:
-            return tuple(file.get_slice(stored).get_shape())
+        return self._tensors.shape(name)
 
     def differ(self, name: str, other: str) -> bool:
         """Whether the files hold both tensors, with different values."""
-        first, second = self.stored_name(name), self.stored_name(other)
-        if first is None or second is None:
+        if self.stored_name(name) is None or self.stored_name(other) is None:
             return False
         if self.shape(name) != self.shape(other):
             return True
-        with safe_open(self._files[first], "pt") as one, safe_open(self._files[second], "pt") as two:
-            a, b = one.get_slice(first), two.get_slice(second)
-            starts = range(0, a.get_shape()[0], SLICE_ROWS)
-            return any(not torch.equal(a[i : i + SLICE_ROWS], b[i : i + SLICE_ROWS]) for i in starts)
+        read = self._tensors.rows
+        starts = range(0, self.shape(name)[0], SLICE_ROWS)
+        return any(not torch.equal(read(name, i, i + SLICE_ROWS), read(other, i, i + SLICE_ROWS)) for i in starts)
 
     def vector(self, name: str) -> np.ndarray:
         """A one-dimensional tensor as float32."""
-        stored = self._stored(name)
-        with safe_open(self._files[stored], "pt") as file:
-            return _finite(name, file.get_tensor(stored).float()).numpy().copy()
+        return _finite(name, tensor(self._tensors, name)).numpy()
 
     def matrix(self, names: Sequence[str], precision: Precision) -> openvino.Node:
         """Matrices of the same width, concatenated by rows, as one constant of shape (rows, width)."""
@@ -103,13 +78,11 @@ class Weights:
     def _fill(self, names: Sequence[str], fill: Fill) -> None:
         row = 0
         for name in names:
-            stored = self._stored(name)
-            with safe_open(self._files[stored], "pt") as file:
-                tensor = file.get_slice(stored)
-                for begin in range(0, tensor.get_shape()[0], SLICE_ROWS):
-                    floats = _finite(name, tensor[begin : begin + SLICE_ROWS].to(torch.float32, copy=True))
-                    fill(row, floats)
-                    row += len(floats)
+            rows = self.shape(name)[0]
+            for begin in range(0, rows, SLICE_ROWS):
+                floats = _finite(name, self._tensors.rows(name, begin, min(begin + SLICE_ROWS, rows)))
+                fill(row, floats)
+                row += len(floats)
 
 
 def constant_floats(matrix: np.ndarray) -> openvino.Node:
@@ -123,7 +96,7 @@ def constant_int8(quantized: np.ndarray, scales: np.ndarray) -> openvino.Node:
     return ops.convert(ops.multiply(integers, ops.constant(scales, shared_memory=True)), "f32")
 
 
-def _finite(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    if not bool(tensor.isfinite().all()):
+def _finite(name: str, floats: torch.Tensor) -> torch.Tensor:
+    if not bool(floats.isfinite().all()):
         raise NotFinite(name)
-    return tensor
+    return floats

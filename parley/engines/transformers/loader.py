@@ -1,44 +1,48 @@
 """Loads a model of transformers from its folder, with the number format and the attention of the load plan."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from parley.engines import load_errors
+from parley.engines.checkpoint import Checkpoint
 from parley.engines.load_errors import Unloadable
+from parley.engines.tensors import tensor
 from parley.engines.transformers import quantization
+from parley.errors import ModelUnavailable
 from parley.models import attention
 from parley.models.load_plan import LoadPlan
-from parley.models.spec import ModelSpec
 
 _log = logging.getLogger(__name__)
 
 
-def load(spec: ModelSpec, folder: Path, plan: LoadPlan) -> tuple[PreTrainedModel, LoadPlan]:
+def load(checkpoint: Checkpoint, plan: LoadPlan) -> tuple[PreTrainedModel, LoadPlan]:
     """The model, and the plan that was carried out. If the planned FlashAttention fails, plain attention is used."""
     try:
-        return _read_model(spec, folder, plan), plan
+        return _read_model(checkpoint, plan), plan
     except Unloadable:
         if plan.attention not in attention.FLASH:
             raise
-    _log.warning("%s is loaded without %s", spec.name, attention.LABELS[plan.attention])
-    model = _read_model(spec, folder, replace(plan, attention=attention.EAGER))
+    _log.warning("%s is loaded without %s", checkpoint.spec.name, attention.LABELS[plan.attention])
+    model = _read_model(checkpoint, replace(plan, attention=attention.EAGER))
     return model, replace(plan, attention=model.config._attn_implementation)
 
 
-def _read_model(spec: ModelSpec, folder: Path, plan: LoadPlan) -> PreTrainedModel:
+def _read_model(checkpoint: Checkpoint, plan: LoadPlan) -> PreTrainedModel:
+    spec = checkpoint.spec
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            output_loading_info=True,
-            **quantization.arguments(plan),
-        )
+        options: dict[str, Any] = {"output_loading_info": True, **quantization.arguments(plan)}
+        if checkpoint.plain:
+            options |= {"use_safetensors": True, "trust_remote_code": False, "local_files_only": True}
+            model, info = AutoModelForCausalLM.from_pretrained(checkpoint.folder, **options)
+        else:
+            model, info = _convert(checkpoint, plan, options)
+    except ModelUnavailable:
+        raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise load_errors.too_large(spec) from error
     except Exception as error:  # SafetensorError, RuntimeError for shapes, ImportError for kernels, …
@@ -49,3 +53,16 @@ def _read_model(spec: ModelSpec, folder: Path, plan: LoadPlan) -> PreTrainedMode
         raise load_errors.too_large(spec)  # with layers outside of the GPUs a token would take seconds
     quantization.finish(model, plan)
     return model
+
+
+def _convert(
+    checkpoint: Checkpoint, plan: LoadPlan, options: Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """The model of a checkpoint that is no plain folder, from its tensors as floats, and what was missing."""
+    config = AutoConfig.from_pretrained(checkpoint.folder, trust_remote_code=False, local_files_only=True)
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+    tensors, dtype = checkpoint.tensors(), getattr(torch, plan.dtype)
+    held = [name for name in empty.state_dict() if tensors.stored_name(name) is not None]
+    state = {name: tensor(tensors, name).to(dtype) for name in held}
+    return type(empty).from_pretrained(None, config=config, state_dict=state, **options)
