@@ -22,7 +22,7 @@ README = Path(__file__).parent.parent / "README.md"
 DOCS = README.parent / "docs"
 ASKED = (
     "Hello, who are you?",
-    "My name is Maya, and my favourite animal is the otter.",
+    "My name is Clara, and my favourite animal is the otter.",
     "What is top-p sampling?",
     "What is my favourite animal?",
 )
