@@ -248,9 +248,9 @@ class Inside:
     """The app served from this process, so that a test can look at the model while clients use it."""
 
     def __init__(self, endless, stateful):
-        self.endless, self.stateful = str(endless), str(stateful)
+        self.endless, self.stateful = Path(endless).name, Path(stateful).name
         self.models = ["budgie", "parrot", self.endless, self.stateful]
-        os.environ |= {"MODEL_IDS": ",".join(self.models), "HF_HUB_OFFLINE": "1"}
+        os.environ |= {"MODEL_IDS": f"budgie,parrot,{endless},{stateful}", "HF_HUB_OFFLINE": "1"}
         os.environ["DRAFT_MODELS"] = f"{self.endless}=budgie-draft"
         app = importlib.import_module("app")
         self.page = app.page
@@ -263,7 +263,7 @@ class Inside:
 
     def engine(self, name):
         """The engine that answers as that model."""
-        row = registry.find(self.endless if name == "endless" else name)
+        row = registry.find(name)
         with turn.POOL.lease(row, lambda _: None, threading.Event()) as engine:
             return engine
 

@@ -84,7 +84,7 @@ def test_every_strategy_answers_with_its_speed_and_stands_in_the_figure(capsys, 
 
 def test_what_the_model_cannot_run_is_left_out_with_the_reason(capsys, figure, tiny, monkeypatch):
     monkeypatch.setenv("MODEL_IDS", str(tiny))
-    printed = run(capsys, figure, model=tiny)
+    printed = run(capsys, figure, model=tiny.name)
     assert re.search(r"(?m)^Assisted decoding: .*so Assisted decoding does not work with it\. Choose another", printed)
     assert "Assisted decoding: " not in re.sub(r"(?m)^.* Choose another strategy\.$", "", printed)
     assert "Assisted decoding" not in figure.read_text() and "Greedy" in figure.read_text()

@@ -115,7 +115,7 @@ def test_page_and_api_offer_a_base_model_plain_text_only(folder, chromium):
     app = Space(MODEL_IDS=f"budgie,{folder}")
     try:
         client = Client(app.url, verbose=False)
-        base = str(folder)
+        base = folder.name
         by_default = client.predict(TEXT, model=base, strategy="greedy", max_new_tokens=8, api_name="/chat")
         assert by_default == client.predict(
             TEXT, model=base, mode="plain text", strategy="greedy", max_new_tokens=8, api_name="/chat"

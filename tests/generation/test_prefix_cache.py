@@ -323,7 +323,7 @@ def test_the_null_form_remembers_nothing():
 def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(torch_budgie):
     engine, unusual = tiny_engine(torch_budgie, MODELS["full"]), 0
     values = {"strategy": "sampling", "temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}
-    for seed in range(16):
+    for seed in range(64):
         first = said(engine, reading([], "owl river"), "a", **values, seed=seed)
         history = [Message("user", "owl river"), Message("assistant", first.text)]
         if first.text.strip():

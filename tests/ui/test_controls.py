@@ -27,7 +27,7 @@ def test_a_model_has_the_thinking_controls_that_its_template_can_follow(tmp_path
     shutil.copytree(ROOT / "parley" / "budgie" / "weights", folder)
     (folder / "chat_template.jinja").write_text(template)
     monkeypatch.setenv("MODEL_IDS", str(folder))
-    updates = dict(zip(OPTIONS, controls.for_model(str(folder)), strict=True))
+    updates = dict(zip(OPTIONS, controls.for_model(folder.name), strict=True))
     assert [updates[name]["visible"] for name in ("thinking", "thinking_budget")] == [switch, budget]
     assert ("always thinks" in updates["model"]["info"]) is always
     assert updates["thinking_budget"].get("value") == (None if budget else 0)  # a hidden control sends its default

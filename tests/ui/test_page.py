@@ -245,7 +245,7 @@ def test_a_template_without_the_switch_hides_it_and_the_models_own_sampling_is_t
         json.dumps({"do_sample": True, "temperature": 0.3, "top_p": 0.8, "top_k": 20})
     )
     monkeypatch.setenv("MODEL_IDS", f"budgie,{folder}")
-    budgie, plain = (dict(zip(OPTIONS, controls.for_model(name), strict=True)) for name in ("budgie", str(folder)))
+    budgie, plain = (dict(zip(OPTIONS, controls.for_model(name), strict=True)) for name in ("budgie", folder.name))
     assert budgie["thinking"]["visible"] and not plain["thinking"]["visible"]
     assert plain["thinking"]["value"] is False
     assert [plain[n]["value"] for n in ("strategy", "temperature", "top_p", "top_k")] == ["sampling", 0.3, 0.8, 20]

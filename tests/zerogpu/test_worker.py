@@ -72,7 +72,7 @@ def story():
 
 @pytest.fixture
 def endless(zero):
-    return {"message": "hello", "model": str(zero.endless), "max_new_tokens": 4000, "api_name": "/chat"}
+    return {"message": "hello", "model": zero.endless.name, "max_new_tokens": 4000, "api_name": "/chat"}
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def test_with_floats_the_program_prints_the_text_and_promises_it(budgie, name):
 @pytest.mark.parametrize("name", ["sampling", "greedy"])
 def test_guidance_is_printed_too(budgie, name):
     values = {"strategy": name, "temperature": 1.3, "top_k": 0, "top_p": 1.0}
-    made = answer(budgie, SHORT, guidance_scale=2.0, negative_prompt="Answer like a pirate.", **values)
+    made = answer(budgie, SHORT, guidance_scale=5.0, negative_prompt="Answer like a pirate.", **values)
     assert printed(made.run_record.program) == made.text.strip() != answer(budgie, SHORT, **values).text.strip()
 
 

@@ -119,7 +119,9 @@ def test_every_kind_of_cache_gives_the_same_tokens(kind, way):
 def test_a_stop_while_drafts_are_in_flight_leaves_a_cache_that_can_be_used():
     engine = conftest.endless_engine()
     question = Message("user", "Repeat after me: lamp river window bread")
-    settings = Settings.check({"strategy": "greedy", "max_new_tokens": 60, "stop": "adadad"})
+    settings = Settings.check(
+        {"strategy": "greedy", "max_new_tokens": 60, "stop": "bread lamp river window bread lamp"}
+    )
 
     def said(session, *messages):
         return sum(engine.stream(TurnRequest.of(messages, settings, threading.Event(), session=session)), Answer())

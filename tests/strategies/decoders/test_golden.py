@@ -17,6 +17,7 @@ from parley.strategies.decoders.diverse_beams import diverse_beams
 from parley.strategies.decoders.dola import dola
 from parley.strategies.decoders.observed_beam_search import observed_beam_search
 from parley.strategies.processors.repetition_penalty import RepetitionPenalty
+from tests.strategies.decoders.golden.record import TOKENS
 
 GOLDEN = json.loads(Path(__file__).with_name("golden").joinpath("golden.json").read_text())
 OURS = {"top_k": "candidates", "num_beam_groups": "beam_groups"}  # what 4.49 called these
@@ -51,7 +52,7 @@ def test_the_tokens_are_those_of_the_version_that_had_it_built_in(name, engine, 
     chosen = arguments(name, GOLDEN["cases"][name], tokenizer)
     for prompt, expected in zip(GOLDEN["prompts"], GOLDEN["answers"][name], strict=True):
         ids = torch.tensor([prompt])
-        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=len(expected), **chosen)
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=TOKENS, **chosen)
         answers = [
             [token for token in each if token not in ends] for each in (made[0, len(prompt) :].tolist(), expected)
         ]
