@@ -87,7 +87,10 @@ def tiny(tmp_path_factory):
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
     for item in items:
-        if {"real_model", "real_gguf"} & set(getattr(item, "fixturenames", ())):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "chromium" in fixtures:
+            item.add_marker(pytest.mark.slow)
+        if {"real_model", "real_gguf"} & fixtures:
             item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 300))
             item.add_marker(pytest.mark.slow)
 

@@ -145,6 +145,7 @@ def test_a_name_that_no_model_has_ends_the_start_too(environ, sentence, monkeypa
     assert end.value.code == sentence
 
 
+@pytest.mark.slow
 def test_the_program_ends_without_a_traceback_where_no_model_has_a_name():
     environ, sentence = BAD_NAMES[0]
     ended = start(**environ)

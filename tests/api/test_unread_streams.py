@@ -44,6 +44,7 @@ def test_a_stream_that_is_opened_in_time_is_read_to_its_end(inside, soon):
         assert ("abc " * 80).strip() in stream.read().decode()
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_by_session_keeps_its_turn(inside, soon):
     job = Client(inside.url, verbose=False).submit("abc " * 120, model="parrot", api_name="/chat")
     assert job.result(timeout=60) == "abc " * 120

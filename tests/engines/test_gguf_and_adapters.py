@@ -80,6 +80,7 @@ def test_every_tensor_comes_back_from_the_layout_of_llama_cpp(tmp_path, kind, st
         assert torch.equal(read.rows(name, 5, 9), tensor(read, name)[5:9])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "Gemma3"])
 def test_every_architecture_gives_the_logits_of_its_folder(tmp_path, kind):
     folder = save_tiny_model(tmp_path / "m", kind)
@@ -132,6 +133,7 @@ def test_a_quantised_gguf_file_answers_a_turn_and_its_size_after_the_conversion_
     assert "float32" in found.plan.numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}])
 def test_an_adapter_is_merged_while_it_is_read(engine, tiny, tmp_path, options):
     adapter = lora_folder(tiny, tmp_path / "adapter", **options)

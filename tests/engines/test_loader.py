@@ -249,6 +249,7 @@ def split(folder, names):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["auto", "transformers"])
 def test_the_index_decides_which_files_are_the_weights(folder, monkeypatch, engine):
     monkeypatch.setenv("ENGINE", engine)

@@ -168,6 +168,7 @@ def test_the_wall_clock_ends_a_turn_cleanly(endless, monkeypatch):
     assert said.text and said.usage.new_tokens < 900
 
 
+@pytest.mark.slow
 def test_an_answer_that_fills_the_context_window_says_so(endless):
     said = answer(endless, STORY, max_new_tokens=4000)
     assert said.finish == "context"

@@ -38,6 +38,7 @@ def test_the_streaming_parrot_repeats_a_few_characters_at_a_time(served):
     assert pieces[-1] == "Polly wants a cracker"
 
 
+@pytest.mark.slow
 def test_one_call_prints_the_answer_as_it_arrives(space):
     program = [sys.executable, "examples/call.py", space.url, "What is top-p sampling?"]
     ran = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False)

@@ -121,11 +121,13 @@ def talk(engine, seed, turns, session="visitor"):
     return cached
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_no_greedy_token_of_a_random_conversation_changes(torch_budgie, seed):
     assert talk(fresh(torch_budgie), seed, turns=8) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_no_greedy_token_changes_whatever_the_layers_keep(engine, seed):
     assert talk(engine, seed, turns=8, session=f"visitor {seed}") > 0
@@ -146,6 +148,7 @@ def with_history(engine, session, strategy="greedy"):
     return reading([Message("user", question), Message("assistant", first.text)], "Repeat after me: the owl, the owl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOOPS, *(pytest.param(n, marks=pytest.mark.slow) for n in SPECULATIVE[1:])])
 def test_every_loop_gives_the_same_answer_with_the_cache_and_without(torch_budgie, name):
     engine = fresh(torch_budgie)
@@ -163,6 +166,7 @@ def test_every_loop_gives_the_same_answer_with_the_cache_and_without(torch_budgi
         assert again.text == plain.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in LOOPS if n not in SPECULATIVE and not STRATEGIES[n].needs_full_prefill])
 def test_every_loop_gives_the_same_answer_whatever_the_layers_keep(engine, name):
     values = {"strategy": name, "seed": 7, "max_new_tokens": 8, "force_words": "lantern"}
@@ -177,6 +181,7 @@ QUICK = [("sliding", "prompt_lookup"), ("sliding and full", "assisted"), ("convo
 PAIRS = [*itertools.product(("sliding", "sliding and full"), SPECULATIVE), ("convolution", "assisted"), QUICK[-1]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"), [pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS]
 )
@@ -320,6 +325,7 @@ def test_the_null_form_remembers_nothing():
         assert nothing.sequence("a") == ()
 
 
+@pytest.mark.slow
 def test_an_answer_in_unusual_tokens_is_found_again_in_the_cache(torch_budgie):
     engine, unusual = tiny_engine(torch_budgie, MODELS["full"]), 0
     values = {"strategy": "sampling", "temperature": 2.0, "top_k": 0, "top_p": 1.0, "max_new_tokens": 6}

@@ -13,6 +13,7 @@ from tests.conftest import engine
 from tests.standins.hub import WEIGHTS, save_tiny_model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openvino", "transformers"])
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)])

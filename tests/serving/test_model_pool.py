@@ -141,6 +141,7 @@ def test_a_turn_that_waits_for_another_load_reports_it_and_can_be_stopped(rows):
     assert list(pool.loaded) == ["a"]
 
 
+@pytest.mark.slow
 def test_the_longest_unused_model_makes_room_and_its_memory_is_given_back(rows, for_two):
     pool = pool_of(for_two)
     a, b, c = rows
@@ -163,6 +164,7 @@ def test_a_model_in_use_stays_even_when_another_must_be_refused(rows, for_two):
         assert list(pool.loaded) == ["a", "b"]
 
 
+@pytest.mark.slow
 def test_budgie_is_given_up_last(rows, for_two):
     budgie, pool = replace(rows[0], name="budgie"), pool_of(for_two)
     use(pool, budgie, rows[1], rows[2])
@@ -178,6 +180,7 @@ def test_nothing_is_given_up_for_a_model_that_would_not_fit_anyway(rows, for_two
     assert list(pool.loaded) == ["a"]
 
 
+@pytest.mark.slow
 def test_what_is_remembered_of_conversations_goes_before_any_model_does(rows, for_two):
     more = 0
     pool = ModelPool(free=lambda cards: for_two + more - sum(pool.loaded.values()) - remembered(pool))
@@ -211,6 +214,7 @@ def test_a_failed_load_or_turn_leaves_the_pool_as_it_was(rows, for_two, broken):
     assert list(pool.loaded) == ["b", "c"]
 
 
+@pytest.mark.slow
 def test_models_are_placed_at_the_start_and_none_drives_out_another(rows, for_two, broken):
     pool = pool_of(for_two)
     pool.preload([rows[0], broken, rows[1], rows[2]])
@@ -284,6 +288,7 @@ def test_memory_that_is_set_aside_is_not_free_for_another_model(rows, monkeypatc
         use(pool, rows[1])
 
 
+@pytest.mark.slow
 def test_a_model_that_is_given_up_takes_its_graph_and_its_keys_and_values_with_it(rows, monkeypatch):
     monkeypatch.setenv("ENGINE", "openvino")
     pool = ModelPool(free=lambda cards: untouched(pool) if "a" in pool.loaded else PLENTY)

@@ -96,6 +96,7 @@ def test_a_stop_string_ends_it(budgie, name):
     assert word not in cut.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOPS)
 def test_no_n_gram_occurs_twice_when_that_is_forbidden(endless, name):
     made = answer(endless, settings(name, max_new_tokens=90, no_repeat_ngram_size=2))
@@ -104,6 +105,7 @@ def test_no_n_gram_occurs_twice_when_that_is_forbidden(endless, name):
     assert len(pairs) - len(set(pairs)) <= 1  # text that is read again may be cut differently at its ends
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECULATIVE)
 @pytest.mark.parametrize(
     "question", ["Hello, who are you?", "Repeat after me: red tea, red tea, red tea", "Count to 9.", "Say: 好 😀 café"]

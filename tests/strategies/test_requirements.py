@@ -64,6 +64,7 @@ def answer(model, strategy, helper=None, **values):
     )
 
 
+@pytest.mark.slow
 def test_every_strategy_answers_with_every_kind_of_model_or_is_refused_before_it_is_loaded_and_after(kind):
     name, row, model = kind
     abilities = registry.strategy_traits(row)

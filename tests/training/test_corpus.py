@@ -20,6 +20,7 @@ def said(conversation):
     return {normalise(text) for text in (conversation.system, *(turn.user for turn in conversation.turns)) if text}
 
 
+@pytest.mark.slow
 def test_no_wording_of_the_exam_occurs(made):
     wordings = set().union(*map(said, made))
     assert len(wordings) > 8000

@@ -59,6 +59,7 @@ def test_the_exam_is_large_and_every_question_once():
     assert len({question.skill for question in asked}) >= 25
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_answer_a_sample(budgie):
     skills = ("recall_afresh", "copying_afresh", "capitals", "decoding_terms", "thinking")
     asked = [question for skill in skills for question in [q for q in questions() if q.skill == skill][:5]]

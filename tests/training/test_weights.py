@@ -44,6 +44,7 @@ def test_the_draft_has_the_same_tokenizer():
         assert (DRAFT / name).read_bytes() == (WEIGHTS / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_draft_predicts_most_of_budgies_tokens():
     share = agreement(candidate(WEIGHTS), candidate(DRAFT), questions()[::20])
     stated = re.search(r"agrees with ([\d.]+) % of the tokens", (DRAFT / "README.md").read_text(encoding="utf-8"))

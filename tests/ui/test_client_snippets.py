@@ -33,6 +33,7 @@ def client(inside):
     return Client(inside.url, verbose=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*LOOPS, "sampling"])
 def test_the_copied_programs_print_the_text_of_the_answer(budgie, inside, name):
     made = answer(budgie, Settings.check(VALUES | {"strategy": name, "top_n_sigma": 1.5}), SAID)
@@ -53,6 +54,7 @@ def test_the_copied_commands_stream_the_text_of_the_answer(budgie, inside, name)
     assert made.text.strip().splitlines()[0][:30] in last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOOPS)
 def test_the_api_streams_every_loop_and_a_cancelled_call_ends_it(inside, client, name):
     chosen = {"model": inside.endless, "strategy": name, "max_new_tokens": 4000, "force_words": "lantern"}

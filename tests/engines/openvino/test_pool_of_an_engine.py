@@ -57,6 +57,7 @@ def test_it_answers_and_gives_up_the_longest_unused_session(small, budgie):
     assert (again.text, again.usage.cached_tokens) == (expected, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["greedy", "beams", "early_exit"])
 def test_what_does_not_fit_is_refused_with_a_sentence_and_takes_nothing(small, budgie, strategy):
     answer(small, SHORT, session="a")

@@ -31,6 +31,7 @@ def printed(program):
     return said.getvalue().strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_with_floats_the_program_prints_the_text_and_promises_it(budgie, name):
     made = answer(budgie, LONG[:-1] + SHORT, strategy=name, force_words="lantern", exit_layer=4)

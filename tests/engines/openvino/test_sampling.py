@@ -41,6 +41,7 @@ SETTINGS = {
 TOKENS = 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(4), pytest.param(range(4, 20), marks=pytest.mark.slow)], ids=["four", "rest"])
 @pytest.mark.parametrize("name", SETTINGS)
 def test_for_twenty_seeds_the_text_is_that_of_generate(budgie, torch_budgie, name, seeds):

@@ -57,6 +57,7 @@ def test_each_strategy_has_a_case():
     assert {values.get("strategy", "greedy") for values in CASES.values()} == set(STRATEGIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [pytest.param(n, marks=pytest.mark.slow) if n in VARIANTS else n for n in CASES])
 def test_the_text_is_that_of_the_torch_model(budgie, torch_budgie, case):
     assert (budgie.loaded.plan.engine, torch_budgie.loaded.plan.engine) == ("openvino", "transformers")

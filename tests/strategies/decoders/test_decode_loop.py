@@ -133,6 +133,7 @@ def test_a_stop_while_drafts_are_in_flight_leaves_a_cache_that_can_be_used():
     assert remembered.text == anew.text and remembered.usage.cached_tokens > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quantization", ["none", "int8"])
 @pytest.mark.parametrize("name", ["openvino", "transformers"])
 def test_drafts_stand_behind_answers_in_exact_numbers(name, quantization):

@@ -43,6 +43,7 @@ def arguments(name, case, tokenizer):
     return values | {"custom_generate": loop, listener: nothing}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["budgie", pytest.param("torch_budgie", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if "," in n else n for n in GOLDEN["cases"]])
 def test_the_tokens_are_those_of_the_version_that_had_it_built_in(name, engine, request):

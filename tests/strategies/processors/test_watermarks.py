@@ -105,6 +105,7 @@ def test_a_gpu_marks_the_tokens_that_a_cpu_detects(mark):
         torch.testing.assert_close(marked.cpu(), on_cpu(ids[:, :end], scores))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mark", MARKS, ids=repr)
 def test_a_marked_answer_is_detected_with_its_key_and_with_no_other(answer, mark, seed):
@@ -138,6 +139,7 @@ def test_random_texts_are_hardly_ever_taken_for_marked(mark):
     assert 0.75 < sum(each.z**2 for each in found) / 250 < 1.25
 
 
+@pytest.mark.slow
 def test_a_higher_bias_is_easier_to_detect(answer):
     none, low, high = (
         sum(detect(GREEN, answer(mark, seed), VOCABULARY).z for seed in SEEDS)

@@ -23,6 +23,7 @@ def client(inside):
     return Client(inside.url, verbose=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["green_list", "synthid"])
 def test_a_program_learns_whether_a_text_bears_the_mark_of_a_key(client, marked, name):
     def detect(text, **asked):
