@@ -5,6 +5,7 @@ import re
 import urllib.request
 
 import gradio as gr
+import pytest
 from gradio_client import Client
 
 from parley.ui.chat_interface import ResilientChatInterface
