@@ -90,8 +90,9 @@ def constrained_beams(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, repeated, shape (beams, tokens); returns the best, (1, tokens).
 
-    An answer that lacks one of the `phrases` cannot finish. Where no answer has finished at the token limit, the best
-    unfinished one is returned. Without phrases this is a plain beam search.
+    An answer that lacks one of the `phrases` cannot finish. At the token limit unfinished answers compete with their
+    present score. In the last call of `on_beams` the returned answer comes first. Without phrases this is a plain beam
+    search.
     """
     if not phrases:
         return observed_beam_search(
@@ -112,11 +113,11 @@ def constrained_beams(
         sums = torch.tensor([c.score for c in chosen], device=device)
         input_ids = torch.cat([input_ids[order], tokens[:, None]], dim=-1)
         kv_cache(inputs).reorder_cache(order)
-        on_beams(search.found(input_ids[:, prompt_length:], sums))
-        if search.done or stopping_criteria(input_ids, None).all():
-            return torch.cat(
-                [input_ids[:1, :prompt_length], search.best(input_ids[:, prompt_length:], sums)[None]], dim=-1
-            )
+        at_end = search.done or bool(stopping_criteria(input_ids, None).all())
+        found = (search.at_end if at_end else search.found)(input_ids[:, prompt_length:], sums)
+        on_beams(found)
+        if at_end:
+            return torch.cat([input_ids[:1, :prompt_length], found[0].ids[None]], dim=-1)
         outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **inputs))
 
 
@@ -167,13 +168,17 @@ class Search:
         ]
         return [*reversed(self.finished.hypotheses), *running]
 
-    def best(self, ids: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-        """The best answer, shape (tokens,), at the end of the search; running beams compete by their present score."""
-        if not self.done:
-            complete = [row for row, tokens in enumerate(ids.tolist()) if self._start.after(tokens).complete]
-            for row in complete or range(self._num_beams):
-                self.finished.add(ids[row], self.finished.score(float(sums[row]), ids.shape[1]))
-        return self.finished.hypotheses[-1].ids
+    def at_end(self, ids: torch.Tensor, sums: torch.Tensor) -> list[Hypothesis]:
+        """All hypotheses at the end of the search, the answer first. Running beams compete with their present score.
+
+        Among these only the beams that contain all phrases compete, if there are any.
+        """
+        found = self.found(ids, sums)
+        if self.done:
+            return found
+        complete = [h for h in found if h.finished or self._start.after(h.ids.tolist()).complete] or found
+        others = [h for h in found if not any(h is each for each in complete)]
+        return [*sorted(complete, key=lambda h: (-h.score, h.finished)), *others]
 
     def _with_progress(
         self,
