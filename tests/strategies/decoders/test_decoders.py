@@ -55,10 +55,13 @@ def test_watching_a_beam_search_changes_nothing_and_ends_with_what_it_returns(an
 @pytest.mark.parametrize("limit", range(3, 24, 4))
 @pytest.mark.parametrize("loop", [observed_beam_search, diverse_beams, constrained_beams])
 def test_wherever_the_token_limit_is_the_last_hypotheses_begin_with_the_answer(answer, tokenizer, loop, limit):
-    rest = {diverse_beams: {"beam_groups": 2, "diversity_penalty": 0.5}, constrained_beams: {"phrases": [(300,)]}}
+    rest = {
+        diverse_beams: {"beam_groups": 2, "diversity_penalty": 0.5},
+        constrained_beams: {"phrases": [tuple(tokenizer.encode("Tokyo", add_special_tokens=False))]},
+    }
     steps = []
-    options = {"num_beams": 4, "max_new_tokens": limit, **rest.get(loop, {})}
-    returned = answer(QUESTIONS[1], **options, custom_generate=loop, on_beams=steps.append)
+    options = {"num_beams": 4, "length_penalty": 3.0, "max_new_tokens": limit, **rest.get(loop, {})}
+    returned = answer(QUESTIONS[2], **options, custom_generate=loop, on_beams=steps.append)
     ends = set(tokenizer.all_special_ids)
     assert [token for token in steps[-1][0].ids.tolist() if token not in ends] == returned
 
