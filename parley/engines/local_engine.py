@@ -26,12 +26,13 @@ from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
-# `generate` samples from torch's global generator: two turns at once would disturb each other's seeds.
-_generating = threading.Lock()
+_generating = threading.Lock()  # for engines that run one turn at a time
 
 
 class LocalEngine(Engine):
-    """Answers with one loaded model. One turn generates at a time, and the others wait."""
+    """Answers with one loaded model. Unless `batches`, one turn generates at a time, and the others wait."""
+
+    batches = False  # whether several turns generate at the same time
 
     def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float = 300.0) -> None:
         self.loaded = loaded
@@ -58,19 +59,20 @@ class LocalEngine(Engine):
 
         def work() -> None:
             nonlocal cached_tokens
-            while not _generating.acquire(timeout=FLUSH):
+            while not self.batches and not _generating.acquire(timeout=FLUSH):
                 if signal.reason:
                     return
             try:
-                torch.manual_seed(seed)
+                generator = torch.Generator(self.loaded.model.device).manual_seed(seed)
                 lease = LeaseRequest(
                     request.session, prompt_ids, plan.config["num_beams"], plan.max_length, lambda: streamer.ids
                 )
-                with torch.inference_mode(), prefix_cache.acquire(lease) as leased:
+                with torch.inference_mode(), prefix_cache.acquire(lease) as leased, plan.draws(generator):
                     cached_tokens = leased.cached_tokens
-                    self._generate(prompt, plan.arguments(streamer) | leased.arguments, signal, streamer)
+                    self._generate(prompt, plan.arguments(streamer, generator) | leased.arguments, signal, streamer)
             finally:
-                _generating.release()
+                if not self.batches:
+                    _generating.release()
 
         if prompt.dropped:
             turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"

@@ -3,6 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from parley.generation.streaming import AnswerStreamer
 from parley.models.precision import OPENVINO
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
+from parley.strategies.decoders.draws import DrawFrom
 from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
@@ -49,7 +51,15 @@ class GenerationPlan:
         """Whether draft tokens are converted through the text."""
         return self.draft is not None and self.strategy.cross_tokenizer
 
-    def arguments(self, streamer: AnswerStreamer) -> dict[str, Any]:
+    @property
+    def _takes_generator(self) -> bool:
+        return self.decoder is not None and self.strategy.decoder == DECODE_LOOP
+
+    def draws(self, generator: torch.Generator) -> AbstractContextManager[Any]:
+        """While it is entered, all draws of `generate` in this thread come from `generator`."""
+        return DrawFrom(generator) if self.config["do_sample"] and not self._takes_generator else nullcontext()
+
+    def arguments(self, streamer: AnswerStreamer, generator: torch.Generator) -> dict[str, Any]:
         """The keyword arguments for `generate`. The output goes to `streamer`."""
         callbacks = {"on_token": streamer.take, "on_beams": streamer.show, "on_draft": streamer.count_draft}
         events = {name: callbacks[name] for name in self.strategy.events}
@@ -58,6 +68,7 @@ class GenerationPlan:
             "logits_processor": LogitsProcessorList(self.processors),
             **({"custom_generate": self.decoder, **events} if self.decoder else {"streamer": streamer}),
             **self.options,
+            **({"generator": generator} if self._takes_generator else {}),
             **({"draft": self.draft.model} if self.draft else {}),
             **(
                 {"tokenizers": (streamer.tokenizer, self.draft.tokenizer)}

@@ -54,10 +54,15 @@ class StopOnSignal(StoppingCriteria):
         return torch.full((input_ids.shape[0],), self._signal.reason is not None, device=input_ids.device)
 
 
+def stop_check() -> Callable[[], bool]:
+    """Tells, in any thread, whether the turn of this thread was stopped or has reached its time limit."""
+    signal = getattr(_thread_local, "signal", None)
+    return lambda: signal is not None and signal.reason in ("stopped", "time")
+
+
 def raise_if_stopped() -> None:
     """Raises `Interrupted` if the turn of this thread was stopped or has reached its time limit."""
-    signal = getattr(_thread_local, "signal", None)
-    if signal is not None and signal.reason in ("stopped", "time"):
+    if stop_check()():
         raise Interrupted
 
 

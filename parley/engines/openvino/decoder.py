@@ -19,13 +19,14 @@ class PassInput:
 
     With `is_chunk` (a chunk of a prompt) they are computed as one sequence of several rows. Otherwise each token is
     computed as a sequence of one row, so that the result is the same as in separate passes. The pass returns the
-    logits after the last `num_logits` tokens.
+    logits after the last `num_logits` tokens, and with `early` also those of the layers `Decoder.early`.
     """
 
     table: BlockTable
     ids: Sequence[int]
     is_chunk: bool
     num_logits: int = 1
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class PassOutput:
     """The results of a pass, in the order of its rows."""
 
     logits: np.ndarray  # (sum of num_logits, vocabulary)
-    early: np.ndarray  # (early layers, sum of num_logits, vocabulary): logits of the early layers
+    early: np.ndarray  # (early layers, sum of num_logits of the inputs with `early`, vocabulary)
     hidden: np.ndarray  # (rows, width): hidden states after the last norm
 
 
@@ -96,19 +97,19 @@ class Decoder:
         for name, tensor in tensors.items():
             self._request.set_tensor(name, tensor)
 
-    def run(self, batch: Sequence[PassInput], early: bool = False) -> PassOutput:
-        """Runs one pass over these tokens and adds them to the tables. After an exception the tables are unchanged.
+    def run(self, batch: Sequence[PassInput]) -> PassOutput:
+        """Runs one pass over these tokens and adds them to the tables.
 
-        With `early` the pass also computes the logits of the layers `self.early`.
+        After an exception the tables hold the same tokens as before.
         """
         ragged = _RaggedBatch()
         with self._lock:
             for sequence in batch:
                 sequence.table.reserve(len(sequence.ids))
                 ragged.add(sequence)
-            output = self._infer(ragged, early)
+            output = self._infer(ragged)
             for sequence in batch:
-                sequence.table.length += len(sequence.ids)
+                sequence.table.append(sequence.ids, sequence.is_chunk)
             self.num_passes += 1
         return output
 
@@ -121,21 +122,24 @@ class Decoder:
         self._inputs[name] = array
         self._request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
 
-    def _infer(self, ragged: "_RaggedBatch", early: bool) -> PassOutput:
+    def _infer(self, ragged: "_RaggedBatch") -> PassOutput:
         num_rows = len(ragged.ids)
         if num_rows == 1:
             ragged.add_padding(self.pool.padding_block)
-        num_padded_rows, logit_rows = len(ragged.ids), ragged.logit_rows
-        num_heads = 1 + (len(self.early) if early else 0)  # the head reads the last layer and each early one
-        head_rows = [i * num_padded_rows + row for i in range(num_heads) for row in logit_rows]
+        num_padded_rows, num_logits = len(ragged.ids), len(ragged.logit_rows)
+        # The head reads rows of the last layer, and then of each early one.
+        num_early = len(self.early)
+        head_rows = [*ragged.logit_rows]
+        head_rows += [i * num_padded_rows + row for i in range(1, num_early + 1) for row in ragged.early_rows]
         padded_head_rows = head_rows + [0] * max(0, 2 - len(head_rows))
         inputs = ragged.inputs() | {"logit_rows": np.array(padded_head_rows, np.int64)}
         for name, array in inputs.items():
             self._set_input(name, array)
         self._request.infer()
         logits, hidden = (self._request.get_output_tensor(i).data for i in range(2))
-        logits = logits[: len(head_rows)].copy().reshape(num_heads, len(logit_rows), logits.shape[1])
-        return PassOutput(logits[0], logits[1:], hidden[:num_rows].copy())
+        logits = logits[: len(head_rows)].copy()
+        early = logits[num_logits:].reshape(num_early, len(ragged.early_rows), logits.shape[1])
+        return PassOutput(logits[:num_logits], early, hidden[:num_rows].copy())
 
 
 class _RaggedBatch:
@@ -144,6 +148,7 @@ class _RaggedBatch:
     def __init__(self) -> None:
         self.ids: list[int] = []
         self.logit_rows: list[int] = []
+        self.early_rows: list[int] = []  # those of them whose early logits are wanted
         self._positions: list[int] = []
         self._past_lengths: list[int] = []
         self._begins, self._block_begins = [0], [0]
@@ -154,7 +159,9 @@ class _RaggedBatch:
         length, count = sequence.table.length, len(sequence.ids)
         for begin, end in [(0, count)] if sequence.is_chunk else [(i, i + 1) for i in range(count)]:
             self._add(sequence.ids[begin:end], length + begin, sequence.table.blocks)
-        self.logit_rows += range(len(self.ids) - sequence.num_logits, len(self.ids))
+        logit_rows = range(len(self.ids) - sequence.num_logits, len(self.ids))
+        self.logit_rows += logit_rows
+        self.early_rows += logit_rows if sequence.early else ()
 
     def add_padding(self, block: int) -> None:
         """Adds a padding row, which writes to `block`."""

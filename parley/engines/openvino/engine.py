@@ -1,26 +1,32 @@
 """The engine for a model on the CPU, which runs as an OpenVINO graph."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
-from parley.engines.openvino.loader import ExitGraph, precision_of
+from parley.engines.openvino.loader import ExitGraph, Progress, precision_of
 from parley.engines.openvino.model_adapter import ModelAdapter
-from parley.engines.openvino.prefix_cache import TURNS, PagedPrefixCache
+from parley.engines.openvino.prefix_cache import PagedPrefixCache
+from parley.engines.openvino.turns import TURNS
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
 from parley.generation.streaming import AnswerStreamer, StopSignal, raise_if_stopped
 
+THREADS = torch.get_num_threads()  # of an operation of torch in a new thread
+
 
 class OpenVinoEngine(LocalEngine):
-    """Answers with one graph. One turn generates at a time, and the others wait."""
+    """Answers with one graph. The turns that run at the same time share its passes."""
+
+    batches = True
 
     def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model
-        super().__init__(loaded, PagedPrefixCache(self._model.decoder), turn_seconds)
+        super().__init__(loaded, PagedPrefixCache(self._model.scheduler), turn_seconds)
         checkpoint = Checkpoint(loaded.spec, loaded.folder)
         self._exit = ExitGraph(checkpoint, self._model, precision_of(loaded.plan), loaded.plan.threads)
 
@@ -43,21 +49,20 @@ class OpenVinoEngine(LocalEngine):
     def _generate(
         self, prompt: Prompt, arguments: dict[str, Any], signal: StopSignal, streamer: AnswerStreamer
     ) -> None:
-        config = arguments["generation_config"]
-        with TURNS.running():
-            if (layer := config.assistant_early_exit) is not None:
-                self._prepare_exit(layer, streamer)
-            threads = torch.get_num_threads()
-            if isinstance(arguments.get("draft", self._model), ModelAdapter):
-                torch.set_num_threads(1)  # torch has little to do; its second thread would busy-wait on a core
-            try:
-                super()._generate(prompt, arguments, signal, streamer)
-            finally:
-                torch.set_num_threads(threads)
+        layer = arguments["generation_config"].assistant_early_exit
+        with TURNS.running(), ExitStack() as stack:
+            if layer is not None:
+                stack.enter_context(self._exit.lease(layer, self._progress(layer, streamer)))
+            # These hold for this thread, which ends with the turn, and for threads that begin later.
+            in_graphs = isinstance(arguments.get("draft", self._model), ModelAdapter)
+            torch.set_num_threads(1 if in_graphs else THREADS)  # a second thread would busy-wait on a core
+            stack.callback(torch.set_num_threads, THREADS)
+            super()._generate(prompt, arguments, signal, streamer)
 
-    def _prepare_exit(self, layer: int, streamer: AnswerStreamer) -> None:
+    @staticmethod
+    def _progress(layer: int, streamer: AnswerStreamer) -> Progress:
         def progress(share: float) -> None:
             raise_if_stopped()
             streamer.tell(f"Preparing the first {layer} layers: {share:.0%}")
 
-        self._exit.prepare(layer, progress)
+        return progress

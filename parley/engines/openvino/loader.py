@@ -1,7 +1,8 @@
 """Loads a model's folder as a graph: builds it, compiles it, and allocates its pool of KV blocks."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ KV_CACHE_PROPERTIES: dict[Precision, dict[str, str]] = {
     "int8": {"KV_CACHE_PRECISION": "u8", "KEY_CACHE_QUANT_MODE": "BY_TOKEN"},
 }
 Progress = Callable[[float], None]  # takes the finished share, 0 to 1; may raise to stop
+POLL_SECONDS = 0.05  # how often a turn that waits for the exit graph looks whether it was stopped
 EXTRA_BLOCKS = 2  # the padding block, and one for a copy on write
 
 
@@ -99,14 +101,41 @@ def _write_and_compile(
 
 
 class ExitGraph:
-    """The graph of a model's first layers, for early-exit drafts. Only the latest graph is kept."""
+    """The graph of a model's first layers, for early-exit drafts. Only the latest graph is kept.
+
+    Turns that exit after the same layer share it. A turn with another layer waits until these have ended.
+    """
 
     def __init__(self, checkpoint: Checkpoint, model: ModelAdapter, precision: Precision, threads: int) -> None:
         self._checkpoint, self._model, self._precision, self._threads = checkpoint, model, precision, threads
+        self._changed = threading.Condition()
+        self._leases = 0
         self.layer = 0
 
-    def prepare(self, layer: int, progress: Progress) -> None:
-        """Makes the graph up to `layer` the model's exit graph. If `progress` raises, the model has no exit graph."""
+    @contextmanager
+    def lease(self, layer: int, progress: Progress) -> Iterator[None]:
+        """Makes the graph up to `layer` the model's exit graph during a `with` block.
+
+        If `progress` raises, the model has no exit graph.
+        """
+        with self._changed:
+            while self._leases and self.layer != layer:
+                self._changed.wait(POLL_SECONDS)
+                progress(0.0)
+            self._leases += 1
+            try:
+                self._prepare(layer, progress)
+            except BaseException:
+                self._leases -= 1
+                raise
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._leases -= 1
+                self._changed.notify_all()
+
+    def _prepare(self, layer: int, progress: Progress) -> None:
         if self.layer == layer:
             return
         model = self._model

@@ -12,6 +12,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
 from parley.engines.openvino.paged_kv import BlockTable, PagedKVCache
+from parley.engines.openvino.scheduler import Scheduler
+from parley.engines.openvino.turns import TURNS
 from parley.generation import streaming
 from parley.models.families import logits_scale
 from parley.models.load_plan import openvino_bytes
@@ -41,6 +43,7 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
     def __init__(self, config: PreTrainedConfig, decoder: Decoder) -> None:
         super().__init__(copy.deepcopy(config))
         self.decoder = decoder
+        self.scheduler = Scheduler(decoder)
         self._logits_scale = logits_scale(config)
         self.exit: Decoder | None = None  # the graph of the first layers, for early-exit drafts
 
@@ -71,8 +74,11 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
 
     @property
     def free_drafts(self) -> int:
-        """How many draft tokens a pass of one sequence checks at no cost: one, because a pass has two rows anyway."""
-        return 1
+        """How many draft tokens a pass checks at no cost: one, because a pass has two rows anyway.
+
+        None while other turns run, because they want the rows.
+        """
+        return 1 if TURNS.num_running <= 1 else 0
 
     def prefill_beside(self, cache: PagedKVCache, input_ids: torch.Tensor) -> torch.Tensor:
         """Reads another prompt, shape (1, tokens), as a new sequence of the cache. Logits: (1, 1, vocabulary)."""
@@ -139,29 +145,23 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
 
     def _step(self, cache: PagedKVCache, ids: Sequence[int], early: bool) -> "list[Outputs]":
         """Reads one token for each sequence."""
-        outputs = []
-        for begin in range(0, len(ids), self.decoder.max_rows):
-            streaming.raise_if_stopped()
-            tables = cache.tables[begin : begin + self.decoder.max_rows]
-            batch = [PassInput(table, [id], is_chunk=False) for table, id in zip(tables, ids[begin:], strict=False)]
-            output = self.decoder.run(batch, early)
-            outputs += [_outputs(output, slice(i, i + 1)) for i in range(len(batch))]
-        return outputs
+        streaming.raise_if_stopped()
+        batch = [PassInput(table, [id], False, 1, early) for table, id in zip(cache.tables, ids, strict=True)]
+        output = self.scheduler.run(batch)
+        return [_outputs(output, slice(i, i + 1)) for i in range(len(batch))]
 
     def _read(self, cache: PagedKVCache, ids: Sequence[int], keep: int, early: bool) -> "Outputs":
         """Reads several tokens of one sequence: tokens of the prompt in chunks, later ones in decode mode."""
+        streaming.raise_if_stopped()
         [table] = cache.tables
         prompt = max(0, min(len(ids), (cache.prompt_length or 0) - table.length))
-        outputs, begin, max_rows = [], 0, self.decoder.max_rows
-        ends = [*chunk_ends(prompt, max_rows), *range(prompt + max_rows, len(ids), max_rows)]
-        for end in ends if ends and ends[-1] == len(ids) else [*ends, len(ids)]:
-            streaming.raise_if_stopped()
-            num_logits = max(0, end - max(begin, len(ids) - keep))
-            is_chunk = end <= prompt and end - begin > 1
-            output = self.decoder.run([PassInput(table, ids[begin:end], is_chunk, num_logits)], early)
-            outputs.append(_outputs(output, slice(0, end - begin)))
-            begin = end
-        return _join(torch.cat, outputs, -2)
+        parts = [(ids[:prompt], prompt > 1), (ids[prompt:], False)]
+        batch, left = [], len(ids)
+        for part, is_chunk in parts:
+            left -= len(part)
+            if part:
+                batch.append(PassInput(table, part, is_chunk, max(0, min(len(part), keep - left)), early))
+        return _outputs(self.scheduler.run(batch), slice(0, len(ids)))
 
     def _prefill(
         self,
@@ -237,7 +237,8 @@ class EarlyExitDrafts(CandidateGenerator):
         self, model: ModelAdapter, cache: PagedKVCache, config: Any, processors: Callable[..., torch.Tensor]
     ) -> None:
         assert model.exit is not None  # the engine has prepared it
-        self._exit, self._cache, self._processors = model.exit, cache, processors
+        self._scheduler, self._exit = model.scheduler, model.exit
+        self._cache, self._processors = cache, processors
         self._count, self._max_length = config.num_assistant_tokens, config.max_length
         self.num_assistant_tokens = self._count
 
@@ -249,7 +250,7 @@ class EarlyExitDrafts(CandidateGenerator):
             return input_ids, None
         for _step in range(min(self._count, self._max_length - input_ids.shape[1] - 1)):
             streaming.raise_if_stopped()
-            output = self._exit.run([PassInput(table, [int(input_ids[0, -1])], is_chunk=False)])
+            output = self._scheduler.run([PassInput(table, [int(input_ids[0, -1])], is_chunk=False)], self._exit)
             scores = self._processors(input_ids, torch.from_numpy(output.logits))
             input_ids = torch.cat([input_ids, scores.argmax(-1, keepdim=True)], -1)
         table.crop(length)

@@ -94,32 +94,82 @@ class BlockPool:
 
 
 class BlockTable:
-    """The blocks of one sequence, and the number of tokens in them. Deleting the table releases its blocks."""
+    """The blocks of one sequence, and the tokens in them. Deleting the table releases its blocks.
 
-    def __init__(self, pool: BlockPool, blocks: list[int] | None = None, length: int = 0) -> None:
-        self._pool = pool
-        self.blocks = blocks or []
-        self.length = length  # tokens
+    It remembers its tokens, so that it can give up its blocks for a while: `evict`. Then they are read again, as
+    before: the first `num_prefilled` in chunks, and the others in decode mode.
+    """
+
+    def __init__(self, pool: BlockPool) -> None:
+        self.pool = pool
+        self.blocks: list[int] = []
+        self.ids: list[int] = []
+        self.length = 0  # how many of these tokens the blocks hold: all of them, or fewer while it is evicted
+        self.num_prefilled = 0  # how many of them were read in chunks
         weakref.finalize(self, pool.release, self.blocks)
+
+    @property
+    def is_evicted(self) -> bool:
+        """Whether some of its tokens have to be read again."""
+        return self.length < len(self.ids)
+
+    def is_reserved(self, count: int) -> bool:
+        """Whether it has blocks for `count` more tokens."""
+        return len(self.blocks) >= blocks_for(self.length + count)
+
+    def append(self, ids: Sequence[int], is_chunk: bool) -> None:
+        """Notes that a pass has read these tokens into the reserved blocks."""
+        self.ids[self.length : self.length + len(ids)] = ids  # the same ones if they are read again
+        self.length += len(ids)
+        if is_chunk:
+            self.num_prefilled = max(self.num_prefilled, self.length)
+
+    def evict(self) -> None:
+        """Releases all blocks, and remembers what they held."""
+        self.length = 0
+        self.pool.release(self.blocks)
+
+    def adopt(self, other: "BlockTable") -> None:
+        """Takes the blocks of another sequence for the tokens that both have in common and read in the same mode.
+
+        Only for an evicted sequence, none of which is read again yet.
+        """
+        count = next(
+            (i for i, (own, its) in enumerate(zip(self.ids, other.ids, strict=False)) if own != its),
+            min(len(self.ids), len(other.ids)),
+        )
+        if self.num_prefilled != other.num_prefilled:
+            count = min(count, self.num_prefilled, other.num_prefilled)
+        if self.num_prefilled - count == 1:  # a chunk has two rows or more
+            count -= 1
+        blocks = other.blocks[: blocks_for(count)]
+        self.pool.share(blocks)
+        self.blocks += blocks
+        self.length = count
 
     def reserve(self, count: int) -> None:
         """Allocates blocks for `count` more tokens, and copies shared ones (copy on write). Raises `OutOfBlocks`."""
         first = self.length // BLOCK_SIZE
         for i in range(first, min(len(self.blocks), blocks_for(self.length + count))):
-            self.blocks[i] = self._pool.exclusive(self.blocks[i])
+            self.blocks[i] = self.pool.exclusive(self.blocks[i])
         while len(self.blocks) < blocks_for(self.length + count):
-            self.blocks.append(self._pool.allocate())
+            self.blocks.append(self.pool.allocate())
 
     def fork(self) -> "BlockTable":
         """A new sequence that shares the tokens of this one."""
+        made = BlockTable(self.pool)
         blocks = self.blocks[: blocks_for(self.length)]
-        self._pool.share(blocks)
-        return BlockTable(self._pool, blocks, self.length)
+        self.pool.share(blocks)
+        made.blocks += blocks
+        made.ids, made.length, made.num_prefilled = self.ids.copy(), self.length, self.num_prefilled
+        return made
 
     def crop(self, length: int) -> None:
         """Drops the tokens after the first `length`."""
         self.length = min(self.length, length)
-        self._pool.release(_truncate(self.blocks, blocks_for(self.length)))
+        self.num_prefilled = min(self.num_prefilled, length)
+        del self.ids[length:]
+        self.pool.release(_truncate(self.blocks, blocks_for(self.length)))
 
     def release(self) -> None:
         """Releases all blocks."""

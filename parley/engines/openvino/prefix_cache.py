@@ -15,42 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from parley.engines.openvino.decoder import Decoder, PassInput
+from parley.engines.openvino.decoder import PassInput
 from parley.engines.openvino.model_adapter import chunk_ends
 from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCache
+from parley.engines.openvino.scheduler import MIN_CHUNK, Scheduler
+from parley.engines.openvino.turns import TURNS
 from parley.generation.prefix_cache import CacheLease, LeaseRequest, SessionStore, common_prefix
 from parley.generation.streaming import Interrupted
 
 _log = logging.getLogger(__name__)
-MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
-
-
-class Turns:
-    """Counts the turns that run in this process, so that background work can wait until none runs."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._running = 0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Counts one more turn during a `with` block."""
-        with self._changed:
-            self._running += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._running -= 1
-                self._changed.notify_all()
-
-    def wait_for_idle(self, seconds: float) -> bool:
-        """Waits until no turn runs, but at most `seconds`; returns whether no turn runs."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._running, seconds)
-
-
-TURNS = Turns()
 POLL_SECONDS = 0.5  # how often a waiting thread checks whether its cache still exists
 
 
@@ -73,13 +46,13 @@ class PagedPrefixCache(SessionStore[Session]):
     It holds no memory of its own: its blocks are in the pool, which counts as the model's.
     """
 
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
-        self._decoder = decoder
+        self._scheduler = scheduler
         self._reading = ""  # the session whose answer a background thread is reading
         self._changed = threading.Condition()
         weak_evict = weakref.WeakMethod(self._evict_oldest)
-        decoder.pool.reclaim = lambda: bool((evict := weak_evict()) and evict())
+        scheduler.pool.reclaim = lambda: bool((evict := weak_evict()) and evict())
 
     def clear(self) -> None:
         """Drops the prefixes of all sessions, except one that is being read."""
@@ -106,7 +79,7 @@ class PagedPrefixCache(SessionStore[Session]):
     def _take(self, session: str, prompt: Sequence[int]) -> BlockTable:
         with self._changed:
             self._changed.wait_for(lambda: self._reading != session)
-            cached = self._sessions.pop(session, None) or Session(BlockTable(self._decoder.pool))
+            cached = self._sessions.pop(session, None) or Session(BlockTable(self._scheduler.pool))
         cached.table.crop(cached.match_length(prompt))
         return cached.table
 
@@ -128,13 +101,13 @@ class PagedPrefixCache(SessionStore[Session]):
             if cached is None:
                 return False
             begin = cached.table.length
-            ends = chunk_ends(len(cached.sequence) - begin, self._decoder.max_rows)
+            ends = chunk_ends(len(cached.sequence) - begin, self._scheduler.max_rows)
             if not ends or ends[0] < MIN_CHUNK:
                 return False
             self._reading = session  # keeps other threads from taking or evicting the session
         try:
             ids = cached.sequence[begin : begin + ends[0]]
-            self._decoder.run([PassInput(cached.table, ids, is_chunk=True, num_logits=0)])
+            self._scheduler.run([PassInput(cached.table, ids, is_chunk=True, num_logits=0)])
         except OutOfBlocks:
             return False
         finally:

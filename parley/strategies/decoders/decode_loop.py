@@ -27,19 +27,21 @@ def decode_loop(
     on_token: Callable[[torch.Tensor], None],
     on_draft: Callable[[int, int], None],
     lookup: bool,
+    generator: torch.Generator | None = None,
     **inputs: Any,
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
     Only for models with a KV cache. `lookup` turns drafting on. Then the cache must be croppable, and the processors
     must not keep state between calls. After each step with drafts `on_draft` is called with the number of drafted
-    tokens and the number of accepted ones.
+    tokens and the number of accepted ones. Draws come from `generator`, on the device of the model; without one, from
+    the global generator.
     """
     guidance, processors = None, logits_processor
     paged = model if isinstance(model, PagedCausalLM) else None
     if paged:
         guidance, processors = split_guidance(logits_processor, input_ids)
-    sampler = Sampler(processors, generation_config.do_sample)
+    sampler = Sampler(processors, generation_config.do_sample, generator)
     lookup_drafts, drafts = PromptLookup(input_ids[0].tolist(), paged.free_drafts if paged else 0), list[int]()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
@@ -66,7 +68,8 @@ def decode_loop(
             cache.crop(num_accepted - len(drafts))
         if at_end:
             return input_ids
-        drafts = lookup_drafts.propose(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
+        room = generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0
+        drafts = lookup_drafts.propose(room, alone=not paged or paged.free_drafts > 0)
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guidance else ahead
         logits = _next_logits(model, cache, ahead, len(drafts) + 1)

@@ -44,12 +44,13 @@ class PromptLookup:
                 self._match = self._match or self._continuations.get(ngram)
                 self._continuations[ngram] = len(self._ids)
 
-    def propose(self, max_tokens: int) -> list[int]:
+    def propose(self, max_tokens: int, alone: bool = True) -> list[int]:
         """The draft tokens, at most `max_tokens`; none without a match and during a pause.
 
-        Where the match is so near the end of the text that it has too few tokens, they are repeated.
+        Where the match is so near the end of the text that it has too few tokens, they are repeated. A pass that is
+        not for this answer `alone` has no free rows: then drafts only go on where the last ones were all accepted.
         """
-        if self._match is None or self._pause:
+        if self._match is None or self._pause or not (alone or self._num_drafts > self._free):
             return []
         period = len(self._ids) - self._match
         return [self._ids[self._match + i % period] for i in range(min(self._num_drafts, max_tokens))]

@@ -45,7 +45,7 @@ class Sampler:
         self._after = LogitsProcessorList(rest)
         self._top_k = next((each.top_k for each in processors[top_k : top_k + 1]), None)
         self._temperature = next((each.temperature for each in processors[begin:top_k]), 1.0)
-        self._do_sample, self._generator = do_sample, generator or torch.default_generator
+        self._do_sample, self._generator = do_sample, generator
         self._uniform = torch.empty(0, dtype=torch.float64)
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -56,8 +56,7 @@ class Sampler:
         kept = self._candidates(scores) or self._kept(self._cut(input_ids, scores))
         if kept is None:
             scores = self._after(input_ids, self._cut(input_ids, scores))
-            on_cpu = scores.device.type == "cpu"
-            return torch.multinomial(scores.softmax(-1), 1, generator=self._generator if on_cpu else None)
+            return torch.multinomial(scores.softmax(-1), 1, generator=self._generator)
         tokens, kept_scores = kept
         probabilities = self._after(input_ids, kept_scores).softmax(-1)[0]
         if len(self._uniform) != scores.shape[1]:

@@ -1,7 +1,7 @@
 """Random passes over a decoder, each row of which is known from the plain way: alone, and by the rules of classes."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def read_plainly(decoder: Decoder, prompt: list[int], answer: list[int]) -> Plai
     # Early logits are rows of the head too, so they are asked for where few are.
     early = [np.zeros((len(decoder.early), len(prompt), made[0].logits.shape[1]), np.float32)]
     for id in answer:
-        made.append(decoder.run([PassInput(table, [id], False)], early=True))
+        made.append(decoder.run([PassInput(table, [id], False, early=True)]))
         early.append(made[-1].early)
     logits, hidden = (np.concatenate([getattr(each, name) for each in made]) for name in ("logits", "hidden"))
     return Plain(len(prompt), prompt + answer, logits, np.concatenate(early, 1), hidden)
@@ -77,7 +77,7 @@ class Sequence:
         own = slice(begin + skipped, begin + max(skipped, self._right))
         assert np.array_equal(logits[: own.stop - own.start], self._plain.logits[own])
         assert np.array_equal(hidden[: self._right], self._plain.hidden[begin : begin + self._right])
-        if len(early) and not self._asked.is_chunk:
+        if early.size and not self._asked.is_chunk:
             assert np.array_equal(early[:, : own.stop - own.start], self._plain.early[:, own])
         self.compared += own.stop - own.start
         self._table.crop(begin + self._right)
@@ -117,13 +117,18 @@ def check(decoder: Decoder, seed: int, prompts: int = 150, answers: int = 16) ->
         chance.shuffle(asked)
         wanted = sum(rows.num_logits for _, rows in asked)
         few = wanted * (1 + len(decoder.early)) <= decoder.max_rows
-        made = decoder.run([rows for _, rows in asked], early=few and chance.random() < 0.5)
-        at = first = 0
+        asked = [(each, replace(rows, early=few and chance.random() < 0.5)) for each, rows in asked]
+        made = decoder.run([rows for _, rows in asked])
+        logit = early = row = 0
         for each, rows in asked:
+            earlies = rows.num_logits * rows.early
             if each:
-                logits = slice(at, at + rows.num_logits)
-                each.compare(made.logits[logits], made.early[:, logits], made.hidden[first : first + len(rows.ids)])
-            at, first = at + rows.num_logits, first + len(rows.ids)
+                each.compare(
+                    made.logits[logit : logit + rows.num_logits],
+                    made.early[:, early : early + earlies],
+                    made.hidden[row : row + len(rows.ids)],
+                )
+            logit, early, row = logit + rows.num_logits, early + earlies, row + len(rows.ids)
         if stranger.length > 200:
             stranger.crop(chance.randrange(200))
     compared = sum(each.compared for each in sequences)

@@ -127,8 +127,8 @@ def test_rows_that_depend_on_their_company_give_fewer_rows_or_none(monkeypatch):
     """As if the library had another kernel from so many rows on."""
     plain, limit = shared.Decoder.run, 40
 
-    def run(self, batch, early=False):
-        made = plain(self, batch, early)
+    def run(self, batch):
+        made = plain(self, batch)
         if sum(len(rows.ids) for rows in batch) > limit:
             made.logits[...] *= 1.0001
         return made
@@ -142,8 +142,8 @@ def test_rows_that_depend_on_their_company_give_fewer_rows_or_none(monkeypatch):
 def test_a_class_of_rows_that_depends_on_its_neighbours_is_noticed(monkeypatch):
     plain = shared.Decoder.run
 
-    def run(self, batch, early=False):
-        made = plain(self, batch, early)
+    def run(self, batch):
+        made = plain(self, batch)
         if len(batch) > 1 and any(rows.is_chunk for rows in batch):
             made.logits[...] *= 1.0001
         return made

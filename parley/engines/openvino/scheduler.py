@@ -1,0 +1,365 @@
+"""Gathers what all turns of a model read into ragged passes over its pool of blocks (continuous batching).
+
+Each turn runs its decode loop in its own thread and calls `Scheduler.run`, which returns its logits. So every strategy
+is batched, and none knows of it. Passes are made up anew each time, as in Orca (Yu et al., 2022,
+https://www.usenix.org/conference/osdi22/presentation/yu). By the rules of `batch_invariance` each turn gets the logits
+that it would get alone, bit for bit.
+
+No thread is kept for this: one of the waiting threads, the leader, runs the passes until its own request is done, and
+then makes another one the leader. A turn that is alone leads itself, and waits for nobody.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from parley.engines.openvino import turns
+from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
+from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, BlockTable, OutOfBlocks, blocks_for
+from parley.engines.openvino.turns import RunningTurn
+from parley.generation.streaming import Interrupted, stop_check
+
+# While chunks of prompts wait, they get a part of each pass, whoever else wants it: one of so many. Half of it belongs
+# to the prompt that waits longest, so that short prompts cannot hold up a long one for ever.
+CHUNK_SHARE = 4
+# How long a pass waits for turns that are choosing their next token, as a share of the time of the last pass.
+CHOOSING_SHARE = 0.3
+MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
+POLL_SECONDS = 0.05  # how often a leader that can run no pass looks whether a turn was stopped
+_passes = threading.Lock()  # passes of all models use all cores, so they run one after the other
+
+
+@dataclass(eq=False)
+class _Request:
+    """What one thread waits for."""
+
+    turn: RunningTurn
+    decoder: Decoder
+    inputs: list[PassInput]  # what is still to be read
+    stopped: Callable[[], bool]
+    outputs: list[tuple[int, PassOutput]] = field(default_factory=list)  # with the index of the input, in any order
+    index: int = 0  # of the first of `inputs` among all inputs of the request
+    error: BaseException | None = None
+    wake: threading.Lock = field(default_factory=threading.Lock)  # held while the thread has to wait
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self.wake.acquire()
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether it reads a chunk of a prompt next."""
+        table = next(iter(self.evicted), None)
+        return table.num_prefilled > table.length if table else self.inputs[0].is_chunk
+
+    @property
+    def evicted(self) -> list[BlockTable]:
+        """The sequences of the turn that have to be read again before anything else."""
+        return [table for table in self.turn.tables(self.decoder.pool) if table.is_evicted]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it still reads."""
+        return sum(len(each.ids) for each in self.inputs)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The part of a request that is in a pass. `index` is that of the input; -1 for tokens that are read again."""
+
+    request: _Request
+    input: PassInput
+    index: int
+
+
+class Scheduler:
+    """Runs the passes of one pool of blocks: those of a model's graph, and of the graph of its first layers."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._changed = threading.Condition()
+        self._waiting: list[_Request] = []  # in the order of arrival
+        self._choosing: set[RunningTurn] = set()  # turns that will soon ask again
+        self._has_leader = False
+        self._last_pass_seconds = 0.0
+        self.num_paused = 0  # how often a turn gave its blocks to an older one
+        self.pass_seconds = 0.0  # the sum over all passes
+
+    @property
+    def pool(self) -> BlockPool:
+        """The blocks of all sequences."""
+        return self._decoder.pool
+
+    @property
+    def max_rows(self) -> int:
+        """The maximum number of rows of a pass."""
+        return self._decoder.max_rows
+
+    def run(self, inputs: Sequence[PassInput], decoder: Decoder | None = None) -> PassOutput:
+        """Reads these tokens, in one pass or in several, and returns the results in the order of `inputs`.
+
+        `decoder` is another graph over the same pool. Raises `Interrupted` if the turn of this thread was stopped, and
+        `OutOfBlocks` if it has all the memory and needs more. The tables hold what was read until then.
+        """
+        turn = turns.current()
+        request = _Request(turn, decoder or self._decoder, list(inputs), stop_check())
+        for each in inputs:
+            turn.add(each.table)
+        turn.asks(self)
+        with self._changed:
+            self._waiting.append(request)
+            self._choosing.discard(turn)
+            leads, self._has_leader = not self._has_leader, True
+            if not leads:
+                self._changed.notify_all()
+        if not leads:
+            request.wake.acquire()
+        if not request.done:
+            self._lead(request)
+        request.inputs.clear()
+        error, request.error = request.error, None
+        if error is None:
+            return _joined(request.outputs)
+        try:
+            raise error
+        finally:
+            del error  # its traceback has this frame: a cycle would hold the blocks until the next garbage collection
+
+    def leave(self, turn: RunningTurn) -> None:
+        """Notes that the turn is over, so that no pass waits for it."""
+        with self._changed:
+            self._choosing.discard(turn)
+            self._changed.notify_all()
+
+    def _lead(self, own: _Request) -> None:
+        """Runs passes until `own` is done; then another waiting thread leads."""
+        try:
+            while not own.done:
+                self._gather()
+                self._end_stopped()
+                if own.done:
+                    return
+                if parts := self._compose():
+                    self._run(parts)
+                else:
+                    self._wait_for_blocks()
+        except BaseException as error:
+            self._finish(own, error)
+        finally:
+            with self._changed:
+                if self._waiting:
+                    self._waiting[0].wake.release()
+                else:
+                    self._has_leader = False
+
+    def _gather(self) -> None:
+        """Waits a moment for the turns that are choosing a token, because they will want to be in the next pass."""
+        deadline = time.perf_counter() + CHOOSING_SHARE * self._last_pass_seconds
+        with self._changed:
+            while self._choosing and (left := deadline - time.perf_counter()) > 0:
+                self._changed.wait(left)
+            self._choosing.clear()
+
+    def _end_stopped(self) -> None:
+        for request in [each for each in self._waiting if each.stopped()]:
+            self._finish(request, Interrupted())
+
+    def _finish(self, request: _Request, error: BaseException | None = None) -> None:
+        with self._changed:
+            if request.done:
+                return
+            request.done, request.error = True, error
+            self._waiting.remove(request)
+            if not request.turn.is_background:
+                self._choosing.add(request.turn)
+        request.wake.release()
+
+    def _compose(self) -> list[_Part]:
+        """The next pass: the rows of decode loops first, then chunks of prompts. Blocks for all of it are reserved."""
+        waiting = sorted(self._waiting, key=lambda request: request.turn.is_background)
+        waiting = [each for each in waiting if each.decoder is waiting[0].decoder and self._may_run(each)]
+        chunks = [each for each in waiting if each.is_chunk]
+        decoding = [each for each in waiting if not each.is_chunk]
+        room = _Room(self.max_rows, len(self._decoder.early))
+        share = self.max_rows // CHUNK_SHARE if chunks else 0
+        parts = [part for each in decoding for part in self._parts(each, room, share)]
+        if chunks:
+            half = room.rows // 2 if len(chunks) > 1 else 0
+            parts += self._parts(chunks[0], room, half)
+            for each in sorted(chunks[1:], key=lambda request: request.num_tokens):
+                parts += self._parts(each, room)
+        return [
+            part for part in parts if part.input.table.is_reserved(len(part.input.ids))
+        ]  # less those of paused turns
+
+    def _may_run(self, request: _Request) -> bool:
+        """Whether the request need not wait for blocks to read its sequences again."""
+        evicted, pool = request.evicted, self.pool
+        if not evicted:
+            return True
+        others = [each.turn for each in self._waiting if each.turn is not request.turn]
+        needed = sum(blocks_for(len(table.ids) + BLOCK_SIZE) - len(table.blocks) for table in evicted) + len(others)
+        while pool.num_free < needed and pool.reclaim():
+            pass
+        return pool.num_free >= needed or not any(each.tables(pool) and not _is_paused(each, pool) for each in others)
+
+    def _parts(self, request: _Request, room: "_Room", spared: int = 0) -> list[_Part]:
+        """As much of the request as there is room and memory for, `spared` rows left free."""
+        parts: list[_Part] = []
+        if evicted := request.evicted:
+            table = evicted[0]
+            _share_prefix(table, request.turn.tables(self.pool))
+            count = (table.num_prefilled if table.length < table.num_prefilled else len(table.ids)) - table.length
+            again = table.ids[table.length : table.length + count]
+            whole = PassInput(table, again, table.length < table.num_prefilled and count > 1, 0)
+            if (piece := room.take(whole, spared)) and self._reserve(request, piece):
+                parts.append(_Part(request, piece, -1))
+            return parts
+        tables: set[int] = set()
+        for offset, each in enumerate(request.inputs):
+            if id(each.table) in tables:  # two inputs of one sequence are read one after the other
+                break
+            tables.add(id(each.table))
+            piece = room.take(each, spared)
+            if piece is None or not self._reserve(request, piece):
+                break
+            parts.append(_Part(request, piece, request.index + offset))
+            if len(piece.ids) < len(each.ids):
+                break
+        return parts
+
+    def _reserve(self, request: _Request, piece: PassInput) -> bool:
+        """Reserves blocks; where none are left, younger turns that wait give up theirs. Whether that was enough."""
+        while True:
+            try:
+                piece.table.reserve(len(piece.ids))
+            except OutOfBlocks:
+                if not self._pause_youngest(request):
+                    return False
+            else:
+                return True
+
+    def _pause_youngest(self, request: _Request) -> bool:
+        """Takes the blocks of the youngest turn that waits and is younger than that of this request."""
+        pool = self.pool
+        younger = [
+            each.turn
+            for each in self._waiting
+            if each.turn.order > request.turn.order
+            and not each.turn.is_background
+            and any(table.blocks for table in each.turn.tables(pool))
+        ]
+        if not younger:
+            return False
+        for table in max(younger, key=lambda turn: turn.order).tables(pool):
+            table.evict()
+        self.num_paused += 1
+        return True
+
+    def _run(self, parts: list[_Part]) -> None:
+        """Runs a pass. Empties the list, because the traceback of an error may keep it, and so the blocks."""
+        requests = list(dict.fromkeys(part.request for part in parts))
+        began = time.perf_counter()
+        try:
+            with _passes:
+                output = parts[0].request.decoder.run([part.input for part in parts])
+        except Exception as error:
+            if len(requests) == 1:
+                self._finish(requests[0], error)
+            else:  # only the one at fault shall fail
+                for each in [[part for part in parts if part.request is request] for request in requests]:
+                    self._run(each)
+        else:
+            self._last_pass_seconds = time.perf_counter() - began
+            self.pass_seconds += self._last_pass_seconds
+            self._distribute(parts, output)
+        finally:
+            parts.clear()
+
+    def _distribute(self, parts: Sequence[_Part], output: PassOutput) -> None:
+        row = logit = early = 0
+        for part in parts:
+            piece, request = part.input, part.request
+            rows, logits = len(piece.ids), piece.num_logits
+            earlies = logits if piece.early else 0
+            if part.index >= 0:
+                taken = PassOutput(
+                    output.logits[logit : logit + logits],
+                    output.early[:, early : early + earlies],
+                    output.hidden[row : row + rows],
+                )
+                request.outputs.append((part.index, taken))
+                whole = request.inputs[part.index - request.index]
+                request.inputs[part.index - request.index] = replace(whole, ids=whole.ids[rows:])
+            row, logit, early = row + rows, logit + logits, early + earlies
+        for request in dict.fromkeys(part.request for part in parts):
+            while request.inputs and not request.inputs[0].ids:
+                del request.inputs[0]
+                request.index += 1
+            if not request.inputs:
+                self._finish(request)
+
+    def _wait_for_blocks(self) -> None:
+        """Nobody could read on. The oldest turn is refused if no other one can give it blocks by ending."""
+        with self._changed:
+            oldest = min(self._waiting, key=lambda request: request.turn.order)
+            pool = self.pool
+            held = {block for table in oldest.turn.tables(pool) for block in table.blocks}
+            alone = pool.num_blocks - 1 - pool.num_free <= len(held)
+            if not alone:
+                self._changed.wait(POLL_SECONDS)
+                return
+        self._finish(oldest, OutOfBlocks())
+
+
+class _Room:
+    """The rows that are left in a pass, of the graph and of its head."""
+
+    def __init__(self, rows: int, num_early: int) -> None:
+        self.rows = self._head_rows = self._max_rows = rows
+        self._num_early = num_early
+
+    def take(self, whole: PassInput, spared: int = 0) -> PassInput | None:
+        """The beginning of these tokens that fits; None if nothing does. A chunk never has or leaves a single row."""
+        heads = 1 + (self._num_early if whole.early else 0)
+        rows = min(len(whole.ids), self.rows - spared)
+        if whole.is_chunk:
+            rows -= len(whole.ids) - rows == 1
+            rows = rows if rows >= MIN_CHUNK else 0
+        if rows <= 0:
+            return None
+        num_logits = min(rows, max(0, rows - (len(whole.ids) - whole.num_logits)))
+        if num_logits * heads > self._head_rows and self._head_rows < self._max_rows:
+            return None
+        self.rows -= rows
+        self._head_rows -= num_logits * heads
+        return replace(whole, ids=whole.ids[:rows], num_logits=num_logits)
+
+
+def _joined(outputs: list[tuple[int, PassOutput]]) -> PassOutput:
+    if len(outputs) == 1:
+        return outputs[0][1]
+    ordered = [output for _, output in sorted(outputs, key=lambda each: each[0])]
+    return PassOutput(
+        np.concatenate([each.logits for each in ordered]),
+        np.concatenate([each.early for each in ordered], 1),
+        np.concatenate([each.hidden for each in ordered]),
+    )
+
+
+def _is_paused(turn: RunningTurn, pool: BlockPool) -> bool:
+    return any(table.is_evicted for table in turn.tables(pool))
+
+
+def _share_prefix(table: BlockTable, others: Sequence[BlockTable]) -> None:
+    """Gives an evicted sequence the blocks of another one of its turn, as far as both hold the same tokens."""
+    if table.length:
+        return
+    for other in others:
+        if other is not table and not other.is_evicted:
+            table.adopt(other)
+            if table.length:
+                return
