@@ -12,6 +12,8 @@ from transformers import GenerationConfig
 
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
+GIVEN = ("output_hidden_states", "use_cache", "logits_to_keep")  # inputs of the model that stay the same
+
 
 @torch.no_grad()
 def contrastive(
@@ -35,19 +37,19 @@ def contrastive(
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
+    given = {name: inputs[name] for name in GIVEN if name in inputs} | {"past_key_values": cache}
     context_states = F.normalize(outputs.hidden_states[-1], dim=-1)  # (1, tokens, width)
     logits = outputs.logits[:, -1].float()
     while True:
         probabilities, ids = logits_processor(input_ids, logits).softmax(-1).topk(k)  # (1, k) each
         cache.batch_repeat_interleave(k)
-        outputs = model(
-            input_ids=ids.view(k, 1),
-            past_key_values=cache,
-            position_ids=ids.new_full((k, 1), cache.get_seq_length()),
-            use_cache=True,
-            output_hidden_states=True,
-        )
-        candidate_states = F.normalize(outputs.hidden_states[-1], dim=-1)  # (k, 1, width)
+        tried = torch.cat([input_ids.expand(k, -1), ids.view(k, 1)], dim=-1)
+        given["attention_mask"] = torch.ones_like(tried)
+        outputs = model(**model.prepare_inputs_for_generation(tried, next_sequence_length=1, **given))
+        states = F.normalize(outputs.hidden_states[-1], dim=-1)
+        candidate_states = states[:, -1:]  # (k, 1, width)
+        if states.shape[1] > 1:  # the model has read the whole text again
+            context_states = states[:1, :-1]
         similarities = (candidate_states @ context_states.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
         best = ((1 - alpha) * probabilities[0] - alpha * similarities).argmax().view(1)
         cache.batch_select_indices(best)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from parley.positions import Rotation
 from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM
 from parley.strategies.decoders.guidance import split_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
@@ -43,7 +44,7 @@ def decode_loop(
     lookup_drafts, drafts = PromptLookup(input_ids[0].tolist(), paged.free_drafts if paged else 0), list[int]()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
-    cache = outputs.past_key_values
+    cache, rotation = outputs.past_key_values, Rotation(model.config.get_text_config(decoder=True))
     logits = outputs.logits[:, -1:].to(torch.float32, copy=True)
     if paged and guidance:
         logits = torch.cat([logits, paged.prefill_beside(cache, guidance.negative_ids)])  # (2, 1, vocabulary)
@@ -67,15 +68,20 @@ def decode_loop(
         if at_end:
             return input_ids
         drafts = lookup_drafts.propose(generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0)
+        drafts = drafts[: rotation.drafts(input_ids.shape[1], len(drafts))]
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guidance else ahead
-        logits = _next_logits(model, cache, ahead, len(drafts) + 1)
+        logits = _next_logits(model, cache, ahead, len(drafts) + 1, "logits_to_keep" in inputs)
 
 
-def _next_logits(model: CausalLM, cache: KVCache, input_ids: torch.Tensor, count: int) -> torch.Tensor:
-    """The logits after each of the last `count` tokens, in float32. The caller may change them in place."""
+def _next_logits(model: CausalLM, cache: KVCache, input_ids: torch.Tensor, count: int, keeps: bool) -> torch.Tensor:
+    """The logits after each of the last `count` tokens, in float32. The caller may change them in place.
+
+    `keeps`: whether the model can leave out the logits of earlier tokens.
+    """
     if isinstance(model, PagedCausalLM):
         return model.next_logits(cache, input_ids[:, -count:])
     given: dict[str, Any] = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
+    given |= {"logits_to_keep": count} if keeps else {}
     outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=count, **given))
     return outputs.logits.to(torch.float32, copy=True)
