@@ -17,6 +17,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import (
     CacheLayerMixin,
     DummyLayer,
+    DynamicIndexedLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -35,7 +36,7 @@ STATEFUL = (
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer,
 )
-KNOWN = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, *STATEFUL)
+KNOWN = (DynamicLayer, DynamicIndexedLayer, DynamicSlidingWindowLayer, DummyLayer, *STATEFUL)
 
 
 @dataclass(frozen=True)

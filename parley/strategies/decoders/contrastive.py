@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig
 
-from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
-
-GIVEN = ("output_hidden_states", "use_cache", "logits_to_keep")  # inputs of the model that stay the same
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors, next_inputs
 
 
 @torch.no_grad()
@@ -37,14 +35,13 @@ def contrastive(
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
     outputs = model._prefill(input_ids, generation_config, inputs)
     cache = outputs.past_key_values
-    given = {name: inputs[name] for name in GIVEN if name in inputs} | {"past_key_values": cache}
     context_states = F.normalize(outputs.hidden_states[-1], dim=-1)  # (1, tokens, width)
     logits = outputs.logits[:, -1].float()
     while True:
         probabilities, ids = logits_processor(input_ids, logits).softmax(-1).topk(k)  # (1, k) each
         cache.batch_repeat_interleave(k)
         tried = torch.cat([input_ids.expand(k, -1), ids.view(k, 1)], dim=-1)
-        given["attention_mask"] = torch.ones_like(tried)
+        given = next_inputs(inputs, cache, tried)
         outputs = model(**model.prepare_inputs_for_generation(tried, next_sequence_length=1, **given))
         states = F.normalize(outputs.hidden_states[-1], dim=-1)
         candidate_states = states[:, -1:]  # (k, 1, width)

@@ -5,14 +5,14 @@ drafts. That is stricter than speculative sampling (Leviathan et al., 2022, http
 keeps the distribution only. It accepts as many drafts, because these drafts have no probabilities of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from parley.positions import Rotation
-from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM
+from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM, next_inputs
 from parley.strategies.decoders.guidance import split_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
@@ -71,17 +71,16 @@ def decode_loop(
         drafts = drafts[: rotation.drafts(input_ids.shape[1], len(drafts))]
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guidance else ahead
-        logits = _next_logits(model, cache, ahead, len(drafts) + 1, "logits_to_keep" in inputs)
+        logits = _next_logits(model, inputs, cache, ahead, len(drafts) + 1)
 
 
-def _next_logits(model: CausalLM, cache: KVCache, input_ids: torch.Tensor, count: int, keeps: bool) -> torch.Tensor:
-    """The logits after each of the last `count` tokens, in float32. The caller may change them in place.
-
-    `keeps`: whether the model can leave out the logits of earlier tokens.
-    """
+def _next_logits(
+    model: CausalLM, inputs: Mapping[str, Any], cache: KVCache, input_ids: torch.Tensor, count: int
+) -> torch.Tensor:
+    """The logits after each of the last `count` tokens, in float32. The caller may change them in place."""
     if isinstance(model, PagedCausalLM):
         return model.next_logits(cache, input_ids[:, -count:])
-    given: dict[str, Any] = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
-    given |= {"logits_to_keep": count} if keeps else {}
+    given = next_inputs(inputs, cache, input_ids)
+    given |= {"logits_to_keep": count} if "logits_to_keep" in given else {}
     outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=count, **given))
     return outputs.logits.to(torch.float32, copy=True)
