@@ -50,6 +50,31 @@ ROPES: dict[str, Rope] = {
         frequencies=_with_each_token,
     ),
 }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What a layer of a certain kind, a value in `layer_types` of a config, sees of a text."""
+
+    sees: str
+    openvino: bool = False
+
+
+LAYERS: dict[str, Layer] = {
+    "full_attention": Layer("all tokens", openvino=True),
+    "sliding_attention": Layer("the last tokens, as many as its window has", openvino=True),
+    "chunked_attention": Layer("the tokens of the same chunk"),
+    "indexed_attention": Layer("the tokens that an index picks, once there are more of them"),
+    "minimax_m3_sparse": Layer("the blocks that an index picks"),
+    "compressed_sparse_attention": Layer("a window, and the compressed blocks that an index picks"),
+    "heavily_compressed_attention": Layer("a window, and all compressed blocks"),
+    "linear_attention": Layer("a state"),
+    "conv": Layer("a state"),
+    "hybrid": Layer("a state, and all tokens"),
+    "hybrid_sliding": Layer("a state, and a window"),
+    "reference_sliding_attention": Layer("a window, and the first tokens"),
+    "dummy": Layer("what an earlier layer sees"),
+}
 # The architectures whose code in transformers reads the text again where it passes `original_max_position_embeddings`,
 # whatever their RoPE. Others with LongRoPE go on with the keys that they have.
 REREAD = frozenset(("phi3", "phi4_multimodal", "phimoe"))
