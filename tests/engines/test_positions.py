@@ -247,7 +247,7 @@ def test_the_next_turn_is_a_cold_one_that_reads_less(each, length):
 
 
 def mixes(config):
-    """Whether a turn that passes the switch leaves keys of both sides, so that the next turn reads all tokens again."""
+    """Whether a turn that passes the switch leaves keys of both sides, so that the next one reads all again."""
     return config.model_type not in REREAD and any(rope["rope_type"] == "longrope" for rope in ropes(config))
 
 
@@ -292,6 +292,23 @@ def test_the_public_case_reads_217_tokens_and_keeps_its_prefix(phi3):
     assert gone_on(phi3, "public", new=1) == 121
 
 
+def test_where_generate_loses_the_text_at_the_switch_it_is_read_again(torch_budgie, monkeypatch):
+    """Phi-4 multimodal drops its cache but goes on with one token. Compared with the model without a cache."""
+    tower = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
+    vision = tower | {"num_hidden_layers": 1, "image_size": 28, "patch_size": 14, "crop_size": 28}
+    audio = tower | {"num_blocks": 1, "ext_pw_out_channel": 32, "nemo_conv_channels": 32}
+    towers = {"vision_config": vision, "audio_config": audio | {"depthwise_separable_out_channel": 32}}
+    monkeypatch.setitem(CASES, "phi4_multimodal", rope("longrope") | PHI | towers)
+    engine = make(torch_budgie, "phi4_multimodal")
+    _, read = go_on(engine, text(engine, FIRST - 10), "a", max_new_tokens=40)
+    tokens = list(engine.prefix_cache.sequence("a"))
+    for end in range(FIRST - 10, len(tokens)):
+        logits = engine.loaded.model(input_ids=torch.tensor([tokens[:end]]), use_cache=False).logits
+        assert int(logits[0, -1].argmax()) == tokens[end]
+    assert read == FIRST + len(tokens) - 1  # the first window is read twice
+    assert gone_on(engine, "a") == len(tokens) - 1
+
+
 def test_a_prefix_of_the_other_side_is_not_used(phi3):
     long, short = text(phi3, 130), text(phi3, 40)
     for written, kept in ((long, False), (short, False), (short, True), (long, False), (long, True)):
@@ -319,6 +336,10 @@ def test_a_folder_with_longrope_is_loaded_by_the_engine_that_serves_it(tmp_path)
     made = engine(registry.find("", {"MODEL_IDS": str(folder)}))
     assert made.loaded.plan.engine == "transformers"
     assert go_on(made, text(made, FIRST - 10))[0].usage.new_tokens > 0
+
+
+def test_the_context_of_mpt_ends_with_its_biases():
+    assert traits.context_length(AutoConfig.for_model("mpt", max_seq_len=CONTEXT).to_dict()) == CONTEXT
 
 
 def test_the_context_of_dynamic_ntk_ends_before_the_frequencies_change():
