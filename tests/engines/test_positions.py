@@ -259,19 +259,25 @@ def test_beams_are_those_of_generate_on_both_sides(each):
             assert list(each.prefix_cache.sequence("beams")) == tokens
 
 
-@pytest.mark.parametrize("name", [*SPECULATIVE, "contrastive"])
-@pytest.mark.parametrize("case", ["phi3", pytest.param("llama, longrope", marks=pytest.mark.slow)])
+DRAFTING = [*SPECULATIVE, "contrastive"]
+FAST = {("phi3", "prompt_lookup"), ("phi3", "contrastive")}
+PAIRS = [(case, name) for case in ("phi3", "llama, longrope") for name in DRAFTING]
+
+
+@pytest.mark.parametrize(
+    ("case", "name"), [pair if pair in FAST else pytest.param(*pair, marks=pytest.mark.slow) for pair in PAIRS]
+)
 def test_what_must_equal_greedy_search_does_so_across_the_switch(torch_budgie, case, name):
     engine = make(torch_budgie, case)
     values = {"exit_layer": 1} if name == "early_exit" else {"penalty_alpha": 0.0} if name == "contrastive" else {}
-    for length in (40, FIRST - 10, FIRST - 1, FIRST, FIRST + 1, 130):
+    for length in (FIRST - 10, FIRST - 1, FIRST, FIRST + 1):
         written = text(engine, length)
-        tokens, _ = generated(engine, written, new=70)
-        greedy, _ = go_on(engine, written, "greedy", max_new_tokens=70)
+        tokens, _ = generated(engine, written, new=30)
+        greedy, _ = go_on(engine, written, "greedy", max_new_tokens=30)
         assert list(engine.prefix_cache.sequence("greedy")) == tokens
         for session in ("", "drafts", "drafts"):
-            answer, _ = go_on(engine, written, session, strategy=name, max_new_tokens=70, temperature=1.0, **values)
-            assert answer.text == greedy.text and answer.usage.new_tokens == 70
+            answer, _ = go_on(engine, written, session, strategy=name, max_new_tokens=30, temperature=1.0, **values)
+            assert answer.text == greedy.text and answer.usage.new_tokens == 30
 
 
 @pytest.mark.parametrize(
