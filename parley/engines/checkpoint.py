@@ -14,6 +14,7 @@ from parley.models.formats import gguf
 from parley.models.spec import ModelSpec
 
 ROPE_FREQUENCIES = "rope_freqs.weight"
+LONGROPE_FACTORS = {"rope_factors_long.weight", "rope_factors_short.weight"}  # transformers leaves them out
 # Llama 3 scales RoPE by these; a GGUF file holds only the resulting factors. See transformers' modeling_rope_utils.
 LLAMA3_ROPE = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 
@@ -65,6 +66,8 @@ def _rope(file: Path, config: Any) -> dict[str, Any]:
     """The RoPE parameters that give the factors in the file; empty where it has none."""
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+    if not LONGROPE_FACTORS.isdisjoint(gguf.header(file).tensors):
+        raise _unread_factors(file)
     info = gguf.header(file).tensors.get(ROPE_FREQUENCIES)
     if info is None:
         return {}
@@ -76,8 +79,12 @@ def _rope(file: Path, config: Any) -> dict[str, Any]:
     dimensions = 2 * len(factors)
     unscaled = 1.0 / plain["rope_theta"] ** (torch.arange(0, dimensions, 2).float() / dimensions)
     if not torch.allclose(unscaled / frequencies, factors, rtol=1e-3):
-        raise ModelUnavailable(
-            f"{file.name} is a GGUF file with RoPE factors of its own, which are not read here. "
-            "Choose the model's folder of safetensors files."
-        )
+        raise _unread_factors(file)
     return {"rope_parameters": scaled}
+
+
+def _unread_factors(file: Path) -> ModelUnavailable:
+    return ModelUnavailable(
+        f"{file.name} is a GGUF file with RoPE factors of its own, which are not read here. "
+        "Choose the model's folder of safetensors files."
+    )

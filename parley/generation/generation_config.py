@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -17,6 +17,7 @@ from parley.generation.prefix_cache import croppable, new_cache
 from parley.generation.prompt import Prompt
 from parley.generation.streaming import AnswerStreamer
 from parley.models.precision import OPENVINO
+from parley.positions import Rotation
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
 from parley.strategies.decoders.draws import DrawFrom
@@ -102,6 +103,7 @@ def plan_generation(
         value = getattr(settings, name)
         if name in COPIED and OFF.get(name) != value:
             config[name] = value
+    _check_guidance(loaded, config, prompt)
     config |= strategy.config(settings)
     if strategy.watermark:
         config["watermarking_config"] = strategy.mark(settings)
@@ -115,6 +117,20 @@ def plan_generation(
         draft=draft if strategy.drafts else None,
     )
     return _with_lookup(loaded, plan) if strategy.decoder == DECODE_LOOP else plan
+
+
+def _check_guidance(loaded: LoadedModel, config: Mapping[str, Any], prompt: Prompt) -> None:
+    """Raises `BadSetting` where the text beside the answer would have to be read again, which guidance does not do."""
+    if config["guidance_scale"] is None:
+        return
+    begin = prompt.negative.length if prompt.negative else 1  # without it guidance begins at the last token
+    rotation, end = Rotation(loaded.model.config.get_text_config(decoder=True)), begin + config["max_new_tokens"]
+    if rotation.rereads(begin, end - 1):
+        most = rotation.last_like(begin, end) + 1 - begin
+        raise BadSetting(
+            f"Guidance cannot follow {loaded.spec.label} past its first window. "
+            f"Set guidance_scale to 1, or max_new_tokens to {most} at most."
+        )
 
 
 def _with_lookup(loaded: LoadedModel, plan: GenerationPlan) -> GenerationPlan:

@@ -17,6 +17,7 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.cache_utils import (
     CacheLayerMixin,
     DummyLayer,
+    DynamicIndexedLayer,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
@@ -25,6 +26,7 @@ from transformers.cache_utils import (
 )
 
 from parley.generation.streaming import Interrupted
+from parley.positions import Rotation
 
 # A template starts an answer with a few tokens that the next prompt may lack, such as an opened thought. So a snapshot
 # of a cache that cannot be cropped is taken this many tokens before the end of the prompt.
@@ -34,7 +36,7 @@ STATEFUL = (
     LinearAttentionAndFullAttentionLayer,
     LinearAttentionAndSlidingWindowAttentionLayer,
 )
-KNOWN = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer, *STATEFUL)
+KNOWN = (DynamicLayer, DynamicIndexedLayer, DynamicSlidingWindowLayer, DummyLayer, *STATEFUL)
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,13 @@ class CacheSnapshot:
 
     ids: Sequence[int]
     cache: DynamicCache
+    rotation: tuple[int, ...] = ()  # the frequencies of its keys; see `Rotation.at`
 
-    def match_length(self, prompt: Sequence[int]) -> int:
+    def match_length(self, prompt: Sequence[int], rotation: Rotation) -> int:
         """How many tokens of this prompt the cache can provide. The last token is always fed again."""
         common = common_prefix(self.ids, prompt[:-1])
+        if rotation.at(len(prompt)) != self.rotation or rotation.rereads(common, len(prompt)):
+            return 0
         return common if common == len(self.ids) or croppable(self.cache, len(self.ids)) else 0
 
 
@@ -197,8 +202,9 @@ class _TurnCache:
     ) -> None:
         self._model, self._prompt, self._max_length = model, list(prompt), max_length
         self._prompt_snapshot: CacheSnapshot | None = None
-        best = max(earlier, key=lambda snapshot: snapshot.match_length(prompt), default=None)
-        self.cached_tokens = self._prefilled = best.match_length(prompt) if best else 0
+        self._rotation = Rotation(model.config.get_text_config(decoder=True))
+        best = max(earlier, key=lambda snapshot: snapshot.match_length(prompt, self._rotation), default=None)
+        self.cached_tokens = self._prefilled = best.match_length(prompt, self._rotation) if best else 0
         self._cache = best.cache if best and self.cached_tokens else new_cache(model)
         if best and 0 < self.cached_tokens < len(best.ids):
             self._cache.crop(self.cached_tokens - len(best.ids))
@@ -207,7 +213,7 @@ class _TurnCache:
         """The cache for `generate`. Several sequences get a copy: the cache of a beam search cannot be kept."""
         if not croppable(self._cache, self._max_length):
             self._prefill(len(self._prompt) - SNAPSHOT_MARGIN)
-            self._prompt_snapshot = CacheSnapshot(self._prompt[: self._prefilled], copy.deepcopy(self._cache))
+            self._prompt_snapshot = self._snapshot(self._prompt, self._prefilled, copy.deepcopy(self._cache))
         if num_sequences == 1:
             return self._cache
         self._prefill(len(self._prompt) - 1)
@@ -225,19 +231,24 @@ class _TurnCache:
         lengths = _lengths(self._cache)
         # An interrupted pass updated the first layers only, and the last draft tokens may be rejected ones.
         valid = min(*lengths, len(sequence))
+        if not self._rotation.rereads(len(self._prompt), valid):
+            valid = self._rotation.last_like(len(self._prompt), valid)
         snapshots = [self._prompt_snapshot] if self._prompt_snapshot else []
         if croppable(self._cache, max(lengths)):
             for layer in layers:
                 if isinstance(layer, CacheLayerMixin) and layer.get_seq_length() > valid:
                     layer.crop(valid - layer.get_seq_length())
-            snapshots.append(CacheSnapshot(sequence[:valid], self._cache))
+            snapshots.append(self._snapshot(sequence, valid, self._cache))
         elif not interrupted and set(lengths) == {valid}:
-            snapshots.append(CacheSnapshot(sequence[:valid], self._cache))
+            snapshots.append(self._snapshot(sequence, valid, self._cache))
         return SessionCache(sequence, tuple(snapshot for snapshot in snapshots if snapshot.ids))
 
+    def _snapshot(self, sequence: Sequence[int], length: int, cache: DynamicCache) -> CacheSnapshot:
+        return CacheSnapshot(sequence[:length], cache, self._rotation.at(max(length, len(self._prompt))))
+
     def _prefill(self, end: int) -> None:
-        """Feeds the first `end` tokens of the prompt to the model."""
-        if end > self._prefilled:
+        """Feeds the first `end` tokens of the prompt to the model, where they get the same keys as in the prompt."""
+        if end > self._prefilled and self._rotation.at(end) == self._rotation.at(len(self._prompt)):
             ids = torch.tensor([self._prompt[:end]], device=self._model.device)
             once = GenerationConfig(max_new_tokens=1, do_sample=False)
             mask = torch.ones_like(ids)

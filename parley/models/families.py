@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
+from parley import positions
+
 
 @dataclass(frozen=True)
 class Family:
@@ -114,8 +116,7 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": Family(mlp=("c_fc", "c_proj"), gated=False, norm="layer", epsilon="norm_epsilon", fields=WINDOW),
 }
 ACTIVATIONS = ("silu", "gelu", "gelu_pytorch_tanh", "relu2")
-ROPES = ("default", "linear", "llama3", "yarn")  # their frequencies do not depend on the length of the text
-LAYERS = ("full_attention", "sliding_attention")
+LAYERS = [kind for kind, row in positions.LAYERS.items() if row.openvino]
 
 
 def obstacle(config: PreTrainedConfig) -> str:
@@ -158,7 +159,8 @@ def _layer_obstacle(config: PreTrainedConfig) -> str:
     if "sliding_attention" in kinds and not value(config, "sliding_window"):
         return "its windows have no size"
     ropes = (rope_parameters(config, kind).get("rope_type", "default") for kind in kinds)
-    return next((f"it does not know the rope type {rope!r}" for rope in ropes if rope not in ROPES), "")
+    served = [kind for kind, row in positions.ROPES.items() if row.openvino]
+    return next((f"it does not know the rope type {rope!r}" for rope in ropes if rope not in served), "")
 
 
 def read_config(values: Mapping[str, Any]) -> PreTrainedConfig:

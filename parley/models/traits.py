@@ -74,7 +74,7 @@ def reads_thinking(template: str) -> bool:
 def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:
     """The context window in tokens, from the config and the tokenizer config; None where neither has it."""
     text = config.get("text_config")
-    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "n_ctx")
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "n_ctx")
     stated = [*([text.get(names[0])] if isinstance(text, Mapping) else []), *map(config.get, names)]
     by_config = [int(n) for n in stated if _is_context(n)][:1]
     by_tokenizer = [int(model_max_length)] if _is_context(model_max_length) else []

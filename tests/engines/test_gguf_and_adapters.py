@@ -117,6 +117,13 @@ def test_the_rope_factors_of_llama_3_become_its_setting(tiny, tmp_path):
         loaded(offered(odd))
 
 
+def test_the_factors_of_longrope_are_not_left_out_silently(tiny, tmp_path):
+    factors = {f"rope_factors_{name}.weight": torch.ones(8) for name in ("short", "long")}
+    file = gguf_files.write(tiny, tmp_path / "long.gguf", add=factors)
+    with pytest.raises(ModelUnavailable, match="RoPE factors of its own"):
+        loaded(offered(file))
+
+
 def test_a_quantised_gguf_file_answers_a_turn_and_its_size_after_the_conversion_counts(tiny, tmp_path):
     file = gguf_files.write(tiny, tmp_path / "tiny.gguf", "Q8_0")
     spec = offered(file)

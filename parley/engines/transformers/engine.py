@@ -4,6 +4,7 @@ import torch
 
 from parley.engines.local_engine import LocalEngine
 from parley.engines.transformers.abort_hooks import install_abort_hooks
+from parley.engines.transformers.reread import keep_one_cache
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import PrefixCache
 from parley.models import hardware
@@ -18,6 +19,7 @@ class TransformersEngine(LocalEngine):
         self._sessions = PrefixCache(loaded.model, self._max_cache_bytes)
         super().__init__(loaded, self._sessions, turn_seconds)
         install_abort_hooks(loaded.model)
+        keep_one_cache(loaded.model)
 
     @property
     def _library(self) -> str:

@@ -3,7 +3,7 @@
 Names with an underscore are private to transformers. docs/ARCHITECTURE.md says which test fails when one changes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -109,3 +109,18 @@ class PagedCausalLM(Protocol):
 # return scores, shape (sequences, vocabulary). Criteria return whether each sequence has ended, shape (sequences,).
 Processors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Criteria = Callable[[torch.Tensor, None], torch.Tensor]
+
+KEPT_INPUTS = ("output_hidden_states", "logits_to_keep")
+
+
+def next_inputs(inputs: Mapping[str, Any], cache: KVCache, input_ids: torch.Tensor) -> dict[str, Any]:
+    """What `prepare_inputs_for_generation` takes beside `input_ids`, shape (sequences, tokens), without padding.
+
+    `inputs` are those of the prefill. Some architectures would number the tokens in another way than `generate` does,
+    so the places of all tokens are given where the prefill got them.
+    """
+    given = {name: inputs[name] for name in KEPT_INPUTS if name in inputs}
+    given |= {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
+    if "position_ids" in inputs:
+        given["position_ids"] = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+    return given

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GenerationConfig
 
-from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
+from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors, next_inputs
 
 
 @torch.no_grad()
@@ -40,14 +40,13 @@ def contrastive(
     while True:
         probabilities, ids = logits_processor(input_ids, logits).softmax(-1).topk(k)  # (1, k) each
         cache.batch_repeat_interleave(k)
-        outputs = model(
-            input_ids=ids.view(k, 1),
-            past_key_values=cache,
-            position_ids=ids.new_full((k, 1), cache.get_seq_length()),
-            use_cache=True,
-            output_hidden_states=True,
-        )
-        candidate_states = F.normalize(outputs.hidden_states[-1], dim=-1)  # (k, 1, width)
+        tried = torch.cat([input_ids.expand(k, -1), ids.view(k, 1)], dim=-1)
+        given = next_inputs(inputs, cache, tried)
+        outputs = model(**model.prepare_inputs_for_generation(tried, next_sequence_length=1, **given))
+        states = F.normalize(outputs.hidden_states[-1], dim=-1)
+        candidate_states = states[:, -1:]  # (k, 1, width)
+        if states.shape[1] > 1:  # the model has read the whole text again
+            context_states = states[:1, :-1]
         similarities = (candidate_states @ context_states.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
         best = ((1 - alpha) * probabilities[0] - alpha * similarities).argmax().view(1)
         cache.batch_select_indices(best)

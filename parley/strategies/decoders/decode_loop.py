@@ -5,13 +5,14 @@ drafts. That is stricter than speculative sampling (Leviathan et al., 2022, http
 keeps the distribution only. It accepts as many drafts, because these drafts have no probabilities of their own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM
+from parley.positions import Rotation
+from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM, next_inputs
 from parley.strategies.decoders.guidance import split_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
@@ -45,7 +46,7 @@ def decode_loop(
     lookup_drafts, drafts = PromptLookup(input_ids[0].tolist(), paged.free_drafts if paged else 0), list[int]()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
     outputs = model._prefill(input_ids, generation_config, inputs)
-    cache = outputs.past_key_values
+    cache, rotation = outputs.past_key_values, Rotation(model.config.get_text_config(decoder=True))
     logits = outputs.logits[:, -1:].to(torch.float32, copy=True)
     if paged and guidance:
         logits = torch.cat([logits, paged.prefill_beside(cache, guidance.negative_ids)])  # (2, 1, vocabulary)
@@ -70,15 +71,19 @@ def decode_loop(
             return input_ids
         room = generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0
         drafts = lookup_drafts.propose(room, alone=not paged or paged.free_drafts > 0)
+        drafts = drafts[: rotation.drafts(input_ids.shape[1], len(drafts))]
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guidance else ahead
-        logits = _next_logits(model, cache, ahead, len(drafts) + 1)
+        logits = _next_logits(model, inputs, cache, ahead, len(drafts) + 1)
 
 
-def _next_logits(model: CausalLM, cache: KVCache, input_ids: torch.Tensor, count: int) -> torch.Tensor:
+def _next_logits(
+    model: CausalLM, inputs: Mapping[str, Any], cache: KVCache, input_ids: torch.Tensor, count: int
+) -> torch.Tensor:
     """The logits after each of the last `count` tokens, in float32. The caller may change them in place."""
     if isinstance(model, PagedCausalLM):
         return model.next_logits(cache, input_ids[:, -count:])
-    given: dict[str, Any] = {"past_key_values": cache, "attention_mask": torch.ones_like(input_ids), "use_cache": True}
+    given = next_inputs(inputs, cache, input_ids)
+    given |= {"logits_to_keep": count} if "logits_to_keep" in given else {}
     outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=count, **given))
     return outputs.logits.to(torch.float32, copy=True)

@@ -22,6 +22,7 @@ from transformers.generation.candidate_generator import (
 from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerationMixin
 
+from parley.positions import Rotation
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
 
 
@@ -117,14 +118,17 @@ class _ModelWrapper:
             generator.generation_config.update(**wanted)
         if isinstance(generator, AssistedCandidateGeneratorDifferentTokenizers):
             generator.logits_processor = LogitsProcessorList()  # the processors expect the model's tokens
-        return CandidateCounter(generator, self._on_draft)
+        return CandidateCounter(generator, self._on_draft, Rotation(self._model.config.get_text_config(decoder=True)))
 
 
 class CandidateCounter:
-    """A candidate generator that reports the number of drafted and of accepted tokens."""
+    """A candidate generator that reports the number of drafted and of accepted tokens.
 
-    def __init__(self, generator: Any, on_draft: Callable[[int, int], None]) -> None:
-        self._generator, self._on_draft = generator, on_draft
+    It leaves out drafts that would change the keys of the tokens before them.
+    """
+
+    def __init__(self, generator: Any, on_draft: Callable[[int, int], None], rotation: Rotation) -> None:
+        self._generator, self._on_draft, self._rotation = generator, on_draft, rotation
         self._drafted = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -132,9 +136,11 @@ class CandidateCounter:
 
     def get_candidates(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
         """Continuations of `input_ids`, shape (1, tokens)."""
-        candidates = self._generator.get_candidates(input_ids, *args, **kwargs)
-        self._drafted = candidates[0].shape[1] - input_ids.shape[1]
-        return candidates
+        candidate_ids, logits = self._generator.get_candidates(input_ids, *args, **kwargs)
+        length = input_ids.shape[1]
+        self._drafted = self._rotation.drafts(length, candidate_ids.shape[1] - length)
+        kept = None if logits is None or not self._drafted else logits[:, : self._drafted]
+        return candidate_ids[:, : length + self._drafted], kept
 
     def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
         """Called after each check; `num_matches` is the number of accepted tokens."""
