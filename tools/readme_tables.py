@@ -101,7 +101,7 @@ def transcript() -> str:
     """Budgie's answers to the questions `ASKED`, in one conversation, with greedy decoding."""
     settings = Settings.check({"model": "budgie", "strategy": "greedy"})
     history: list[Message] = []
-    with ModelPool().lease(registry.MODELS[0], lambda _: None, threading.Event()) as engine:
+    with ModelPool().lease(registry.find("budgie"), lambda _: None, threading.Event()) as engine:
         for text in ASKED:
             messages = build_messages([m._asdict() for m in history], text)
             answer = Answer.of(engine.stream(TurnRequest.of(messages, settings, threading.Event())))

@@ -8,10 +8,14 @@ import logging
 import os
 import platform
 import shutil
+import statistics
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy
 import psutil
 from huggingface_hub import constants
 
@@ -148,6 +152,23 @@ def free_memory(cards: int = 1, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
             held = int((cgroups / used).read_text()) - int(stat.get(cached, 0))
             free = min(free, max(0, int(maximum) - held))
     return free
+
+
+BANDWIDTH_BYTES, BANDWIDTH_ROUNDS = 128_000_000, 8  # more than any cache holds; a fraction of a second
+
+
+@functools.cache
+def memory_bandwidth() -> float:
+    """The bytes that the threads of this machine read from its memory in a second, measured now."""
+    threads = cpu_threads()
+    parts = [numpy.ones(BANDWIDTH_BYTES // threads, numpy.int8) for _ in range(threads)]
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(BANDWIDTH_ROUNDS):
+            began = time.perf_counter()
+            list(pool.map(numpy.max, parts))  # it reads every byte, and leaves Python's lock to the other threads
+            seconds.append(time.perf_counter() - began)
+    return BANDWIDTH_BYTES / statistics.median(seconds)
 
 
 def return_memory() -> None:

@@ -49,6 +49,16 @@ def reply(
         del _cancels[run_id]
 
 
+def fetch(run_id: str, spec: ModelSpec) -> Generator[Delta, None, None]:
+    """Downloads and loads this model. Yields the status meanwhile. `stop` stops it. Raises `ModelUnavailable`."""
+    cancel = _cancels[run_id] = threading.Event()
+    try:
+        with ExitStack() as leases:
+            yield from _lease(leases, spec, cancel)
+    finally:
+        del _cancels[run_id]
+
+
 def reply_on_zerogpu(
     worker: GpuWorker, run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
 ) -> Iterator[Delta]:
@@ -100,6 +110,11 @@ def stop(run_id: str) -> bool:
         return False
     cancel.set()
     return True
+
+
+def needs_zerogpu(spec: ModelSpec) -> bool:
+    """Whether the turns of this model run in a GPU process of ZeroGPU."""
+    return bool(os.environ.get("SPACES_ZERO_GPU")) and spec.engine == "local"
 
 
 def running() -> list[str]:

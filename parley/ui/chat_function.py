@@ -31,9 +31,9 @@ BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retr
 class ChatFunction:
     """Answers the visitors of one page with `reply`. Keeps the running turns by session, so that Stop finds a turn."""
 
-    def __init__(self, reply: Reply, max_running: int | None) -> None:
+    def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self.waiting_line = WaitingLine(max_running) if max_running else None
+        self.waiting_line = WaitingLine(max_running=1)  # of the turns that compute in this process
         self._running: dict[str, TurnThread] = {}  # by session
         self._gpu_line: list[TurnThread] = []  # turns that requested a GPU, in this order
 
@@ -73,9 +73,9 @@ class ChatFunction:
         self, running: TurnThread, reply: Callable[[], Iterator[Delta]], settings: Settings
     ) -> AsyncGenerator[Delta]:
         """Waits in the line, then yields the engine's deltas; yields no more if the visitor stops while waiting."""
-        local = registry.find(settings.model).engine == "local"
-        line, admitted = (self.waiting_line if local else None), False
-        needs_gpu = local and not line
+        spec = registry.find(settings.model)
+        needs_gpu = turn.needs_zerogpu(spec)
+        line, admitted = (self.waiting_line if spec.engine == "local" and not needs_gpu else None), False
         try:
             if line:
                 async with aclosing(line.enter()) as places:
@@ -120,7 +120,7 @@ class ChatFunction:
 
     async def _settings(self, values: Sequence[Any]) -> Settings:
         named_values = dict(zip(OPTIONS, values, strict=True))
-        name = Settings.check({"model": named_values["model"]}).model or next(iter(registry.models()))
+        name = Settings.check({"model": named_values["model"]}).model or registry.default().name
         spec = registry.find(name)
         traits = await asyncio.to_thread(registry.traits, spec)
         settings = Settings.check(named_values | {"model": name}, traits.recommended)

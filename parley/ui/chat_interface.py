@@ -90,10 +90,8 @@ class ResilientChatInterface(gr.ChatInterface):
     from the messages shown.
     """
 
-    def __init__(
-        self, reply: Reply, *, additional_inputs: list[Component], max_running: int | None, **rest: Any
-    ) -> None:
-        self.chat_function = ChatFunction(reply, max_running)
+    def __init__(self, reply: Reply, *, additional_inputs: list[Component], **rest: Any) -> None:
+        self.chat_function = ChatFunction(reply)
         self._turns: dict[str | None, TurnState] = {}  # by session
         self._ends: dict[str | None, SentEnd] = {}
         super().__init__(

@@ -86,8 +86,8 @@ class Number(gr.Number):
 
 
 def controls() -> dict[str, Component]:
-    """The controls by the names of their settings, in the state for the first model."""
-    first = next(iter(registry.models()))
+    """The controls by the names of their settings, in the state for the default model."""
+    first = registry.default().name
     order = sorted(OPTIONS, key=lambda name: name not in ON_TOP)
     components = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
     with gr.Accordion("More settings", open=False, elem_id="more"):

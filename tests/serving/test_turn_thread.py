@@ -60,7 +60,7 @@ def test_what_came_in_the_last_moment_before_a_fault_is_shown():
 
     async def read():
         values = ["parrot", *(None for _ in OPTIONS)][: len(OPTIONS)]
-        taken = ChatFunction(reply, None).take_turn("hello", [], values, asking("one who reads"))
+        taken = ChatFunction(reply).take_turn("hello", [], values, asking("one who reads"))
         return [(answer.text, error) async for answer, error in taken]
 
     assert asyncio.run(read())[-1] == ("one two", "The server broke off.")
