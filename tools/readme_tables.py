@@ -149,7 +149,7 @@ def _millions(count: int) -> str:
 
 def _default(o: Option) -> str:
     if o.default in ("", None):
-        return "the first" if o.name == "model" else "empty"
+        return "the default" if o.name == "model" else "empty"
     return str(o.default).lower() if o.kind is bool else str(o.default)
 
 

@@ -12,7 +12,7 @@ import statistics
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy
@@ -41,6 +41,11 @@ class Machine:
     zerogpu: bool = False
     threads: int = 1  # for computing on the CPU
     no_openvino: str = ""  # why OpenVINO cannot run here, as the end of a sentence; empty where it can
+
+    @property
+    def without_gpu(self) -> "Machine":
+        """The same machine for a model that leaves the GPU alone."""
+        return replace(self, device="cpu", cards=())
 
 
 @functools.cache

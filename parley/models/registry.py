@@ -7,7 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     if wanted := MODEL_IDS.read(environ):
         rows = [remote_models.get(name) or names.named(name, _BY_NAME) for name in wanted]
         return names.offered(rows) | remote_models
-    catalogue = {spec.name: spec for spec in MODELS if spec.tier in TIERS[_hardware(environ)]}
-    return remote_models | {name: spec for name, spec in catalogue.items() if name not in remote_models}
+    rows = _catalogue(_hardware(environ))
+    return remote_models | {spec.name: spec for spec in rows if spec.name not in remote_models}
 
 
 def default(environ: Mapping[str, str] = os.environ) -> ModelSpec:
@@ -87,14 +87,13 @@ def decide_default(
     It is the first of `default.candidates` that `loads` loads.
     """
     where = _hardware(environ)
-    rows = [spec for spec in MODELS if spec.tier in TIERS[where]]
-    _decided[where] = next(filter(loads, default_model.candidates(rows, where)), TOY)
+    _decided[where] = next(filter(loads, default_model.candidates(_catalogue(where), where)), TOY)
 
 
 def to_download(environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
     """The real model to offer while Budgie is the default; None where nothing can be downloaded."""
     where = _hardware(environ)
-    return default_model.to_download([spec for spec in MODELS if spec.tier in TIERS[where]], where)
+    return default_model.to_download(_catalogue(where), where)
 
 
 def lacks_real_model(environ: Mapping[str, str] = os.environ) -> bool:
@@ -106,6 +105,14 @@ def first_named(environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
     """The first model of `MODEL_IDS` and `REMOTE_MODELS`; None where the catalogue decides."""
     named = MODEL_IDS.read(environ) or remote_servers.models(environ)
     return next(iter(models(environ).values())) if named else None
+
+
+def _catalogue(where: str) -> list[ModelSpec]:
+    """The rows that suit this kind of hardware. On ZeroGPU real models on the CPU come after those on the GPU."""
+    if where != "zerogpu":
+        return [spec for spec in MODELS if spec.tier in TIERS[where]]
+    rows = [spec for spec in MODELS if spec.tier in TIERS[where] or spec.cpu_on_zerogpu]
+    return sorted(rows, key=lambda spec: (spec.tier == "any", spec.tier != "any" and spec.cpu_on_zerogpu))
 
 
 def _hardware(environ: Mapping[str, str]) -> str:
@@ -138,12 +145,14 @@ def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
 def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
     """The draft model for this one: that of `DRAFT_MODELS`, or that of the table.
 
-    Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`.
+    On ZeroGPU it computes where this one does. Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`.
     """
     drafts = {local.split(target)[0]: draft for target, draft in DRAFT_MODELS.read(environ).items()}
-    if named := drafts.get(spec.name):
-        return _usable(names.named(named, _BY_NAME))
-    return _BY_NAME[spec.draft] if spec.draft else None
+    named = drafts.get(spec.name)
+    draft = _usable(names.named(named, _BY_NAME)) if named else _BY_NAME[spec.draft] if spec.draft else None
+    if draft and environ.get("SPACES_ZERO_GPU"):
+        return replace(draft, cpu_on_zerogpu=spec.cpu_on_zerogpu)
+    return draft
 
 
 def check_drafts(environ: Mapping[str, str] = os.environ) -> None:

@@ -57,6 +57,12 @@ class ModelPool:
         return {spec.name: entry.engine.memory_bytes for spec, entry in tuple(self._entries.items())}
 
     @property
+    def placed_bytes(self) -> int:
+        """The memory of the models that a worker of ZeroGPU moves to its GPU."""
+        entries = tuple(self._entries.items())
+        return sum(entry.engine.memory_bytes for spec, entry in entries if not spec.cpu_on_zerogpu)
+
+    @property
     def cached_bytes(self) -> int:
         """The memory of all prefix caches, which is not part of the models' memory."""
         return sum(entry.cached_bytes for entry in tuple(self._entries.values()))
@@ -105,6 +111,16 @@ class ModelPool:
         """Raises the error of `preload` for this model, if there was one."""
         if spec in self._refused:
             raise self._refused[spec]
+
+    def before_fork(self) -> None:
+        """Waits until no thread changes the list of engines, so that a forked process gets a sound one."""
+        self._entries_lock.acquire()
+
+    def after_fork(self, in_child: bool) -> None:
+        """Ends what `before_fork` began. A child gets a free lock: what loads goes on in the parent alone."""
+        self._entries_lock.release()
+        if in_child:
+            self._loading = threading.Lock()
 
     def _take(self, spec: ModelSpec) -> _Entry | None:
         with self._entries_lock:

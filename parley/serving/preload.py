@@ -63,10 +63,15 @@ def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec
 
 
 def _needs(specs: Iterable[ModelSpec], memory: int, environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
-    """Yields each model's label and bytes. Only for a model of unknown size are its small files read from the Hub."""
+    """Yields the label and the bytes of each model on the GPU.
+
+    Only for a model of unknown size are its small files read from the Hub.
+    """
     zerogpu = Machine("cuda", (Gpu(memory, CAPABILITY),), hardware.machine().packages, zerogpu=True)
     no_traits = registry.Traits({}, thinking=False, context=None)
     for spec in specs:
+        if spec.cpu_on_zerogpu:
+            continue
         traits = no_traits if spec.parameters else None
         estimate = registry.estimate(spec, lambda _: memory, traits, here=zerogpu, environ=environ)
         if estimate and estimate.plan:  # otherwise loading the model raises the reason

@@ -21,6 +21,7 @@ from parley.serving.waiting_line import WaitingLine
 from parley.settings import OPTIONS, Settings
 from parley.ui import zerogpu_errors
 from parley.ui.gpu_queue import leave_gpu_queue
+from parley.ui.render import Failure
 
 log = logging.getLogger("parley")
 
@@ -44,8 +45,8 @@ class ChatFunction:
 
     async def take_turn(
         self, message: str, history: Sequence[Any], values: Sequence[Any], request: gr.Request
-    ) -> AsyncGenerator[tuple[Answer, str]]:
-        """Yields the answer so far and, after a failure, a sentence for the visitor about it (empty before)."""
+    ) -> AsyncGenerator[tuple[Answer, Failure | None]]:
+        """Yields the answer so far, and last what went wrong, if anything did."""
         run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
@@ -57,14 +58,14 @@ class ChatFunction:
             deltas = self._deltas(running, lambda: self._reply(run_id, messages, settings, session), settings)
             async with aclosing(_answers(deltas)) as answers:
                 async for answer in answers:
-                    yield answer, ""
+                    yield answer, None
         except ChatError as refusal:
-            yield answer, str(refusal)
+            yield answer, Failure(str(refusal))
         except Exception as error:
             sentence = zerogpu_errors.sentence(error)
             if not sentence:
                 log.exception("a turn failed")
-            yield answer, sentence or BROKEN
+            yield answer, Failure(sentence or BROKEN, turn.cpu_model() if zerogpu_errors.lacks_gpu(error) else None)
         finally:
             if self._running.get(session) is running:
                 del self._running[session]
@@ -113,9 +114,11 @@ class ChatFunction:
         *values, messages, request = rest
         taken = self.take_turn(message, history if messages is None else messages, values, request)
         async with aclosing(taken) as answers:
-            async for answer, error in answers:
-                if error:
-                    raise gr.Error(error, print_exception=False)
+            async for answer, failure in answers:
+                if failure:
+                    other = failure.instead
+                    way_out = f" Or name the model {other.name!r}, which needs no GPU." if other else ""
+                    raise gr.Error(failure.sentence + way_out, print_exception=False)
                 yield answer.text
 
     async def _settings(self, values: Sequence[Any]) -> Settings:

@@ -134,6 +134,13 @@ def for_model(name: str) -> list[dict]:
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
 
+def choose_model(name: str) -> list[dict]:
+    """An update for each control that chooses this model."""
+    updates = dict(zip(OPTIONS, for_model(name), strict=True))
+    updates["model"] |= {"value": name}
+    return list(updates.values())
+
+
 def for_strategy(strategy: str, model: str, mode: str = "chat") -> list[dict]:
     """An update for each control after another strategy or mode is chosen."""
     try:

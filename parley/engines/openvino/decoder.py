@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import openvino
 
+from parley.engines import fork_gate
 from parley.engines.openvino.paged_kv import BlockPool, BlockTable, blocks_for
 
 MAX_ROWS = 64  # of a pass; `batch_invariance.max_rows` may find a smaller number for a processor
@@ -132,7 +133,8 @@ class Decoder:
         inputs = ragged.inputs() | {"logit_rows": np.array(padded_head_rows, np.int64)}
         for name, array in inputs.items():
             self._set_input(name, array)
-        self._request.infer()
+        with fork_gate.opened():
+            self._request.infer()
         logits, hidden = (self._request.get_output_tensor(i).data for i in range(2))
         logits = logits[: len(head_rows)].copy().reshape(num_heads, len(logit_rows), logits.shape[1])
         return PassOutput(logits[0], logits[1:], hidden[:num_rows].copy())

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from parley.engines import fork_gate
 from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, precision_of
@@ -51,7 +52,8 @@ class OpenVinoEngine(LocalEngine):
             if isinstance(arguments.get("draft", self._model), ModelAdapter):
                 torch.set_num_threads(1)  # torch has little to do; its second thread would busy-wait on a core
             try:
-                super()._generate(prompt, arguments, signal, streamer)
+                with fork_gate.closed():
+                    super()._generate(prompt, arguments, signal, streamer)
             finally:
                 torch.set_num_threads(threads)
 

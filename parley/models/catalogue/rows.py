@@ -10,7 +10,7 @@ BUDGIE = Path(__file__).parents[2] / "budgie"
 APACHE = "Apache-2.0"
 
 # The tiers of models for each kind of hardware. ZeroGPU holds all models on one GPU of 48 GB, so there are few of
-# them, of many families.
+# them, of many families. The rows with `cpu_on_zerogpu` are offered there too.
 TIERS: dict[str, tuple[str, ...]] = {
     "cpu": ("any", "cpu"),
     "gpu-16": ("any", "zerogpu", "gpu-16"),
@@ -33,6 +33,7 @@ def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelSpec:
         "licence": APACHE,
         "thinking": True,
         "draft": draft,
+        "cpu_on_zerogpu": True,
     }
     return ModelSpec(name, str(folder), label, **known)
 
@@ -43,7 +44,7 @@ SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.
 REAL: tuple[ModelSpec, ...] = (
     _hub(SMALL_SMOLLM, "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
     _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
-    _hub(SMALL_QWEN, "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
+    _hub(SMALL_QWEN, "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True, cpu_on_zerogpu=True),
     _hub("allenai/OLMo-2-0425-1B-Instruct", "OLMo 2 1B", 1_484_916_736, 2_970_000_000, "cpu"),
     _hub(
         "HuggingFaceTB/SmolLM2-1.7B-Instruct", "SmolLM2 1.7B", 1_711_376_384, 3_422_800_000, "cpu", draft=SMALL_SMOLLM

@@ -16,7 +16,7 @@ from parley.serving import turn
 from parley.serving.turn_thread import TurnThread
 from parley.settings import OPTIONS
 from parley.ui.chat_function import BROKEN
-from parley.ui.controls import for_model
+from parley.ui.controls import choose_model
 
 log = logging.getLogger("parley")
 
@@ -63,9 +63,7 @@ def _fetcher(spec: ModelSpec) -> Any:
             log.exception("%s could not be fetched", spec.name)
             yield _state(BROKEN)
         else:
-            chosen = dict(zip(OPTIONS, for_model(spec.name), strict=True))
-            chosen["model"] |= {"value": spec.name}
-            yield [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), *chosen.values()]
+            yield [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), *choose_model(spec.name)]
 
     return fetch
 
