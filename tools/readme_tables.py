@@ -77,7 +77,7 @@ def models_table() -> str:
             f"{row.bytes / 1e9:.2f} GB" if not row.folder and row.bytes else "none",
             row.licence,
             "yes" if row.thinking else "no",
-            HARDWARE[row.tier],
+            HARDWARE[row.tier] + " and the CPU of ZeroGPU" * (row.cpu_on_zerogpu and row.tier != "any"),
         ]
         for row in registry.MODELS
     )

@@ -97,3 +97,17 @@ def test_what_the_owner_names_and_is_in_the_cache_is_loaded_as_it_is_there(downl
     row, _ = downloaded
     assert preload.models_at_startup({"MODEL_IDS": f"{row.name},budgie"})[0].name == row.name
     assert preload.models_at_startup({"MODEL_IDS": "parrot"}) == []
+
+
+def test_the_models_on_the_cpu_take_nothing_of_the_gpu():
+    environ = on_zerogpu(MODEL_IDS="Qwen/Qwen3-0.6B,budgie,HuggingFaceTB/SmolLM3-3B")
+    rows = preload.models_at_startup(environ)
+    assert [row.name for row in rows if row.cpu_on_zerogpu] == ["Qwen/Qwen3-0.6B", "budgie", "budgie-draft"]
+    needs = dict(preload._needs(rows, 48_000_000_000, environ))
+    assert list(needs) == ["SmolLM3 3B"]
+
+
+def test_a_draft_model_computes_where_its_target_does():
+    draft = registry.draft_of(registry.find("Qwen/Qwen3-8B", {"MODEL_IDS": "Qwen/Qwen3-8B"}), on_zerogpu())
+    assert (draft.name, draft.cpu_on_zerogpu) == ("Qwen/Qwen3-0.6B", False)
+    assert registry.draft_of(TOY, on_zerogpu()).cpu_on_zerogpu
