@@ -26,10 +26,9 @@ from parley.serving import gpu_budget, preload, turn
 from parley.settings import Settings
 from parley.ui import controls, page
 from parley.ui.chat_interface import ResilientChatInterface
-from parley.ui.views import watermark_detector
+from parley.ui.views import real_model, watermark_detector
 
-ZERO_GPU = spaces.config.Config.zero_gpu
-turn.POOL.preload(preload.models_at_startup())  # ZeroGPU's workers get the models that are on the GPU now
+preload.load_models(turn.POOL)  # ZeroGPU's workers get the models that are on the GPU now
 
 
 @spaces.GPU(duration=gpu_budget.duration, size=preload.gpu_size())
@@ -41,8 +40,8 @@ def reply_on_gpu(
 
 
 def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
-    """Runs one turn: on ZeroGPU in a GPU process if the model is local, else in this process."""
-    if ZERO_GPU and registry.find(settings.model).engine == "local":
+    """Runs one turn: on ZeroGPU in a GPU process if the model needs one, else in this process."""
+    if turn.needs_zerogpu(registry.find(settings.model)):
         return turn.reply_on_zerogpu(reply_on_gpu, run_id, messages, settings, session)
     return turn.reply(run_id, messages, settings, session)
 
@@ -59,10 +58,10 @@ with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
         chat = ResilientChatInterface(
             reply,
             additional_inputs=[model, strategy, temperature, top_p, *others, controls.messages()],
-            max_running=None if ZERO_GPU else 1,
             **page.chat_components(),
             api_name="chat",
         )
+        real_model.add(inputs)
     controls.connect(inputs)
     endpoints.add()
 demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which shows their place

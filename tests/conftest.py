@@ -19,6 +19,8 @@ import pytest
 
 pytest.register_assert_rewrite("tests.browser")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # on models this small more threads only wait for each other
+EMPTY_CACHE = tempfile.TemporaryDirectory(prefix="hub")  # what this machine has of the Hub must decide nothing
+os.environ["HF_HUB_CACHE"] = EMPTY_CACHE.name
 
 from benchmarks import real_model  # noqa: E402
 from parley.engines.loader import load  # noqa: E402

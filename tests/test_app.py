@@ -41,7 +41,7 @@ def test_app_shows_the_space_on_one_screen():
             "import spaces",
             "@spaces.GPU(duration=gpu_budget.duration",
             ".launch(",
-            ".preload(",
+            "preload.load_models(",
             "additional_inputs=[model, ",
         ),
         *("model, strategy, temperature, top_p", "ResilientChatInterface(", "chat template", "TextIteratorStreamer"),

@@ -77,7 +77,7 @@ def models_table() -> str:
             f"{row.bytes / 1e9:.2f} GB" if not row.folder and row.bytes else "none",
             row.licence,
             "yes" if row.thinking else "no",
-            HARDWARE[row.tier],
+            HARDWARE[row.tier] + " and the CPU of ZeroGPU" * (row.cpu_on_zerogpu and row.tier != "any"),
         ]
         for row in registry.MODELS
     )
@@ -101,7 +101,7 @@ def transcript() -> str:
     """Budgie's answers to the questions `ASKED`, in one conversation, with greedy decoding."""
     settings = Settings.check({"model": "budgie", "strategy": "greedy"})
     history: list[Message] = []
-    with ModelPool().lease(registry.MODELS[0], lambda _: None, threading.Event()) as engine:
+    with ModelPool().lease(registry.find("budgie"), lambda _: None, threading.Event()) as engine:
         for text in ASKED:
             messages = build_messages([m._asdict() for m in history], text)
             answer = Answer.of(engine.stream(TurnRequest.of(messages, settings, threading.Event())))
@@ -149,7 +149,7 @@ def _millions(count: int) -> str:
 
 def _default(o: Option) -> str:
     if o.default in ("", None):
-        return "the first" if o.name == "model" else "empty"
+        return "the default" if o.name == "model" else "empty"
     return str(o.default).lower() if o.kind is bool else str(o.default)
 
 

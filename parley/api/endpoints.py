@@ -20,10 +20,11 @@ from parley.strategies.requirements import REQUIREMENTS
 
 
 def models() -> list[dict[str, Any]]:
-    """The models: name (for /chat), label, parameters, licence, the model's recommended settings, how it would run on
-    this machine or why it cannot run, and the memory in bytes that decides this.
+    """The models: name (for /chat), label, whether /chat uses it if none is named, parameters, licence, the model's
+    recommended settings, how it would run on this machine or why it cannot run, and the memory that decides this.
     """
-    return [_described(row) for row in registry.models().values()]
+    default = registry.default().name
+    return [_described(row) | {"default": row.name == default} for row in registry.models().values()]
 
 
 def _described(row: ModelSpec) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def _described(row: ModelSpec) -> dict[str, Any]:
 
 
 def list_strategies(model: str = "") -> list[dict[str, Any]]:
-    """The decoding strategies: name (for /chat), what each does, the settings that it uses with this model (the first
-    one if none is named) and their defaults, what it demands, and, if this model cannot run it, why.
+    """The decoding strategies: name (for /chat), what each does, the settings that it uses with this model (the
+    default if none is named) and their defaults, what it demands, and, if this model cannot run it, why.
     """
     try:
         spec = registry.find(model)
@@ -70,7 +71,7 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
 class Page(gr.Blocks):
     """A page whose API has the default None for the settings of /chat, which stands for the model's own value.
 
-    Gradio's default would be the initial value of the control, which is right for the first model only. Its clients
+    Gradio's default would be the initial value of the control, which is right for the default model only. Its clients
     would send that value for a setting that the program leaves out.
     """
 

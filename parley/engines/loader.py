@@ -38,14 +38,16 @@ def load(
     *,
     available_bytes: Callable[[LoadPlan], int] | None = None,
     disk: Callable[[], int] = hardware.free_disk,
+    source: hub.Source | None = None,
 ) -> "LoadedModel":
     """Loads a model; downloads it first if needed, and downloads a damaged file a second time.
 
-    `available_bytes` takes a plan, may free memory for it, and returns the number of free bytes; `disk` returns the
-    free bytes on the disk. Raises `ModelUnavailable`, also its subclass `hub.LoadingStopped`.
+    `source` says where its files are; without it the Hub is asked. `available_bytes` takes a plan, may free memory for
+    it, and returns the number of free bytes; `disk` returns the free bytes on the disk. Raises `ModelUnavailable`,
+    also its subclass `hub.LoadingStopped`.
     """
     report(f"Looking for {spec.label}")
-    source = hub.find(spec)
+    source = source or hub.find(spec)
     available_bytes = available_bytes or (lambda plan: hardware.free_memory(plan.cards))
     try:
         return _load(source, report, cancel, available_bytes, disk)

@@ -1,6 +1,7 @@
 """The common part of both local engines: chat template, context window, decode loop in a thread, streamer."""
 
 import functools
+import os
 import random
 import threading
 import time
@@ -27,6 +28,16 @@ from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
 _generating = threading.Lock()  # for engines that run one turn at a time
+
+
+def _renew_lock() -> None:
+    """Gives a forked process a free lock: the turn that may hold this one goes on in the parent alone."""
+    global _generating  # noqa: PLW0603  (a lock that another thread held cannot be released here)
+    _generating = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fork
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 class LocalEngine(Engine):
@@ -59,7 +70,8 @@ class LocalEngine(Engine):
 
         def work() -> None:
             nonlocal cached_tokens
-            while not self.batches and not _generating.acquire(timeout=FLUSH):
+            lock = None if self.batches else _generating
+            while lock and not lock.acquire(timeout=FLUSH):
                 if signal.reason:
                     return
             try:
@@ -71,8 +83,8 @@ class LocalEngine(Engine):
                     cached_tokens = leased.cached_tokens
                     self._generate(prompt, plan.arguments(streamer, generator) | leased.arguments, signal, streamer)
             finally:
-                if not self.batches:
-                    _generating.release()
+                if lock:
+                    lock.release()
 
         if prompt.dropped:
             turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"

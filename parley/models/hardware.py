@@ -8,10 +8,14 @@ import logging
 import os
 import platform
 import shutil
+import statistics
 import sys
-from dataclasses import dataclass
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy
 import psutil
 from huggingface_hub import constants
 
@@ -37,6 +41,11 @@ class Machine:
     zerogpu: bool = False
     threads: int = 1  # for computing on the CPU
     no_openvino: str = ""  # why OpenVINO cannot run here, as the end of a sentence; empty where it can
+
+    @property
+    def without_gpu(self) -> "Machine":
+        """The same machine for a model that leaves the GPU alone."""
+        return replace(self, device="cpu", cards=())
 
 
 @functools.cache
@@ -148,6 +157,23 @@ def free_memory(cards: int = 1, cgroups: Path = Path("/sys/fs/cgroup")) -> int:
             held = int((cgroups / used).read_text()) - int(stat.get(cached, 0))
             free = min(free, max(0, int(maximum) - held))
     return free
+
+
+BANDWIDTH_BYTES, BANDWIDTH_ROUNDS = 128_000_000, 8  # more than any cache holds; a fraction of a second
+
+
+@functools.cache
+def memory_bandwidth() -> float:
+    """The bytes that the threads of this machine read from its memory in a second, measured now."""
+    threads = cpu_threads()
+    parts = [numpy.ones(BANDWIDTH_BYTES // threads, numpy.int8) for _ in range(threads)]
+    seconds = []
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(BANDWIDTH_ROUNDS):
+            began = time.perf_counter()
+            list(pool.map(numpy.max, parts))  # it reads every byte, and leaves Python's lock to the other threads
+            seconds.append(time.perf_counter() - began)
+    return BANDWIDTH_BYTES / statistics.median(seconds)
 
 
 def return_memory() -> None:

@@ -31,6 +31,7 @@ from parley.models.spec import ModelSpec, size_text
 
 SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
 WEIGHTS = ("model*.safetensors",)
+NEEDED = ("config.json", "tokenizer.json")  # without these no model of the Hub can be loaded
 ALL = (*SMALL, "*.safetensors", "*.gguf")
 SAFE_SINGLE, SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 IGNORED = ("*/*", "model.*.safetensors")  # other formats in subfolders; variants such as model.fp16.safetensors
@@ -48,6 +49,7 @@ class Source:
     files: Mapping[str, int]  # bytes
     commit: str | None = None  # None: nothing can be downloaded
     shards: tuple[str, ...] = ()  # the weight files that an index names; empty without an index
+    folder: Path | None = None  # where all of them are already
 
     @property
     def weights_bytes(self) -> int:
@@ -83,8 +85,8 @@ class Source:
 
         Raises `LoadingStopped`. Raises `ModelUnavailable` before the download where the disk is too small.
         """
-        if self.spec.folder is not None:
-            return self.spec.folder
+        if folder := self.spec.folder or self.folder:
+            return folder
         if self.spec.gguf:  # it holds everything
             patterns = self.weights
         if self.commit is None:
@@ -130,14 +132,29 @@ def find(spec: ModelSpec, seconds: float = 10) -> Source:
         if answer is not None and answer.status_code < 500:
             raise to_sentence(spec, error) from error
         try:
-            folder = _cached(spec, (glob.escape(spec.gguf),) if spec.gguf else ALL)
-            return Source(spec, _listed(folder)).indexed(folder)
+            return _in_cache(spec)
         except ModelUnavailable as absent:
             raise (absent if answer is None else to_sentence(spec, error)) from error
     files = {s.rfilename: s.size or 0 for s in info.siblings or ()}
     if spec.gguf and spec.gguf not in files:
         raise ModelUnavailable(f"{spec.id} has no file {spec.gguf} on the Hub. Look up the names of its files.")
     return Source(spec, {name: files[name] for name in _matching(files, ALL)}, info.sha)
+
+
+def on_disk(spec: ModelSpec) -> Source | None:
+    """The files of this model if all that loading needs are on this disk, else None. Asks no server."""
+    try:
+        source = find(spec) if spec.folder else _in_cache(spec)
+    except ModelUnavailable:
+        return None
+    needed = (spec.gguf,) if spec.gguf else NEEDED
+    return source if source.weights_bytes and all(name in source.files for name in needed) else None
+
+
+def _in_cache(spec: ModelSpec) -> Source:
+    """The files of a model of the Hub that are in the cache. Raises `ModelUnavailable` where some are missing."""
+    folder = _cached(spec, (glob.escape(spec.gguf),) if spec.gguf else (*SMALL, *WEIGHTS))
+    return Source(spec, _listed(folder), folder=folder).indexed(folder)
 
 
 def to_sentence(spec: ModelSpec, error: Exception) -> ModelUnavailable:

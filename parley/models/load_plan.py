@@ -137,6 +137,8 @@ def choose_load_plan(
     a refusal where the owner's settings cannot be met.
     """
     here = here or machine()
+    if here.zerogpu and spec.cpu_on_zerogpu:
+        here = here.without_gpu
     try:
         for plan in _choices(config, size, here, environ, refused):
             estimate = LoadEstimate(spec.label, plan, available_bytes(plan))

@@ -1,4 +1,4 @@
-"""The models that can be chosen: those of `MODEL_IDS`, or those of this table that suit the hardware.
+"""The models that can be chosen: those of `MODEL_IDS`, or those of the catalogue that suit the hardware.
 
 The models of `REMOTE_MODELS` are added in both cases. `DRAFT_MODELS`, "target=draft,…", names draft models.
 """
@@ -7,7 +7,7 @@ import functools
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,74 +18,23 @@ from huggingface_hub.utils import build_hf_headers, get_session
 from parley.config import ALLOW_ANY_MODEL, DRAFT_MODELS, MODEL_IDS
 from parley.errors import ModelUnavailable
 from parley.models import hardware, hub, load_plan, remote_servers
-from parley.models.capabilities import PARROT
+from parley.models.catalogue import default as default_model
+from parley.models.catalogue.rows import BUDGIE, DRAFT, MODELS, TIERS, TOY
 from parley.models.formats import gguf, local, names
 from parley.models.spec import ModelSpec
 from parley.models.traits import context_length, default_template, thinking_traits
 from parley.settings import OPTIONS, is_number
 from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 
-BUDGIE = Path(__file__).parents[1] / "budgie"
-APACHE = "Apache-2.0"
 TIMEOUT_SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
 SMALL_FILES = (
     *("config.json", "generation_config.json", "tokenizer_config.json"),
     *("chat_template.jinja", "chat_template.json"),
 )
 
-# The tiers of models for each kind of hardware. ZeroGPU holds all models on one GPU of 48 GB, so there are few of
-# them, of many families.
-TIERS: dict[str, tuple[str, ...]] = {
-    "cpu": ("any", "cpu"),
-    "gpu-16": ("any", "zerogpu", "gpu-16"),
-    "gpu-48": ("any", "zerogpu", "gpu-16", "gpu-48"),
-    "zerogpu": ("any", "zerogpu"),
-}
-
-
-def _hub(id: str, label: str, parameters: int, bytes: int, tier: str, **rest: Any) -> ModelSpec:
-    known: dict[str, Any] = {"licence": APACHE, "thinking": False} | rest
-    return ModelSpec(id, id, label, parameters=parameters, bytes=bytes, tier=tier, **known)
-
-
-def _bundled(name: str, label: str, folder: Path, draft: str = "") -> ModelSpec:
-    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    # Two bytes for each parameter. The model card has the exact number.
-    known: dict[str, Any] = {
-        "parameters": size // 2,
-        "bytes": size,
-        "licence": APACHE,
-        "thinking": True,
-        "draft": draft,
-    }
-    return ModelSpec(name, str(folder), label, **known)
-
-
-SMALL_SMOLLM, SMALL_QWEN = "HuggingFaceTB/SmolLM2-135M-Instruct", "Qwen/Qwen3-0.6B"
-
-# Sizes are those of the safetensors files; rounded where the last digits are zeros.
-MODELS: tuple[ModelSpec, ...] = (
-    _bundled("budgie", "Budgie (bundled)", BUDGIE / "weights", draft="budgie-draft"),
-    ModelSpec(
-        "parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot", capabilities=PARROT
-    ),
-    _hub(SMALL_SMOLLM, "SmolLM2 135M", 134_515_008, 269_060_552, "cpu"),
-    _hub("HuggingFaceTB/SmolLM2-360M-Instruct", "SmolLM2 360M", 361_821_120, 723_674_912, "cpu"),
-    _hub(SMALL_QWEN, "Qwen3 0.6B", 596_049_920, 1_503_300_000, "cpu", thinking=True),
-    _hub("allenai/OLMo-2-0425-1B-Instruct", "OLMo 2 1B", 1_484_916_736, 2_970_000_000, "cpu"),
-    _hub(
-        "HuggingFaceTB/SmolLM2-1.7B-Instruct", "SmolLM2 1.7B", 1_711_376_384, 3_422_800_000, "cpu", draft=SMALL_SMOLLM
-    ),
-    _hub("Qwen/Qwen3-1.7B", "Qwen3 1.7B", 1_720_574_976, 4_063_500_000, "cpu", thinking=True, draft=SMALL_QWEN),
-    _hub("HuggingFaceTB/SmolLM3-3B", "SmolLM3 3B", 3_075_098_624, 6_150_200_000, "zerogpu", thinking=True),
-    _hub("Qwen/Qwen3-4B-Instruct-2507", "Qwen3 4B", 4_022_468_096, 8_044_900_000, "zerogpu"),
-    _hub("ibm-granite/granite-4.1-3b", "Granite 4.1 3B", 3_400_000_000, 6_800_000_000, "zerogpu"),
-    _hub("microsoft/Phi-4-mini-instruct", "Phi-4 mini", 3_836_021_760, 7_672_000_000, "gpu-16", licence="MIT"),
-    _hub("Qwen/Qwen3-8B", "Qwen3 8B", 8_190_735_360, 16_381_500_000, "gpu-48", thinking=True, draft=SMALL_QWEN),
-    _hub("allenai/Olmo-3-7B-Instruct", "Olmo 3 7B", 7_298_011_136, 14_596_000_000, "gpu-48"),
-)
-DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # it cannot be chosen, so it is not in the table
 _BY_NAME = {spec.name: spec for spec in (*MODELS, DRAFT)}
+_decided: dict[str, ModelSpec] = {}  # the default of the catalogue for each kind of hardware, once it is decided
+__all__ = ["BUDGIE", "DRAFT", "MODELS", "TIERS"]  # of the catalogue, for who looks for them here
 
 
 @dataclass(frozen=True)
@@ -104,30 +53,81 @@ class Traits:
 
 
 def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
-    """The models that can be chosen, by name, in the order of the dropdown; the first is the default.
+    """The models that can be chosen, by name, in the order of the dropdown.
 
-    The models that the owner names come first. A remote model replaces a local one of the same name.
+    The models that the owner names come first, then real models, then toys. A remote model replaces a local one of the
+    same name.
     Raises `ModelUnavailable` for wrong values of `MODEL_IDS` and the `REMOTE_` variables.
     """
     remote_models = remote_servers.models(environ)
     if wanted := MODEL_IDS.read(environ):
         rows = [remote_models.get(name) or names.named(name, _BY_NAME) for name in wanted]
         return names.offered(rows) | remote_models
-    tiers = TIERS["zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()]
-    return remote_models | {
-        spec.name: spec for spec in MODELS if spec.tier in tiers and spec.name not in remote_models
-    }
+    rows = _catalogue(_hardware(environ))
+    return remote_models | {spec.name: spec for spec in rows if spec.name not in remote_models}
+
+
+def default(environ: Mapping[str, str] = os.environ) -> ModelSpec:
+    """The model for who names none: the first that the owner names, else the one that `decide_default` has chosen.
+
+    Raises `ModelUnavailable` as `models` does.
+    """
+    if named := first_named(environ):
+        return named
+    if (where := _hardware(environ)) not in _decided:
+        decide_default(environ=environ)
+    return _decided[where]
+
+
+def decide_default(
+    loads: Callable[[ModelSpec], bool] = lambda spec: True, environ: Mapping[str, str] = os.environ
+) -> None:
+    """Decides, for as long as this process runs, which model of the catalogue is the default.
+
+    It is the first of `default.candidates` that `loads` loads.
+    """
+    where = _hardware(environ)
+    _decided[where] = next(filter(loads, default_model.candidates(_catalogue(where), where)), TOY)
+
+
+def to_download(environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
+    """The real model to offer while Budgie is the default; None where nothing can be downloaded."""
+    where = _hardware(environ)
+    return default_model.to_download(_catalogue(where), where)
+
+
+def lacks_real_model(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether Budgie is the default because no real model is on this disk."""
+    return _hardware(environ) != "zerogpu" and not first_named(environ) and default(environ) is TOY
+
+
+def first_named(environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
+    """The first model of `MODEL_IDS` and `REMOTE_MODELS`; None where the catalogue decides."""
+    named = MODEL_IDS.read(environ) or remote_servers.models(environ)
+    return next(iter(models(environ).values())) if named else None
+
+
+def _catalogue(where: str) -> list[ModelSpec]:
+    """The rows that suit this kind of hardware. On ZeroGPU real models on the CPU come after those on the GPU."""
+    if where != "zerogpu":
+        return [spec for spec in MODELS if spec.tier in TIERS[where]]
+    rows = [spec for spec in MODELS if spec.tier in TIERS[where] or spec.cpu_on_zerogpu]
+    return sorted(rows, key=lambda spec: (spec.tier == "any", spec.tier != "any" and spec.cpu_on_zerogpu))
+
+
+def _hardware(environ: Mapping[str, str]) -> str:
+    return "zerogpu" if environ.get("SPACES_ZERO_GPU") else hardware.tier()
 
 
 def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
-    """The model of that name; the default model for an empty name. Raises `ModelUnavailable`.
+    """The model of that name; the default for an empty name. Raises `ModelUnavailable`.
 
     With ALLOW_ANY_MODEL=1, and not on a Space, also any model of the Hub. Paths are refused, because names come from
     visitors.
     """
     specs = models(environ)
     if not name:
-        return next(iter(specs.values()))
+        return default(environ)
     if name in specs and specs[name].problem:
         raise ModelUnavailable(specs[name].problem)
     if name in specs:
@@ -145,12 +145,14 @@ def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
 def draft_of(spec: ModelSpec, environ: Mapping[str, str] = os.environ) -> ModelSpec | None:
     """The draft model for this one: that of `DRAFT_MODELS`, or that of the table.
 
-    Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`.
+    On ZeroGPU it computes where this one does. Raises `ModelUnavailable` for wrong values of `DRAFT_MODELS`.
     """
     drafts = {local.split(target)[0]: draft for target, draft in DRAFT_MODELS.read(environ).items()}
-    if named := drafts.get(spec.name):
-        return _usable(names.named(named, _BY_NAME))
-    return _BY_NAME[spec.draft] if spec.draft else None
+    named = drafts.get(spec.name)
+    draft = _usable(names.named(named, _BY_NAME)) if named else _BY_NAME[spec.draft] if spec.draft else None
+    if draft and environ.get("SPACES_ZERO_GPU"):
+        return replace(draft, cpu_on_zerogpu=spec.cpu_on_zerogpu)
+    return draft
 
 
 def check_drafts(environ: Mapping[str, str] = os.environ) -> None:

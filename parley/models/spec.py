@@ -19,6 +19,7 @@ class ModelSpec:
     licence: str = "see its card"
     thinking: bool | None = None  # whether it has a thinking switch; None: not known before its template is read
     tier: str = "any"
+    cpu_on_zerogpu: bool = False  # whether it answers on the CPU of a ZeroGPU Space, where it spends no quota
     engine: str = "local"
     gguf: str = ""  # the name of the GGUF file with the weights, in the repository or the folder
     adapter: str = ""  # the absolute path of a folder with a LoRA adapter that is merged into the model

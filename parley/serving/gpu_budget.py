@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -14,6 +15,8 @@ SAFETY_FACTOR = 1.5  # an answer may take this many times as long as estimated
 OVERHEAD_SECONDS = 2.0  # for everything except prefill and decoding
 BYTES_PER_TOKEN = 3  # of the prompt in UTF-8: 4 in English, about 3 in other languages
 DEFAULT_PARAMETERS = 4e9  # for a model whose size is not known
+MIN_SECONDS_LEFT = 10  # fewer are too short for an answer, after the models are on the GPU
+_LEFT = re.compile(r"You have exceeded your .*quota \(\d+s requested vs\. (\d+)s left\)")
 LOAD_BYTES_PER_SECOND = 3e9  # from the disk to the GPU, in a fresh process
 
 
@@ -29,7 +32,21 @@ def estimate(spec: ModelSpec, messages: Sequence[Message], settings: Settings, p
     # The time for a token is that of launching some hundred kernels and reading all weights once.
     answer = prompt_tokens * (0.3 + billions) / 15_000 + decode_tokens * (0.03 + 0.002 * billions)
     load = placed_bytes / LOAD_BYTES_PER_SECOND
-    seconds = min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer))
+    return _counted(min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer)))
+
+
+def affordable_seconds(refusal: Exception) -> int:
+    """The GPU seconds to request in place of those that were refused, if the `spaces` client names what is left.
+
+    0 where it names none, or too few. A second of the size "xlarge" is counted twice.
+    """
+    found = _LEFT.search(str(getattr(refusal, "message", "")))
+    left = int(found[1]) // (2 if ZEROGPU_SIZE.read() == "xlarge" else 1) if found else 0
+    return _counted(left) if left >= MIN_SECONDS_LEFT else 0
+
+
+def _counted(seconds: int) -> int:
+    """The largest number of seconds up to this one that `duration` can request; at least 1."""
     factor = _duration_factor()
     return max(1, round(factor * int(seconds / factor)))
 

@@ -57,6 +57,12 @@ class ModelPool:
         return {spec.name: entry.engine.memory_bytes for spec, entry in tuple(self._entries.items())}
 
     @property
+    def placed_bytes(self) -> int:
+        """The memory of the models that a worker of ZeroGPU moves to its GPU."""
+        entries = tuple(self._entries.items())
+        return sum(entry.engine.memory_bytes for spec, entry in entries if not spec.cpu_on_zerogpu)
+
+    @property
     def cached_bytes(self) -> int:
         """The memory of all prefix caches, which is not part of the models' memory."""
         return sum(entry.cached_bytes for entry in tuple(self._entries.values()))
@@ -72,12 +78,15 @@ class ModelPool:
         return self._free(plan.cards) + in_use
 
     @contextmanager
-    def lease(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> Iterator[Engine]:
+    def lease(
+        self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None = None
+    ) -> Iterator[Engine]:
         """The engine of this model during a `with` block; loads the model first if needed.
 
-        Raises `ModelUnavailable`, and `hub.LoadingStopped` if `cancel` is set before the model is loaded.
+        `source` says where its files are; without it the Hub is asked. Raises `ModelUnavailable`, and
+        `hub.LoadingStopped` if `cancel` is set before the model is loaded.
         """
-        entry = self._take(spec) or self._load(spec, report, cancel)
+        entry = self._take(spec) or self._load(spec, report, cancel, source)
         try:
             yield entry.engine
         finally:
@@ -85,11 +94,15 @@ class ModelPool:
                 entry.leases -= 1
 
     def preload(self, specs: Iterable[ModelSpec]) -> None:
-        """Loads these models without unloading one for another. `check` raises the errors of this."""
+        """Loads these models without unloading one for another. `check` raises the errors of this.
+
+        What is whole on the disk is loaded as it is there, so that a start asks no server and downloads no update.
+        """
         with ExitStack() as leases:
             for spec in specs:
+                source = hub.on_disk(spec) if spec.engine == "local" else None
                 try:
-                    leases.enter_context(self.lease(spec, _log.info, threading.Event()))
+                    leases.enter_context(self.lease(spec, _log.info, threading.Event(), source))
                 except ModelUnavailable as error:
                     _log.warning("%s", error)
                     self._refused[spec] = error
@@ -99,6 +112,16 @@ class ModelPool:
         if spec in self._refused:
             raise self._refused[spec]
 
+    def before_fork(self) -> None:
+        """Waits until no thread changes the list of engines, so that a forked process gets a sound one."""
+        self._entries_lock.acquire()
+
+    def after_fork(self, in_child: bool) -> None:
+        """Ends what `before_fork` began. A child gets a free lock: what loads goes on in the parent alone."""
+        self._entries_lock.release()
+        if in_child:
+            self._loading = threading.Lock()
+
     def _take(self, spec: ModelSpec) -> _Entry | None:
         with self._entries_lock:
             entry = self._entries.pop(spec, None)
@@ -107,7 +130,7 @@ class ModelPool:
                 entry.leases += 1
             return entry
 
-    def _load(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> _Entry:
+    def _load(self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None) -> _Entry:
         def report_to_all(sentence: str) -> None:
             self._status = sentence  # for the turns that wait
             report(sentence)
@@ -119,7 +142,7 @@ class ModelPool:
         try:
             if entry := self._take(spec):  # another turn has loaded it meanwhile
                 return entry
-            entry = self._new_entry(spec, report_to_all, cancel)
+            entry = self._new_entry(spec, report_to_all, cancel, source)
             with self._entries_lock:
                 self._entries[spec] = entry
                 entry.leases += 1
@@ -127,7 +150,9 @@ class ModelPool:
         finally:
             self._loading.release()
 
-    def _new_entry(self, spec: ModelSpec, report: Report, cancel: threading.Event) -> _Entry:
+    def _new_entry(
+        self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None
+    ) -> _Entry:
         if spec.engine == "parrot":
             from parley.engines.parrot import Parrot
 
@@ -137,7 +162,8 @@ class ModelPool:
             from parley.models import remote_servers
 
             return _Entry(RemoteEngine(spec, remote_servers.find(os.environ)))
-        return _Entry(local_engine(loader.load(spec, report, cancel, available_bytes=self._make_room)))
+        loaded = loader.load(spec, report, cancel, available_bytes=self._make_room, source=source)
+        return _Entry(local_engine(loaded))
 
     def _make_room(self, plan: LoadPlan) -> int:
         """Frees memory for this plan: clears the prefix caches, then unloads idle models until the plan fits.

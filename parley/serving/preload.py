@@ -1,13 +1,14 @@
-"""Chooses the models to load at startup. On ZeroGPU these are all models of the registry."""
+"""Chooses and loads the models of the start. On ZeroGPU these are all models of the registry."""
 
 import os
 from collections.abc import Iterable, Mapping
 
 from parley.config import GPU_SIZES, ZEROGPU_SIZE
 from parley.errors import ModelUnavailable
-from parley.models import hardware, registry
+from parley.models import hardware, hub, registry
 from parley.models.hardware import Gpu, Machine
 from parley.models.spec import ModelSpec, size_text
+from parley.serving.model_pool import ModelPool
 
 CAPABILITY = (9, 0)  # the CUDA compute capability of ZeroGPU's cards
 
@@ -17,11 +18,29 @@ def gpu_size(environ: Mapping[str, str] = os.environ) -> str | None:
     return ZEROGPU_SIZE.read(environ) or None
 
 
+def load_models(pool: ModelPool, environ: Mapping[str, str] = os.environ) -> None:
+    """Loads the models of the start into `pool`, and decides which one is the default for as long as the app runs.
+
+    Raises `SystemExit` as `models_at_startup` does.
+    """
+    pool.preload(models_at_startup(environ))
+
+    def loads(spec: ModelSpec) -> bool:
+        if spec.name not in pool.loaded and not environ.get("SPACES_ZERO_GPU"):
+            pool.preload([spec])
+        return spec.name in pool.loaded
+
+    if not registry.first_named(environ):
+        registry.decide_default(loads, environ)
+        pool.preload([registry.default(environ)])  # Budgie, where no real model could be loaded
+
+
 def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec]:
     """The models to load at startup.
 
     On ZeroGPU these are all models, because its workers only have the models that are loaded before they are forked.
-    Elsewhere it is the default model, unless it would have to be downloaded.
+    Elsewhere it is the first model that the owner names, unless it would have to be downloaded; none where the owner
+    names none, because then `load_models` finds out which loads.
 
     Raises `SystemExit`: with one sentence if the owner's variables name no valid models, and with a table of sizes if
     the models do not fit together into the memory of a turn on ZeroGPU.
@@ -30,7 +49,8 @@ def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec
         specs = [spec for spec in registry.models(environ).values() if not spec.problem]
         registry.check_drafts(environ)
         if not environ.get("SPACES_ZERO_GPU"):
-            return [spec for spec in specs[:1] if spec.folder]
+            first = specs[:1] if registry.first_named(environ) else []
+            return [spec for spec in first if spec.folder or (spec.engine == "local" and hub.on_disk(spec))]
         drafts = [draft for spec in specs if (draft := registry.draft_of(spec, environ))]
         size = gpu_size(environ) or "large"
     except ModelUnavailable as error:
@@ -43,10 +63,15 @@ def models_at_startup(environ: Mapping[str, str] = os.environ) -> list[ModelSpec
 
 
 def _needs(specs: Iterable[ModelSpec], memory: int, environ: Mapping[str, str]) -> Iterable[tuple[str, int]]:
-    """Yields each model's label and bytes. Only for a model of unknown size are its small files read from the Hub."""
+    """Yields the label and the bytes of each model on the GPU.
+
+    Only for a model of unknown size are its small files read from the Hub.
+    """
     zerogpu = Machine("cuda", (Gpu(memory, CAPABILITY),), hardware.machine().packages, zerogpu=True)
     no_traits = registry.Traits({}, thinking=False, context=None)
     for spec in specs:
+        if spec.cpu_on_zerogpu:
+            continue
         traits = no_traits if spec.parameters else None
         estimate = registry.estimate(spec, lambda _: memory, traits, here=zerogpu, environ=environ)
         if estimate and estimate.plan:  # otherwise loading the model raises the reason

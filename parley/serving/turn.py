@@ -28,6 +28,11 @@ _forks: list[float] = []  # time.monotonic() at the fork of this process; empty 
 GpuWorker = Callable[[str, Sequence[Message], Settings, str, int], Iterator[Delta | ChatError]]
 if hasattr(os, "register_at_fork"):  # Windows does not have it, and ZeroGPU does not run there
     os.register_at_fork(after_in_child=lambda: _forks.append(time.monotonic()))
+    os.register_at_fork(
+        before=POOL.before_fork,
+        after_in_parent=lambda: POOL.after_fork(in_child=False),
+        after_in_child=lambda: POOL.after_fork(in_child=True),
+    )
 
 
 def reply(
@@ -44,7 +49,20 @@ def reply(
         with ExitStack() as leases:
             engine = yield from _lease(leases, spec, cancel)
             draft = (yield from _lease(leases, draft_spec, cancel)) if draft_spec else None
-            yield from engine.stream(TurnRequest.of(messages, settings, cancel, draft, session))
+            deltas = engine.stream(TurnRequest.of(messages, settings, cancel, draft, session))
+            if os.environ.get("SPACES_ZERO_GPU") and spec.cpu_on_zerogpu:
+                deltas = _noted(deltas, f"{spec.label} answered on the CPU, which spends no GPU time.")
+            yield from deltas
+    finally:
+        del _cancels[run_id]
+
+
+def fetch(run_id: str, spec: ModelSpec) -> Generator[Delta, None, None]:
+    """Downloads and loads this model. Yields the status meanwhile. `stop` stops it. Raises `ModelUnavailable`."""
+    cancel = _cancels[run_id] = threading.Event()
+    try:
+        with ExitStack() as leases:
+            yield from _lease(leases, spec, cancel)
     finally:
         del _cancels[run_id]
 
@@ -60,11 +78,21 @@ def reply_on_zerogpu(
     spec, draft_spec = _models(settings)
     for each in filter(None, (spec, draft_spec)):
         POOL.check(each)
-    seconds = gpu_budget.estimate(spec, messages, settings, sum(POOL.loaded.values()))
-    for item in worker(run_id, messages, settings, session, seconds):
-        if isinstance(item, ChatError):
-            raise item
-        yield replace(item, usage=replace(item.usage, gpu_seconds=seconds)) if item.usage else item
+    seconds = gpu_budget.estimate(spec, messages, settings, POOL.placed_bytes)
+
+    def run(seconds: int) -> Iterator[Delta]:
+        for item in worker(run_id, messages, settings, session, seconds):
+            if isinstance(item, ChatError):
+                raise item
+            yield replace(item, usage=replace(item.usage, gpu_seconds=seconds)) if item.usage else item
+
+    try:
+        yield from run(seconds)
+    except Exception as refusal:
+        left = gpu_budget.affordable_seconds(refusal)
+        if not left:
+            raise
+        yield from _noted(run(left), f"You had {left} s of GPU time left.")
 
 
 def reply_in_worker(
@@ -102,6 +130,11 @@ def stop(run_id: str) -> bool:
     return True
 
 
+def needs_zerogpu(spec: ModelSpec) -> bool:
+    """Whether the turns of this model run in a GPU process of ZeroGPU."""
+    return bool(os.environ.get("SPACES_ZERO_GPU")) and spec.engine == "local" and not spec.cpu_on_zerogpu
+
+
 def running() -> list[str]:
     """The run ids of the turns that run in this process."""
     return list(_cancels)
@@ -122,6 +155,20 @@ def detect(text: str, settings: Settings) -> Detection:
 def estimate(spec: ModelSpec, traits: registry.Traits | None = None) -> LoadEstimate | None:
     """Whether and how this model would run on this machine; None if it has no weights, or weights of unknown size."""
     return registry.estimate(spec, POOL.available_bytes, traits)
+
+
+def cpu_model() -> ModelSpec | None:
+    """The largest model that answers on the CPU of this ZeroGPU Space; None elsewhere, and where none is loaded."""
+    if not os.environ.get("SPACES_ZERO_GPU"):
+        return None
+    loaded = [spec for spec in registry.models().values() if spec.cpu_on_zerogpu and spec.name in POOL.loaded]
+    return max(loaded, key=lambda spec: spec.parameters or 0, default=None)
+
+
+def _noted(deltas: Iterator[Delta], notice: str) -> Iterator[Delta]:
+    """The deltas with a notice on the last one."""
+    for delta in deltas:
+        yield replace(delta, notices=(*delta.notices, notice)) if delta.finish else delta
 
 
 def _models(settings: Settings) -> tuple[ModelSpec, ModelSpec | None]:

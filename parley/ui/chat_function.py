@@ -21,6 +21,7 @@ from parley.serving.waiting_line import WaitingLine
 from parley.settings import OPTIONS, Settings
 from parley.ui import zerogpu_errors
 from parley.ui.gpu_queue import leave_gpu_queue
+from parley.ui.render import Failure
 
 log = logging.getLogger("parley")
 
@@ -31,9 +32,9 @@ BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retr
 class ChatFunction:
     """Answers the visitors of one page with `reply`. Keeps the running turns by session, so that Stop finds a turn."""
 
-    def __init__(self, reply: Reply, max_running: int | None) -> None:
+    def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self.waiting_line = WaitingLine(max_running) if max_running else None
+        self.waiting_line = WaitingLine(max_running=1)  # of the turns that compute in this process
         self._running: dict[str, TurnThread] = {}  # by session
         self._gpu_line: list[TurnThread] = []  # turns that requested a GPU, in this order
 
@@ -44,8 +45,8 @@ class ChatFunction:
 
     async def take_turn(
         self, message: str, history: Sequence[Any], values: Sequence[Any], request: gr.Request
-    ) -> AsyncGenerator[tuple[Answer, str]]:
-        """Yields the answer so far and, after a failure, a sentence for the visitor about it (empty before)."""
+    ) -> AsyncGenerator[tuple[Answer, Failure | None]]:
+        """Yields the answer so far, and last what went wrong, if anything did."""
         run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
@@ -57,14 +58,14 @@ class ChatFunction:
             deltas = self._deltas(running, lambda: self._reply(run_id, messages, settings, session), settings)
             async with aclosing(_answers(deltas)) as answers:
                 async for answer in answers:
-                    yield answer, ""
+                    yield answer, None
         except ChatError as refusal:
-            yield answer, str(refusal)
+            yield answer, Failure(str(refusal))
         except Exception as error:
             sentence = zerogpu_errors.sentence(error)
             if not sentence:
                 log.exception("a turn failed")
-            yield answer, sentence or BROKEN
+            yield answer, Failure(sentence or BROKEN, turn.cpu_model() if zerogpu_errors.lacks_gpu(error) else None)
         finally:
             if self._running.get(session) is running:
                 del self._running[session]
@@ -73,9 +74,9 @@ class ChatFunction:
         self, running: TurnThread, reply: Callable[[], Iterator[Delta]], settings: Settings
     ) -> AsyncGenerator[Delta]:
         """Waits in the line, then yields the engine's deltas; yields no more if the visitor stops while waiting."""
-        local = registry.find(settings.model).engine == "local"
-        line, admitted = (self.waiting_line if local else None), False
-        needs_gpu = local and not line
+        spec = registry.find(settings.model)
+        needs_gpu = turn.needs_zerogpu(spec)
+        line, admitted = (self.waiting_line if spec.engine == "local" and not needs_gpu else None), False
         try:
             if line:
                 async with aclosing(line.enter()) as places:
@@ -113,14 +114,16 @@ class ChatFunction:
         *values, messages, request = rest
         taken = self.take_turn(message, history if messages is None else messages, values, request)
         async with aclosing(taken) as answers:
-            async for answer, error in answers:
-                if error:
-                    raise gr.Error(error, print_exception=False)
+            async for answer, failure in answers:
+                if failure:
+                    other = failure.instead
+                    way_out = f" Or name the model {other.name!r}, which needs no GPU." if other else ""
+                    raise gr.Error(failure.sentence + way_out, print_exception=False)
                 yield answer.text
 
     async def _settings(self, values: Sequence[Any]) -> Settings:
         named_values = dict(zip(OPTIONS, values, strict=True))
-        name = Settings.check({"model": named_values["model"]}).model or next(iter(registry.models()))
+        name = Settings.check({"model": named_values["model"]}).model or registry.default().name
         spec = registry.find(name)
         traits = await asyncio.to_thread(registry.traits, spec)
         settings = Settings.check(named_values | {"model": name}, traits.recommended)

@@ -1,5 +1,6 @@
 """The chat on the page. The messages shown are its only state, and a failure never locks it."""
 
+import asyncio
 import enum
 import time
 from collections.abc import AsyncGenerator, Mapping
@@ -12,15 +13,19 @@ from gradio.components import Component
 
 from parley.events import Answer
 from parley.generation.reasoning_parser import rejoined
+from parley.serving.turn import cpu_model
+from parley.settings import OPTIONS
 from parley.ui.chat_function import ChatFunction, Reply, with_named_parameters
 from parley.ui.client_snippets import address
-from parley.ui.render import partial_answer, question, render, trim_folded
+from parley.ui.controls import choose_model
+from parley.ui.render import CONTINUE, Failure, partial_answer, question, render, trim_folded
 
 Shown = list[Any]  # the messages shown in the chatbot, as Gradio passes them
 
 FREE = gr.update(submit_btn=True, stop_btn=False)
 BUSY = gr.update(submit_btn=False, stop_btn=True)
 SKIP = gr.skip(), gr.skip()
+UNCHANGED = [gr.skip()] * len(OPTIONS)  # the controls of the settings
 STALE_AFTER_SECONDS = 5.0  # after this time a question without its second step no longer blocks the session's next one
 MAX_STEP_SECONDS = 100.0  # after this time the second step is not expected any more
 REFUSED = "The server was not reached, or could not take this turn. Nothing is lost: press Retry."
@@ -90,10 +95,8 @@ class ResilientChatInterface(gr.ChatInterface):
     from the messages shown.
     """
 
-    def __init__(
-        self, reply: Reply, *, additional_inputs: list[Component], max_running: int | None, **rest: Any
-    ) -> None:
-        self.chat_function = ChatFunction(reply, max_running)
+    def __init__(self, reply: Reply, *, additional_inputs: list[Component], **rest: Any) -> None:
+        self.chat_function = ChatFunction(reply)
         self._turns: dict[str | None, TurnState] = {}  # by session
         self._ends: dict[str | None, SentEnd] = {}
         super().__init__(
@@ -113,7 +116,7 @@ class ResilientChatInterface(gr.ChatInterface):
             shown.retry(self._retry, shown, [shown, box], **at_once),
             shown.edit(self._edit, shown, [shown, box], **at_once),
             shown.example_select(self._example, shown, [shown, box], **at_once),
-            shown.option_select(self._continue, shown, [shown, box], **at_once),
+            shown.option_select(self._continue, shown, [shown, box, *self.additional_inputs[:-1]], **at_once),
         ]
         inputs = [shown, *self.additional_inputs]
         answers = [
@@ -178,10 +181,15 @@ class ResilientChatInterface(gr.ChatInterface):
     async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
         return self._begin(request, [*shown, question(example.value["text"])])  # the textbox keeps its text
 
-    async def _continue(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
+    async def _continue(self, request: gr.Request, shown: Shown, option: gr.SelectData) -> tuple[Any, ...]:
+        """Continues the answer with the same model, or answers or continues with the one that the option names."""
         conversation, rest = _split_at_last_question(shown)
         answer, _ = partial_answer(rest)
-        return self._begin(request, [*conversation, *answer]) if conversation and answer else SKIP
+        other = cpu_model() if option.value != CONTINUE else None
+        if not conversation or not (answer or other):
+            return *SKIP, *UNCHANGED
+        controls = await asyncio.to_thread(choose_model, other.name) if other else UNCHANGED
+        return *self._begin(request, [*conversation, *answer]), *controls
 
     async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         conversation, _ = _split_at_last_question(shown)
@@ -218,7 +226,7 @@ class ResilientChatInterface(gr.ChatInterface):
             message, history = "", [*conversation, partial_message]
         turn.advance(ON_SECOND_STEP)
         *settings, _ = values  # the last one is the API's `messages`
-        answer, error, url = Answer(), "", address(request)
+        answer, failure, url = Answer(), None, address(request)
         try:
             yield [*conversation, *render(answer, before=before)], gr.skip()
             if turn.phase is not Phase.ANSWERING:  # stopped or cleared meanwhile
@@ -226,10 +234,10 @@ class ResilientChatInterface(gr.ChatInterface):
             else:
                 taken = self.chat_function.take_turn(message, history, settings, request)
                 async with aclosing(taken):
-                    async for answer, error in taken:
+                    async for answer, failure in taken:
                         if turn.phase is not Phase.CLEARED:
-                            yield [*conversation, *render(answer, error, url, before)], gr.skip()
-            final = [] if turn.phase is Phase.CLEARED else [*conversation, *render(answer, error, url, before)]
+                            yield [*conversation, *render(answer, failure, url, before)], gr.skip()
+            final = [] if turn.phase is Phase.CLEARED else [*conversation, *render(answer, failure, url, before)]
             self._ends[request.session_hash] = SentEnd(len(conversation), len(final), time.monotonic())
             yield final, FREE
         finally:
@@ -240,8 +248,9 @@ class ResilientChatInterface(gr.ChatInterface):
         self._turns.pop(request.session_hash, None)
         self.chat_function.stop(request)  # the turn still runs if the server has not noticed the broken connection
         conversation, rest = _split_at_last_question(shown)  # empty if the chat was cleared during the answer
-        failure = render(Answer(), REFUSED, before=partial_answer(rest)[1]) if conversation else []
-        return [*conversation, *failure], FREE
+        before = partial_answer(rest)[1]
+        messages = render(Answer(), Failure(REFUSED), before=before) if conversation else []
+        return [*conversation, *messages], FREE
 
 
 def _split_at_last_question(shown: Shown) -> tuple[Shown, Shown]:

@@ -86,8 +86,8 @@ class Number(gr.Number):
 
 
 def controls() -> dict[str, Component]:
-    """The controls by the names of their settings, in the state for the first model."""
-    first = next(iter(registry.models()))
+    """The controls by the names of their settings, in the state for the default model."""
+    first = registry.default().name
     order = sorted(OPTIONS, key=lambda name: name not in ON_TOP)
     components = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
     with gr.Accordion("More settings", open=False, elem_id="more"):
@@ -132,6 +132,13 @@ def for_model(name: str) -> list[dict]:
     updates["mode"]["choices"] = [(each.capitalize(), each) for each in OPTIONS["mode"].choices[not traits.chats :]]
     updates["exit_layer"]["maximum"] = _max_exit_layer(traits)
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
+
+
+def choose_model(name: str) -> list[dict]:
+    """An update for each control that chooses this model."""
+    updates = dict(zip(OPTIONS, for_model(name), strict=True))
+    updates["model"] |= {"value": name}
+    return list(updates.values())
 
 
 def for_strategy(strategy: str, model: str, mode: str = "chat") -> list[dict]:

@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import gradio as gr
 
 from parley.events import Answer, Beam, RunRecord, Usage
+from parley.models.spec import ModelSpec
 from parley.settings import replace_lone_surrogates
 from parley.ui.client_snippets import client_program, curl_commands
 
@@ -27,28 +29,41 @@ LEFT_OUT = "The rest is left out, because the conversation has grown long."
 _NOTHING = Answer()
 
 
-def render(answer: Answer, error: str = "", url: str = "", before: Answer = _NOTHING) -> list[gr.ChatMessage]:
+@dataclass(frozen=True)
+class Failure:
+    """Why a turn failed."""
+
+    sentence: str  # for the visitor
+    instead: ModelSpec | None = None  # a model that can answer now
+
+
+def render(
+    answer: Answer, failure: Failure | None = None, url: str = "", before: Answer = _NOTHING
+) -> list[gr.ChatMessage]:
     """The messages that show `answer` as one with `before`, the partial answer that it continues.
 
     All messages except the text have a title. The history leaves out messages with a title. The last message of an
-    unfinished answer offers to continue it. `url` is the address of the API.
+    unfinished answer offers to continue it, or to go on with another model. `url` is the address of the API.
     """
-    shown = []
+    shown: list[gr.ChatMessage] = []
     text, thought = before.text + answer.text, before.thought + answer.thought
     if thought:
-        over = bool(text or answer.finish or error)
+        over = bool(text or answer.finish or failure)
         shown.append(_titled(THOUGHT if over else THINKING, thought, "done" if over else "pending"))
     if text:
         shown.append(_message("assistant", text))
     if answer.beams:
         shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams), "done"))
-    if error:
-        shown.append(_titled("**Could not finish**", error))  # bold marks an error for the style sheet
+    if failure:
+        shown.append(_titled("**Could not finish**", failure.sentence))  # bold marks an error for the style sheet
     elif answer.finish:
         shown.append(_titled(stats_line(answer), _details(answer, url), "done"))
     elif not answer.text and not answer.thought:
         shown.append(_titled(answer.status or "Reading…", "", "pending"))
-    if (error or answer.finish in UNFINISHED) and (text or thought):
+    if failure and failure.instead:
+        other = failure.instead
+        shown[-1].options = [{"label": f"Go on with {other.label} on the CPU", "value": other.name}]
+    elif (failure or answer.finish in UNFINISHED) and (text or thought):
         shown[-1].options = [{"label": CONTINUE, "value": CONTINUE}]
     return shown
 

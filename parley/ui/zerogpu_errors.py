@@ -49,6 +49,13 @@ SENTENCES: dict[str, str] = {
         "The GPU's memory was not enough. Shorten the conversation or use fewer beams, and press Retry."
     ),
 }
+# The beginnings of those that say that the visitor gets no GPU now. The models on the CPU answer all the same.
+_NO_GPU = re.compile("You have exceeded|You have too many ZeroGPU|Space app has reached|No GPU was available")
+
+
+def lacks_gpu(error: Exception) -> bool:
+    """Whether the `spaces` client raised this exception because the visitor gets no GPU now."""
+    return isinstance(error, gr.Error) and _NO_GPU.match(str(error.message)) is not None
 
 
 def sentence(error: Exception) -> str:

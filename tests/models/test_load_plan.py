@@ -185,6 +185,16 @@ def test_what_does_not_fit_on_a_gpu_is_made_smaller_by_what_is_installed(card, p
     assert (fit.quantization, fit.by) == chosen
 
 
+def test_a_model_for_the_cpu_of_zerogpu_is_planned_for_it_and_for_no_other_gpu():
+    row = replace(ROW, cpu_on_zerogpu=True)
+    plans = [
+        load_plan.choose_load_plan(row, CONFIG, LARGE, lambda fit: AMPLE, here=here, environ={}).plan
+        for here in (ZERO, gpu(H100))
+    ]
+    assert [(plan.device, plan.engine) for plan in plans] == [("cpu", "openvino"), ("cuda", "transformers")]
+    assert not plans[0].placed
+
+
 def test_what_is_not_installed_is_not_offered_but_named_with_its_command():
     assert refusal(gpu(A100), free=GB) == (
         "Some model needs about 1.4 GB of memory, and 1.0 GB are free. Choose a smaller model."

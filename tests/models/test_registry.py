@@ -122,14 +122,16 @@ def test_only_the_weights_that_would_be_loaded_count(folder):
     assert weights in (1000, 2000, 4000)  # as stored, as 32-bit floats, and with the copy that OpenVINO has of them
 
 
-def test_without_model_ids_the_hardware_decides_and_budgie_comes_first():
+def test_without_model_ids_the_hardware_decides_and_real_models_come_first():
     found, zero = models({}), models({"SPACES_ZERO_GPU": "true"})
     for rows in (found, zero):
-        assert list(rows)[:2] == ["budgie", "parrot"]
+        assert list(rows)[-2:] == ["budgie", "parrot"]
     assert {row.tier for row in found.values()} == set(registry.TIERS[hardware.tier()])
     assert SMOL not in zero
-    assert [row.tier for row in zero.values()] == ["any", "any", "zerogpu", "zerogpu", "zerogpu"]
-    assert sum(row.bytes or 0 for row in zero.values()) < 22e9  # what one ZeroGPU worker holds with ease
+    assert [row.tier for row in zero.values()] == ["zerogpu", "zerogpu", "zerogpu", "cpu", "any", "any"]
+    assert [row.label for row in zero.values() if row.cpu_on_zerogpu] == ["Qwen3 0.6B", "Budgie (bundled)"]
+    on_the_gpu = [row for row in zero.values() if not row.cpu_on_zerogpu]
+    assert sum(row.bytes or 0 for row in on_the_gpu) < 22e9  # what one ZeroGPU worker holds with ease
     assert models({"MODEL_IDS": " , "}) == found
 
 

@@ -53,6 +53,33 @@ def test_every_strategy_has_a_cost():
 def test_a_turn_tells_what_it_was_asked_for():
     settings = Settings.check({"model": "budgie", "strategy": "greedy", "max_new_tokens": 200})
     question = [Message("user", "Tell me a story about an owl.")]
-    placed = sum(turn.POOL.loaded.values())
+    placed = turn.POOL.placed_bytes
     made = Answer.of(turn.reply_on_zerogpu(turn.reply_in_worker, "asks for time", question, settings))
     assert made.usage.gpu_seconds == asked(SMALL, question[0].content, placed=placed, max_new_tokens=200)
+
+
+class Refusal(Exception):
+    """As the client of `spaces` raises one."""
+
+    def __init__(self, left, kind="free "):
+        self.message = (
+            f"You have exceeded your {kind}ZeroGPU quota (120s requested vs. {left}s left). Try again in 1:00."
+        )
+
+
+@pytest.mark.parametrize(
+    ("size", "left", "seconds"), [("", 37, 37), ("", 10, 10), ("", 9, 0), ("xlarge", 37, 18), ("xlarge", 19, 0)]
+)
+def test_what_is_left_is_affordable_if_it_is_enough_for_an_answer(size, left, seconds, monkeypatch):
+    monkeypatch.setenv("ZEROGPU_SIZE", size)
+    for kind in ("", "free ", "Pro "):
+        assert gpu_budget.affordable_seconds(Refusal(left, kind)) == seconds
+    assert gpu_budget.affordable_seconds(ValueError("37s left")) == 0
+
+
+def test_where_seconds_are_counted_one_and_a_half_times_no_more_than_what_is_left_is_asked_for(monkeypatch):
+    monkeypatch.setattr(gpu_budget, "_duration_factor", lambda: 1.5)
+    for left in range(10, 121):
+        seconds = gpu_budget.affordable_seconds(Refusal(left))
+        assert left - 1.5 < seconds <= left
+        assert round(1.5 * gpu_budget.duration("a run", [], None, "", seconds)) == seconds

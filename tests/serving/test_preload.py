@@ -1,10 +1,18 @@
 """What is loaded before the first visitor: on ZeroGPU everything, and only what fits together."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
+from huggingface_hub import constants
 
 from parley.errors import BadVariable
-from parley.models import registry
+from parley.models import hardware, registry
+from parley.models.catalogue import default
+from parley.models.catalogue.rows import MODELS, TOY
 from parley.serving import preload
+from parley.serving.model_pool import ModelPool
+from tests.standins.hub import WEIGHTS, put_into_cache
 
 LARGE = "Qwen/Qwen3-8B,allenai/Olmo-3-7B-Instruct,HuggingFaceTB/SmolLM3-3B,ibm-granite/granite-4.1-3b"
 
@@ -52,3 +60,54 @@ def test_an_unknown_part_of_a_card_is_refused():
 def test_elsewhere_only_a_default_that_is_here_is_loaded():
     assert [row.name for row in preload.models_at_startup({"MODEL_IDS": "budgie,parrot"})] == ["budgie"]
     assert preload.models_at_startup({"MODEL_IDS": "Qwen/Qwen3-8B"}) == []
+
+
+@pytest.fixture
+def downloaded(tiny, tmp_path, monkeypatch):
+    """A row of the catalogue for a tiny model whose files are all in the cache; the row, and the folder."""
+    row = replace(registry.MODELS[0], bytes=(tiny / WEIGHTS).stat().st_size, parameters=200_000)
+    for table in ((default, "REAL", (row,)), (registry, "MODELS", (row, *MODELS[-2:])), (registry, "_decided", {})):
+        monkeypatch.setattr(*table)
+    monkeypatch.setattr(hardware, "tier", lambda: "cpu")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = put_into_cache(tmp_path, row.id, {})
+    return row, shutil.copytree(tiny, folder, dirs_exist_ok=True)
+
+
+def test_the_best_model_on_the_disk_is_loaded_before_the_first_visitor_and_is_the_default(downloaded):
+    row, _ = downloaded
+    pool = ModelPool()
+    preload.load_models(pool, {})
+    assert list(pool.loaded) == [row.name]
+    assert registry.find("", {}) is row
+    assert list(registry.models({})) == [row.name, "budgie", "parrot"]
+
+
+def test_one_that_cannot_be_loaded_leaves_the_next_best_as_the_default(downloaded, caplog):
+    row, folder = downloaded
+    (folder / WEIGHTS).write_bytes(bytes(row.bytes))
+    pool = ModelPool()
+    preload.load_models(pool, {})
+    assert list(pool.loaded) == ["budgie"]
+    assert registry.find("", {}) is TOY
+    assert row.label in caplog.text
+
+
+def test_what_the_owner_names_and_is_in_the_cache_is_loaded_as_it_is_there(downloaded):
+    row, _ = downloaded
+    assert preload.models_at_startup({"MODEL_IDS": f"{row.name},budgie"})[0].name == row.name
+    assert preload.models_at_startup({"MODEL_IDS": "parrot"}) == []
+
+
+def test_the_models_on_the_cpu_take_nothing_of_the_gpu():
+    environ = on_zerogpu(MODEL_IDS="Qwen/Qwen3-0.6B,budgie,HuggingFaceTB/SmolLM3-3B")
+    rows = preload.models_at_startup(environ)
+    assert [row.name for row in rows if row.cpu_on_zerogpu] == ["Qwen/Qwen3-0.6B", "budgie", "budgie-draft"]
+    needs = dict(preload._needs(rows, 48_000_000_000, environ))
+    assert list(needs) == ["SmolLM3 3B"]
+
+
+def test_a_draft_model_computes_where_its_target_does():
+    draft = registry.draft_of(registry.find("Qwen/Qwen3-8B", {"MODEL_IDS": "Qwen/Qwen3-8B"}), on_zerogpu())
+    assert (draft.name, draft.cpu_on_zerogpu) == ("Qwen/Qwen3-0.6B", False)
+    assert registry.draft_of(TOY, on_zerogpu()).cpu_on_zerogpu

@@ -14,7 +14,7 @@ from parley.serving.turn_thread import TurnThread
 from parley.settings import OPTIONS
 from parley.ui.chat_function import ChatFunction
 from parley.ui.chat_interface import FREE, SKIP
-from parley.ui.render import question
+from parley.ui.render import Failure, question
 
 
 @pytest.mark.parametrize("rounds", range(8))
@@ -60,10 +60,10 @@ def test_what_came_in_the_last_moment_before_a_fault_is_shown():
 
     async def read():
         values = ["parrot", *(None for _ in OPTIONS)][: len(OPTIONS)]
-        taken = ChatFunction(reply, None).take_turn("hello", [], values, asking("one who reads"))
+        taken = ChatFunction(reply).take_turn("hello", [], values, asking("one who reads"))
         return [(answer.text, error) async for answer, error in taken]
 
-    assert asyncio.run(read())[-1] == ("one two", "The server broke off.")
+    assert asyncio.run(read())[-1] == ("one two", Failure("The server broke off."))
 
 
 def asking(session):

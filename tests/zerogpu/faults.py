@@ -23,6 +23,7 @@ class Fault:
     token: str | None = None
     costs: bool = False
     logged: str = ""
+    no_gpu: bool = False  # the visitor gets none now, and can go on on the CPU
 
 
 def refused(status: int, **rest) -> Callable[[ZeroGpuSpace], AbstractContextManager[Strike]]:
@@ -70,29 +71,36 @@ NO_ANSWER = r"ZeroGPU did not answer as it should, and that has been logged\. Pr
 A_MINUTE = r"No GPU became free within a minute\. Press Retry; who is signed in to Hugging Face comes first\."
 
 FAULTS = {
-    "quota, anonymous": Fault(denied("quota-exceeded"), rf"{ASKED}60 minutes\.{SIGN_IN}", TOKEN),
+    "quota, anonymous": Fault(denied("quota-exceeded"), rf"{ASKED}60 minutes\.{SIGN_IN}", TOKEN, no_gpu=True),
     "quota, free": Fault(
-        denied("quota-exceeded", auth="regular", wait=59), rf"{ASKED}1 minute\. Hugging Face PRO has more\.", TOKEN
+        denied("quota-exceeded", auth="regular", wait=59),
+        rf"{ASKED}1 minute\. Hugging Face PRO has more\.",
+        TOKEN,
+        no_gpu=True,
     ),
-    "quota, PRO": Fault(denied("quota-exceeded", auth="pro", wait=90_001), rf"{ASKED}26 hours\.", TOKEN),
+    "quota, PRO": Fault(denied("quota-exceeded", auth="pro", wait=90_001), rf"{ASKED}26 hours\.", TOKEN, no_gpu=True),
     "quota, nothing left": Fault(
         denied("quota-exceeded", left=0, wait=301),
         rf"Your GPU time is used up\. Press Retry in 6 minutes\.{SIGN_IN}",
         TOKEN,
+        no_gpu=True,
     ),
     "quota, unknown": Fault(
         denied("quota-exceeded"),
         r"The GPU time for visitors who are not known to Hugging Face is used up\. Sign in there, and press Retry\.",
+        no_gpu=True,
     ),
     "runs": Fault(
         denied("runs-exceeded", wait=0),
         r"Your number of GPU runs is used up for now\. Press Retry later; who is signed in to Hugging Face has more\.",
         TOKEN,
+        no_gpu=True,
     ),
     "pending": Fault(
         denied("pending-overquota-exceeded"),
         r"Your answers that are still running hold all your GPU time\. Press Retry when they have ended\.",
         TOKEN,
+        no_gpu=True,
     ),
     "illegal": Fault(
         denied("illegal-duration", wait=-1),
@@ -100,7 +108,7 @@ FAULTS = {
         r"Lower max new tokens, and press Retry\.",
         TOKEN,
     ),
-    "no GPU": Fault(refused(503), r"No GPU is free at the moment\. Press Retry in a minute\."),
+    "no GPU": Fault(refused(503), r"No GPU is free at the moment\. Press Retry in a minute\.", no_gpu=True),
     "expired": Fault(
         refused(401),
         r"Your pass for ZeroGPU has expired\. Press Retry; "
@@ -110,8 +118,8 @@ FAULTS = {
     "server error": Fault(refused(500), NO_ANSWER, logged="ZeroGPU API /schedule error"),
     "no answer": Fault(refused(0), NO_ANSWER, logged="RemoteProtocolError"),
     "not understood": Fault(refused(200, body={"sorry": True}), NO_ANSWER, logged="ValidationError"),
-    "a minute is over": Fault(waited_in_vain(FAILED + ALL_SAID), A_MINUTE, costs=True),
-    "a minute is over, known": Fault(waited_in_vain(FAILED + ALL_SAID), A_MINUTE, TOKEN, costs=True),
+    "a minute is over": Fault(waited_in_vain(FAILED + ALL_SAID), A_MINUTE, costs=True, no_gpu=True),
+    "a minute is over, known": Fault(waited_in_vain(FAILED + ALL_SAID), A_MINUTE, TOKEN, costs=True, no_gpu=True),
     "hung up on": Fault(waited_in_vain(ALL_SAID), NO_ANSWER, costs=True, logged="Unexpected end of stream"),
     "cut off twice": Fault(waited_in_vain(b""), NO_ANSWER, costs=True, logged="Error while re-trying"),
     "broken GPU": Fault(

@@ -14,7 +14,7 @@ MAX_SECONDS = 120  # a day, of a visitor who is not signed in
 
 @pytest.mark.parametrize("size", ["", "xlarge"], ids=["large", "xlarge"])
 def test_an_answer_is_shown_and_ended_by_the_seconds_that_zerogpu_counts(tmp_path, chromium, size):
-    zero = ZeroGpuSpace(tmp_path, ZEROGPU_SIZE=size, MODEL_IDS="budgie")
+    zero = ZeroGpuSpace(tmp_path, ZEROGPU_SIZE=size)
     try:
         visitor = Visitor(chromium, zero.url)
         for tokens in (8, 4000):

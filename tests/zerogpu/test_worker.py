@@ -14,7 +14,7 @@ from playwright.sync_api import expect
 
 from tests.browser import Visitor
 from tests.conftest import ROOT, until
-from tests.zerogpu.conftest import ZeroGpuSpace
+from tests.zerogpu.conftest import BIRD, SMALL, ZeroGpuSpace
 from tests.zerogpu.faults import FAULTS, TOKEN
 
 pytest_plugins = ["tests.browser"]
@@ -161,7 +161,11 @@ def test_only_a_model_that_runs_on_the_gpu_spends_any_quota(zero):
     assert client.predict("Polly", model="parrot", api_name="/chat") == "Polly"
     assert client.predict("Polly", model="sound", api_name="/chat") == "Once upon a time"
     assert client.predict("A text of no mark at all.", model="budgie", api_name="/detect")["marked"] is False
-    assert [m["name"] for m in client.predict(api_name="/models")][::2] == ["budgie", "parrot"]
+    models = client.predict(api_name="/models")
+    assert [m["name"] for m in models] == [BIRD, "endless", SMALL, "budgie", "parrot", "sound"]
+    assert [m["name"] for m in models if "CPU" in m["plan"]] == [SMALL, "budgie"]
+    for name in (SMALL, "budgie"):
+        assert client.predict("Hello!", model=name, max_new_tokens=8, messages=[], api_name="/chat")
     assert len(zero.api.asked("/schedule")) == asked
 
 
@@ -264,7 +268,8 @@ def test_a_program_gets_one_sentence_that_says_what_went_wrong_and_its_next_call
     with fault.happens_to(zero) as strike:
         job = client.submit(**story)
         strike()
-        with pytest.raises(AppError, match=f"^{fault.sentence}$"):
+        way_out = rf" Or name the model '{SMALL}', which needs no GPU\." if fault.no_gpu else ""
+        with pytest.raises(AppError, match=f"^{fault.sentence}{way_out}$"):
             job.result(timeout=90)
     assert client.predict(**story)
     assert fault.costs or set(workers) <= set(zero.api.pids)
@@ -286,6 +291,7 @@ def test_the_page_says_what_went_wrong_in_one_sentence_under_the_question_and_re
     expect(reader.questions).to_be_in_viewport()
     expect(reader.error).to_be_in_viewport()
     expect(reader.page.locator(".toast-body:visible")).to_have_count(0)
+    expect(reader.page.get_by_role("button", name="Go on with Qwen3 0.6B")).to_have_count(int(fault.no_gpu))
     reader.press("Retry")
     expect(reader.folded).to_have_text(ANSWERED)
     expect(reader.questions).to_have_text("Tell me a story about an owl.")
@@ -307,7 +313,7 @@ def test_a_worker_that_dies_leaves_what_was_said_and_one_sentence(zero, visit, h
     assert visitor.answer.inner_text().strip()
     expect(visitor.box).to_have_value("and then?")
     expect(visitor.page.get_by_role("button", name="Continue")).to_be_visible()
-    visitor.choose("model", "Budgie")
+    visitor.choose("model", BIRD)
     visitor.press("Retry")
     expect(visitor.quiet).to_have_text(ANSWERED)
     expect(visitor.error).to_have_count(0)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from parley.engines import fork_gate
 from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, Progress, precision_of
@@ -57,6 +58,7 @@ class OpenVinoEngine(LocalEngine):
             in_graphs = isinstance(arguments.get("draft", self._model), ModelAdapter)
             torch.set_num_threads(1 if in_graphs else THREADS)  # a second thread would busy-wait on a core
             stack.callback(torch.set_num_threads, THREADS)
+            stack.enter_context(fork_gate.closed())
             super()._generate(prompt, arguments, signal, streamer)
 
     @staticmethod

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from parley.engines import fork_gate
 from parley.engines.openvino import turns
 from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
 from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, BlockTable, OutOfBlocks, blocks_for
@@ -115,10 +116,11 @@ class Scheduler:
             leads, self._has_leader = not self._has_leader, True
             if not leads:
                 self._changed.notify_all()
-        if not leads:
-            request.wake.acquire()
-        if not request.done:
-            self._lead(request)
+        with fork_gate.opened():
+            if not leads:
+                request.wake.acquire()
+            if not request.done:
+                self._lead(request)
         request.inputs.clear()
         error, request.error = request.error, None
         if error is None:
