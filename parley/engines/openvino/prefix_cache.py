@@ -49,19 +49,19 @@ class PagedPrefixCache(SessionStore[Session]):
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
         self._scheduler = scheduler
-        self._reading = ""  # the session whose answer a background thread is reading
+        self._reading: set[str] = set()  # the sessions whose answers background threads are reading
         self._changed = threading.Condition()
         weak_evict = weakref.WeakMethod(self._evict_oldest)
         scheduler.pool.reclaim = lambda: bool((evict := weak_evict()) and evict())
 
     def clear(self) -> None:
-        """Drops the prefixes of all sessions, except one that is being read."""
+        """Drops the prefixes of all sessions, except those that are being read."""
         with self._changed:
-            self._sessions = {key: cached for key, cached in self._sessions.items() if key == self._reading}
+            self._sessions = {key: cached for key, cached in self._sessions.items() if key in self._reading}
 
     @property
     def is_reading(self) -> bool:
-        """Whether a background thread is reading an answer."""
+        """Whether background threads are reading answers."""
         return bool(self._reading)
 
     @contextmanager
@@ -78,7 +78,7 @@ class PagedPrefixCache(SessionStore[Session]):
 
     def _take(self, session: str, prompt: Sequence[int]) -> BlockTable:
         with self._changed:
-            self._changed.wait_for(lambda: self._reading != session)
+            self._changed.wait_for(lambda: session not in self._reading)
             cached = self._sessions.pop(session, None) or Session(BlockTable(self._scheduler.pool))
         cached.table.crop(cached.match_length(prompt))
         return cached.table
@@ -91,20 +91,20 @@ class PagedPrefixCache(SessionStore[Session]):
 
     def _evict_oldest(self) -> bool:
         with self._changed:
-            oldest = next((session for session in self._sessions if session != self._reading), None)
+            oldest = next((session for session in self._sessions if session not in self._reading), None)
             return oldest is not None and bool(self._sessions.pop(oldest))
 
     def read_chunk(self, session: str) -> bool:
         """Reads one chunk of the session's last answer; False if nothing is left to read."""
         with self._changed:
             cached = self._sessions.get(session)
-            if cached is None:
+            if cached is None or session in self._reading:
                 return False
             begin = cached.table.length
             ends = chunk_ends(len(cached.sequence) - begin, self._scheduler.max_rows)
             if not ends or ends[0] < MIN_CHUNK:
                 return False
-            self._reading = session  # keeps other threads from taking or evicting the session
+            self._reading.add(session)  # keeps other threads from taking or evicting the session
         try:
             ids = cached.sequence[begin : begin + ends[0]]
             self._scheduler.run([PassInput(cached.table, ids, is_chunk=True, num_logits=0)])
@@ -112,7 +112,7 @@ class PagedPrefixCache(SessionStore[Session]):
             return False
         finally:
             with self._changed:
-                self._reading = ""
+                self._reading.discard(session)
                 self._changed.notify_all()
         return True
 

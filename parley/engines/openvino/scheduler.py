@@ -30,6 +30,7 @@ CHUNK_SHARE = 4
 CHOOSING_SHARE = 0.3
 MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
 POLL_SECONDS = 0.05  # how often a leader that can run no pass looks whether a turn was stopped
+REFUSAL_POLLS = 20
 _passes = threading.Lock()  # passes of all models use all cores, so they run one after the other
 
 
@@ -86,6 +87,7 @@ class Scheduler:
         self._choosing: set[RunningTurn] = set()  # turns that will soon ask again
         self._has_leader = False
         self._last_pass_seconds = 0.0
+        self._num_polls = 0  # since the last pass
         self.num_paused = 0  # how often a turn gave its blocks to an older one
         self.pass_seconds = 0.0  # the sum over all passes
 
@@ -180,12 +182,18 @@ class Scheduler:
         request.wake.release()
 
     def _compose(self) -> list[_Part]:
-        """The next pass: the rows of decode loops first, then chunks of prompts. Blocks for all of it are reserved."""
+        """The next pass, of the graph that is asked first and can run. Blocks for all of it are reserved."""
         waiting = sorted(self._waiting, key=lambda request: request.turn.is_background)
-        waiting = [each for each in waiting if each.decoder is waiting[0].decoder and self._may_run(each)]
+        decoders = dict.fromkeys(map(self._next_decoder, waiting))
+        passes = (self._compose_for(decoder, waiting) for decoder in decoders)
+        return next(filter(None, passes), [])
+
+    def _compose_for(self, decoder: Decoder, waiting: Sequence[_Request]) -> list[_Part]:
+        """The rows of decode loops first, then chunks of prompts."""
+        waiting = [each for each in waiting if self._next_decoder(each) is decoder and self._may_run(each)]
         chunks = [each for each in waiting if each.is_chunk]
         decoding = [each for each in waiting if not each.is_chunk]
-        room = _Room(self.max_rows, len(self._decoder.early))
+        room = _Room(self.max_rows, len(decoder.early))
         share = self.max_rows // CHUNK_SHARE if chunks else 0
         parts = [part for each in decoding for part in self._parts(each, room, share)]
         if chunks:
@@ -193,9 +201,12 @@ class Scheduler:
             parts += self._parts(chunks[0], room, half)
             for each in sorted(chunks[1:], key=lambda request: request.num_tokens):
                 parts += self._parts(each, room)
-        return [
-            part for part in parts if part.input.table.is_reserved(len(part.input.ids))
-        ]  # less those of paused turns
+        # A turn whose part was already in this pass may have given up its blocks since.
+        return [part for part in parts if part.input.table.is_reserved(len(part.input.ids))]
+
+    def _next_decoder(self, request: _Request) -> Decoder:
+        """The graph that reads on for this request: the whole one where its tokens have to be read again."""
+        return self._decoder if request.evicted else request.decoder
 
     def _may_run(self, request: _Request) -> bool:
         """Whether the request need not wait for blocks to read its sequences again."""
@@ -264,10 +275,11 @@ class Scheduler:
     def _run(self, parts: list[_Part]) -> None:
         """Runs a pass. Empties the list, because the traceback of an error may keep it, and so the blocks."""
         requests = list(dict.fromkeys(part.request for part in parts))
+        decoder, self._num_polls = self._next_decoder(requests[0]), 0
         began = time.perf_counter()
         try:
             with _passes:
-                output = parts[0].request.decoder.run([part.input for part in parts])
+                output = decoder.run([part.input for part in parts])
         except Exception as error:
             if len(requests) == 1:
                 self._finish(requests[0], error)
@@ -305,13 +317,13 @@ class Scheduler:
                 self._finish(request)
 
     def _wait_for_blocks(self) -> None:
-        """Nobody could read on. The oldest turn is refused if no other one can give it blocks by ending."""
+        """Nobody could read on. The oldest turn is refused if for a while no other one holds blocks to give it."""
         with self._changed:
             oldest = min(self._waiting, key=lambda request: request.turn.order)
-            pool = self.pool
-            held = {block for table in oldest.turn.tables(pool) for block in table.blocks}
-            alone = pool.num_blocks - 1 - pool.num_free <= len(held)
-            if not alone:
+            others = {*turns.TURNS.running_turns, *(each.turn for each in self._waiting)} - {oldest.turn}
+            self._num_polls += 1
+            # The blocks of a turn that has just ended may be released a moment later.
+            if self._num_polls < REFUSAL_POLLS or any(t.blocks for turn in others for t in turn.tables(self.pool)):
                 self._changed.wait(POLL_SECONDS)
                 return
         self._finish(oldest, OutOfBlocks())

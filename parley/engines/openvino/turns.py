@@ -4,7 +4,7 @@ import itertools
 import math
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -61,26 +61,31 @@ class Turns:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._running = 0
+        self._running: set[RunningTurn] = set()
+
+    @property
+    def running_turns(self) -> Sequence[RunningTurn]:
+        """The turns that run."""
+        return tuple(self._running)
 
     @property
     def num_running(self) -> int:
         """How many turns run."""
-        return self._running
+        return len(self._running)
 
     @contextmanager
     def running(self) -> Iterator[RunningTurn]:
         """Makes a new turn that of this thread during a `with` block."""
-        with self._changed:
-            self._running += 1
         _thread_local.turn = turn = RunningTurn(next(_order))
+        with self._changed:
+            self._running.add(turn)
         try:
             yield turn
         finally:
             _thread_local.turn = None
             turn.end()
             with self._changed:
-                self._running -= 1
+                self._running.discard(turn)
                 self._changed.notify_all()
 
     def wait_for_idle(self, seconds: float) -> bool:

@@ -1,0 +1,229 @@
+"""Many turns at once: each gets the answer that it would get alone, bit for bit, by every strategy."""
+
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+pytest.importorskip("openvino")
+
+import torch
+
+from parley.engines.openvino.paged_kv import BLOCK_SIZE, OutOfBlocks
+from parley.messages import Message
+from parley.strategies import STRATEGIES
+from tests.conftest import endless_engine, engine, until
+from tests.engines.openvino.asking import answer, deltas
+from tests.engines.openvino.passes import watched
+from tests.strategies.loops import SAMPLING
+
+CHOSEN = {"force_words": "lantern", "exit_layer": 3}
+TOPICS = ["an owl", "the sea", "a lamp by the river", "the number nine", "red tea", "a bird that counts"]
+LONG = "Tell me a story about an owl and a lamp by the river. "
+
+
+@functools.cache
+def own():
+    """A Budgie of these tests."""
+    return engine()
+
+
+def values_of(strategy, seed=0):
+    used = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
+    return {"strategy": strategy, "max_new_tokens": 16, "seed": seed, **used}
+
+
+def ask(turn, **more):
+    """The answer to one of many questions, of different lengths; `turn` is its number and its values."""
+    number, values = turn
+    topic = TOPICS[number % len(TOPICS)]
+    question = [Message("user", LONG * (number % 3) + f"Tell me about {topic}, {number}.")]
+    made = answer(own(), question, session=f"{number}", **(values | more))
+    return made.text, made.usage.new_tokens, [beam.text for beam in made.beams]
+
+
+def together(turns, **more):
+    """The answers of turns that run at the same time."""
+    barrier = threading.Barrier(len(turns))
+
+    def begin(turn):
+        barrier.wait()
+        return ask(turn, **more)
+
+    with ThreadPoolExecutor(len(turns)) as threads:
+        return list(threads.map(begin, turns))
+
+
+def forget():
+    until(lambda: not own().prefix_cache.is_reading)
+    own().prefix_cache.clear()
+
+
+def test_every_strategy_answers_in_company_as_it_does_alone():
+    turns = list(enumerate(map(values_of, STRATEGIES)))
+    alone = [ask(turn) for turn in turns]
+    forget()
+    decoder = own().loaded.model.decoder
+    before = decoder.num_passes
+    assert together(turns) == alone
+    in_company = decoder.num_passes - before
+    forget()
+    before = decoder.num_passes
+    for turn in turns:
+        ask(turn)
+    assert in_company < (decoder.num_passes - before) / 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_eight_turns_of_one_strategy_answer_as_alone(strategy):
+    turns = [(number, values_of(strategy, seed=number)) for number in range(8)]
+    alone = [ask(turn) for turn in turns]
+    forget()
+    assert together(turns) == alone
+
+
+def test_early_exit_beside_greedy_and_another_layer():
+    names = ["early_exit", "greedy", "early_exit", "greedy"]
+    turns = [(number, values_of(name) | {"exit_layer": 3 + number}) for number, name in enumerate(names)]
+    layers = own().loaded.model.config.num_hidden_layers
+    alone = [ask(turn) for turn in turns]
+    forget()
+    assert together(turns) == alone
+    assert own().loaded.model.config.num_hidden_layers == layers
+
+
+@pytest.mark.parametrize("strategy", SAMPLING)
+def test_a_seed_belongs_to_its_turn(strategy):
+    """Nobody draws from the global generator, which a turn beside it would disturb."""
+    state = torch.random.get_rng_state()
+    turns = [(number, values_of(name, seed=3)) for number, name in enumerate([strategy, "sampling", "beam_sampling"])]
+    alone = [ask(turn) for turn in turns]
+    forget()
+    assert together(turns) == alone
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most():
+    """The pass that runs when it asks, and the next one. The prompt gets its share of each."""
+    never = endless_engine()
+    model = never.loaded.model
+    decoder, run = model.decoder, model.scheduler.run
+    waits, enough = [], threading.Event()
+
+    def counted(inputs, *rest):
+        before = decoder.num_passes
+        made = run(inputs, *rest)
+        waits.append((inputs[0].is_chunk, len(inputs[0].ids), decoder.num_passes - before))
+        if len(waits) == 600:
+            enough.set()
+        return made
+
+    model.scheduler.run = counted
+    cancel, turns = threading.Event(), []
+    with ThreadPoolExecutor(16) as threads:
+        for number in range(16):
+            values = {"strategy": "sampling", "seed": number, "max_new_tokens": 400, "top_p": 1.0, "top_k": 0}
+            turns.append(threads.submit(answer, never, [Message("user", "Go on.")], cancel, **values))
+        until(enough.is_set)
+        del waits[:]
+        list(deltas(never, [Message("user", LONG * 30)], max_new_tokens=4))
+        cancel.set()
+        assert all(turn.result().finish == "stopped" for turn in turns)
+    [(tokens, passes)] = [(tokens, passes) for is_chunk, tokens, passes in waits if is_chunk]
+    assert passes < 2 * tokens / (decoder.max_rows - 16) + 2
+    decoding = [passes for is_chunk, _, passes in waits if not is_chunk]
+    assert len(decoding) > 16 and max(decoding) <= 2
+
+
+def test_a_stop_and_a_fault_touch_no_other_turn():
+    turns = [(number, values_of("greedy") | {"max_new_tokens": 24}) for number in range(4)]
+    alone = [ask(turn) for turn in turns]
+    forget()
+    decoder, cancel = own().loaded.model.decoder, threading.Event()
+    faulty = threading.Event()
+
+    def happens(count):
+        if count == 9:
+            cancel.set()
+        if faulty.is_set():
+            raise RuntimeError("the library failed")
+
+    def stopped():
+        return answer(own(), [Message("user", LONG * 9)], cancel, max_new_tokens=200)
+
+    with watched(decoder, happens), ThreadPoolExecutor(1) as threads:
+        other = threads.submit(stopped)
+        assert together(turns) == alone
+        assert other.result().finish == "stopped"
+
+
+def test_a_fault_ends_the_turn_whose_tokens_cause_it():
+    turns = [(number, values_of("greedy") | {"max_new_tokens": 24}) for number in range(4)]
+    alone = [ask(turn) for turn in turns]
+    forget()
+    decoder = own().loaded.model.decoder
+    run, marked = decoder.run, []
+
+    def fails_for_one(batch):
+        if any(len(each.table.ids) + len(each.ids) > 400 for each in batch):
+            marked.append(len(batch))
+            raise RuntimeError("the library failed")
+        return run(batch)
+
+    decoder.run = fails_for_one
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            other = threads.submit(answer, own(), [Message("user", LONG * 40)])
+            assert together(turns) == alone
+            with pytest.raises(RuntimeError, match="the library failed"):
+                other.result()
+    finally:
+        del decoder.run
+    assert marked
+
+
+class Crowded:
+    """The pool while only so many of its blocks are free."""
+
+    def __init__(self, pool, free):
+        self.pool = pool
+        self.taken = [pool.allocate() for _ in range(pool.num_free - free)]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.pool.release(self.taken)
+
+
+@pytest.mark.parametrize(
+    "strategies", [["greedy"] * 6, ["beams", "sampling", "contrastive", "greedy"], ["dola", "early_exit", "beams"]]
+)
+def test_turns_that_need_more_blocks_than_there_are_take_turns_and_no_bit_changes(strategies):
+    turns = [(3 * k + 2, values_of(name, k) | {"max_new_tokens": 70}) for k, name in enumerate(strategies)]
+    alone = [ask(turn) for turn in turns]
+    forget()
+    model = own().loaded.model
+    before = model.scheduler.num_paused
+    free = 13 if "beams" in strategies else 9
+    with Crowded(model.decoder.pool, free):
+        assert together(turns) == alone
+        forget()
+        assert model.decoder.pool.num_free == free
+    assert model.scheduler.num_paused > before
+
+
+def test_a_turn_that_can_never_be_placed_is_refused_and_the_others_go_on():
+    turns = [(2, values_of("greedy")), (5, values_of("sampling", 1))]
+    alone = [ask(turn) for turn in turns]
+    forget()
+    pool = own().loaded.model.decoder.pool
+    with Crowded(pool, 10), ThreadPoolExecutor(1) as threads:
+        large = threads.submit(answer, own(), [Message("user", LONG * (10 * BLOCK_SIZE // 12))])
+        assert together(turns) == alone
+        with pytest.raises(OutOfBlocks, match="memory"):
+            large.result()
+        forget()
+        assert pool.num_free == 10
