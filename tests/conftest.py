@@ -274,7 +274,7 @@ class Inside:
 
     def waiting(self):
         """How many visitors stand in line."""
-        return self.chat.chat_function.waiting_line.num_waiting
+        return self.chat.chat_function.num_waiting
 
 
 @pytest.fixture(scope="session")

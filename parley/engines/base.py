@@ -54,6 +54,7 @@ class Engine(ABC):
     """Turns messages into text. An engine without a model in this process holds no memory."""
 
     prefix_caches: Sequence[ClearableCache] = ()  # not counted in `memory_bytes`
+    max_running = 1  # how many turns may run at the same time, where they compute in this process
 
     @property
     def memory_bytes(self) -> int:

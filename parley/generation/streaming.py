@@ -17,7 +17,10 @@ from parley.generation.reasoning_parser import ReasoningParser
 from parley.models.reasoning_dialects import THINK, Dialect
 from parley.strategies.decoders.beams import Hypothesis
 
+MAX_FLUSH = 4 * FLUSH  # seconds; the longest time for which text is collected
+FLUSH_TURNS = 4  # with more turns than this at a time, text is collected for longer
 _END = object()
+_running: set[int] = set()  # the turns whose text is read, by the ids of their streamers
 _thread_local = threading.local()
 
 
@@ -81,11 +84,16 @@ def _found(parser: ReasoningParser) -> FinishReason | None:
     return "stop string" if parser.stopped else "end" if parser.ended else None
 
 
+def flush_seconds() -> float:
+    """For how long text is collected before it is passed on, so that many turns at a time cost few events."""
+    return min(MAX_FLUSH, FLUSH * max(1.0, len(_running) / FLUSH_TURNS))
+
+
 class AnswerStreamer(TextIteratorStreamer):
     """A streamer for `generate` that yields `Delta`s when iterated.
 
     It differs from the streamer of transformers: every complete character is passed on at once; an exception in the
-    thread is raised in the consumer; chunks are collected for `FLUSH` seconds; a waiting consumer gets heartbeats.
+    thread is raised in the consumer; chunks are collected for `flush_seconds`; a waiting consumer gets heartbeats.
     An incomplete character at the end is dropped.
     """
 
@@ -167,9 +175,16 @@ class AnswerStreamer(TextIteratorStreamer):
         self.text_queue.put(error or _END)
 
     def __iter__(self) -> Iterator[Delta]:
+        _running.add(id(self))
+        try:
+            yield from self._deltas()
+        finally:
+            _running.discard(id(self))
+
+    def _deltas(self) -> Iterator[Delta]:
         pending, flushed = Delta(), 0.0
         while True:
-            wait = flushed + FLUSH - time.monotonic() if pending != Delta() else HEARTBEAT
+            wait = flushed + flush_seconds() - time.monotonic() if pending != Delta() else HEARTBEAT
             try:
                 item = self.text_queue.get(timeout=max(wait, 0))
             except queue.Empty:
@@ -185,7 +200,7 @@ class AnswerStreamer(TextIteratorStreamer):
                         status=item.status or pending.status,
                     )
                 )
-                if time.monotonic() < flushed + FLUSH:
+                if time.monotonic() < flushed + flush_seconds():
                     continue
             if item is None or pending != Delta():
                 yield pending

@@ -77,6 +77,11 @@ class ModelPool:
         in_use = sum(self.loaded.values()) - self.unwritten_bytes + self.cached_bytes
         return self._free(plan.cards) + in_use
 
+    def max_running(self, spec: ModelSpec) -> int:
+        """How many turns of this model may run at the same time; one until it is loaded."""
+        entry = self._entries.get(spec)
+        return entry.engine.max_running if entry else 1
+
     @contextmanager
     def lease(
         self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None = None

@@ -1,8 +1,8 @@
-"""The waiting line: a fixed number of turns runs at a time, and the others wait and see their place in the line."""
+"""The waiting line: so many turns of a model run at a time, and the others wait and see their place in the line."""
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from parley.errors import ChatError
 
@@ -10,11 +10,15 @@ POLL_SECONDS = 0.25  # how often a waiting turn yields; Gradio can end it then i
 
 
 class WaitingLine:
-    """Admits `max_running` turns at a time; the others wait in line. To be used in one event loop only."""
+    """Admits as many turns at a time as `max_running` returns; the others wait in line.
 
-    def __init__(self, max_running: int, max_waiting: int = 100) -> None:
-        self._free = max_running
+    To be used in one event loop only.
+    """
+
+    def __init__(self, max_running: Callable[[], int], max_waiting: int = 1000) -> None:
+        self._max_running = max_running
         self._max_waiting = max_waiting
+        self.num_running = 0
         self._line: deque[object] = deque()
 
     async def enter(self) -> AsyncGenerator[int]:
@@ -27,10 +31,10 @@ class WaitingLine:
         ticket = object()
         self._line.append(ticket)
         try:
-            while not self._free or self._line[0] is not ticket:
+            while self.num_running >= self._max_running() or self._line[0] is not ticket:
                 yield self._line.index(ticket) + 1
                 await asyncio.sleep(POLL_SECONDS)
-            self._free -= 1
+            self.num_running += 1
         finally:
             self._line.remove(ticket)
 
@@ -41,4 +45,4 @@ class WaitingLine:
 
     def leave(self) -> None:
         """Frees the place of a turn that was admitted."""
-        self._free += 1
+        self.num_running -= 1

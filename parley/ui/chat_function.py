@@ -15,6 +15,7 @@ from parley.errors import BadSetting, ChatError
 from parley.events import Answer, Delta
 from parley.messages import Message, build_messages, build_plain_text
 from parley.models import registry
+from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.serving.turn_thread import TurnThread
 from parley.serving.waiting_line import WaitingLine
@@ -34,7 +35,7 @@ class ChatFunction:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self.waiting_line = WaitingLine(max_running=1)  # of the turns that compute in this process
+        self._lines: dict[str, WaitingLine] = {}  # by model, of the turns that compute in this process
         self._running: dict[str, TurnThread] = {}  # by session
         self._gpu_line: list[TurnThread] = []  # turns that requested a GPU, in this order
 
@@ -76,7 +77,7 @@ class ChatFunction:
         """Waits in the line, then yields the engine's deltas; yields no more if the visitor stops while waiting."""
         spec = registry.find(settings.model)
         needs_gpu = turn.needs_zerogpu(spec)
-        line, admitted = (self.waiting_line if spec.engine == "local" and not needs_gpu else None), False
+        line, admitted = (self._line(spec) if spec.engine == "local" and not needs_gpu else None), False
         try:
             if line:
                 async with aclosing(line.enter()) as places:
@@ -98,6 +99,14 @@ class ChatFunction:
                 self._gpu_line.remove(running)
             if line and admitted:
                 line.leave()
+
+    def _line(self, spec: ModelSpec) -> WaitingLine:
+        return self._lines.setdefault(spec.name, WaitingLine(lambda: turn.POOL.max_running(spec)))
+
+    @property
+    def num_waiting(self) -> int:
+        """How many visitors wait in the lines."""
+        return sum(line.num_waiting for line in self._lines.values())
 
     def _gpu_status(self, running: TurnThread) -> str:
         """The turn's place among the turns of this Space that wait for a GPU. ZeroGPU does not report it."""

@@ -10,12 +10,15 @@ from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, Progress, precision_of
 from parley.engines.openvino.model_adapter import ModelAdapter
+from parley.engines.openvino.paged_kv import BLOCK_SIZE
 from parley.engines.openvino.prefix_cache import PagedPrefixCache
 from parley.engines.openvino.turns import TURNS
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
 from parley.generation.streaming import AnswerStreamer, StopSignal, raise_if_stopped
 
+MAX_RUNNING = 32  # turns; a pass has 64 rows at most, and prompts need some of them
+MIN_TOKENS = 256  # of keys and values for each turn; those that need more than there is take turns
 THREADS = torch.get_num_threads()  # of an operation of torch in a new thread
 
 
@@ -28,6 +31,8 @@ class OpenVinoEngine(LocalEngine):
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model
         super().__init__(loaded, PagedPrefixCache(self._model.scheduler), turn_seconds)
+        pool = self._model.decoder.pool
+        self.max_running = max(1, min(MAX_RUNNING, (pool.num_blocks - 1) * BLOCK_SIZE // MIN_TOKENS))
         checkpoint = Checkpoint(loaded.spec, loaded.folder)
         self._exit = ExitGraph(checkpoint, self._model, precision_of(loaded.plan), loaded.plan.threads)
 

@@ -326,6 +326,7 @@ class Scheduler:
             if self._num_polls < REFUSAL_POLLS or any(t.blocks for turn in others for t in turn.tables(self.pool)):
                 self._changed.wait(POLL_SECONDS)
                 return
+            self._num_polls = 0
         self._finish(oldest, OutOfBlocks())
 
 
