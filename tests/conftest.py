@@ -290,6 +290,12 @@ def inside(tmp_path_factory, endless_folder):
     running.close()
 
 
+@pytest.fixture
+def one_place(inside, monkeypatch):
+    """Only one turn of the endless model runs at a time."""
+    monkeypatch.setattr(inside.engine("endless"), "max_running", 1)
+
+
 @pytest.fixture(scope="module")
 def faulty():
     """A server whose models are faults."""

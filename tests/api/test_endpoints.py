@@ -219,10 +219,23 @@ def test_others_are_served_while_one_turn_runs_and_while_it_is_stopped(inside, c
         urllib.request.urlopen(inside.url + "/config", timeout=90).read()
 
 
-def test_a_second_visitor_waits_for_the_first_and_is_then_served(inside, client):
+def test_a_second_visitor_is_served_beside_the_first(inside, client):
     first = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
     until(first.outputs)
-    second = Client(inside.url, verbose=False).submit("hello", strategy="greedy", api_name="/chat")
+    second = Client(inside.url, verbose=False)
+    assert second.predict("hello", model=inside.endless, max_new_tokens=8, api_name="/chat").strip()
+    before = len(first.outputs())
+    until(lambda: len(first.outputs()) > before)
+    first.cancel()
+    until(lambda: not turn.running())
+
+
+def test_where_all_places_are_taken_a_visitor_waits_and_is_then_served(inside, client, one_place):
+    first = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+    until(first.outputs)
+    second = Client(inside.url, verbose=False).submit(
+        "hello", model=inside.endless, max_new_tokens=4, api_name="/chat"
+    )
     until(lambda: inside.waiting() == 1)
     first.cancel()
     assert second.result(timeout=90).strip()

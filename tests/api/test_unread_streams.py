@@ -1,6 +1,7 @@
 """A turn whose stream nobody opens ends by itself, whichever way it came in."""
 
 import json
+import threading
 import urllib.request
 
 import pytest
@@ -31,6 +32,7 @@ def test_posts_that_nobody_reads_end_and_another_visitor_is_served(inside, soon)
         until(lambda: passes.count > 3)
         assert Client(inside.url, verbose=False).predict("next", model="budgie", api_name="/chat")
         until(lambda: not turn.running() and not inside.waiting())
+        until(lambda: not any(each.name == "read-answer" for each in threading.enumerate()))  # for their next turns
         ended = passes.count
         assert (
             Client(inside.url, verbose=False).predict("still here", model="parrot", api_name="/chat") == "still here"

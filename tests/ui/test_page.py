@@ -198,11 +198,12 @@ def test_when_the_server_cannot_take_a_turn_the_question_stands_and_retry_works(
     expect(parrot.answer).to_have_text("are you there?")
 
 
-def test_a_second_visitor_sees_their_place_in_the_line_and_can_leave_it(chatterbox, visit, inside):
+def test_a_second_visitor_sees_their_place_in_the_line_and_can_leave_it(chatterbox, visit, inside, one_place):
     first, _ = chatterbox
     first.send("hello")
     expect(first.answer).to_have_text(WORDS)
     second = visit()
+    second.choose("model", "endless")
     second.send("hello")
     expect(second.quiet).to_have_text(re.compile("Waiting for a free place: you are number 1"))
     second.stop_button.click()
