@@ -30,6 +30,8 @@ class Usage:
     accepted: int = 0  # draft tokens that the model accepted
     cached_tokens: int = 0  # tokens of the prompt that came from the cache of an earlier turn
     unit: str = "token"  # "chunk" where a server reports no tokens: `new_tokens` counts chunks, `prompt_tokens` is 0
+    others: int = 0  # how many other turns of this model ran when it ended
+    total_tokens_per_second: float = 0.0  # of all of them and this one together
     gpu_seconds: int | None = None  # the GPU time requested from ZeroGPU; None elsewhere
 
     @property

@@ -28,6 +28,7 @@ from parley.generation import streaming  # noqa: E402
 from parley.models import registry  # noqa: E402
 from parley.serving import turn  # noqa: E402
 from parley.serving.model_pool import local_engine  # noqa: E402
+from parley.serving.waiting_line import LINES  # noqa: E402
 from tests.standins.faulty_server import FaultyServer  # noqa: E402
 from tests.standins.hub import save_tiny_model  # noqa: E402
 
@@ -274,7 +275,7 @@ class Inside:
 
     def waiting(self):
         """How many visitors stand in line."""
-        return self.chat.chat_function.num_waiting
+        return sum(line.num_waiting for line in LINES.values())
 
 
 @pytest.fixture(scope="session")

@@ -15,13 +15,15 @@ from parley.models import registry
 from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import turn
+from parley.serving.waiting_line import LINES
 from parley.settings import OPTIONS
 from parley.strategies.requirements import REQUIREMENTS
 
 
 def models() -> list[dict[str, Any]]:
     """The models: name (for /chat), label, whether /chat uses it if none is named, parameters, licence, the model's
-    recommended settings, how it would run on this machine or why it cannot run, and the memory that decides this.
+    recommended settings, how it would run on this machine or why it cannot run, the memory that decides this, and how
+    many of its answers run and wait in this process, with the tokens per second of all of them together.
     """
     default = registry.default().name
     return [_described(row) | {"default": row.name == default} for row in registry.models().values()]
@@ -41,6 +43,9 @@ def _described(row: ModelSpec) -> dict[str, Any]:
         "recommended": dict(traits.recommended),
         "plan": row.problem or (estimate.sentence if estimate else elsewhere),
         "memory": estimate and estimate.figures,
+        "running": LINES[row.name].num_running,
+        "waiting": LINES[row.name].num_waiting,
+        "tokens_per_second": round(turn.POOL.tokens_per_second(row), 1),
     }
 
 

@@ -57,6 +57,11 @@ class Engine(ABC):
     max_running = 1  # how many turns may run at the same time, where they compute in this process
 
     @property
+    def tokens_per_second(self) -> float:
+        """The tokens that all its turns in this process generate together, lately."""
+        return 0.0
+
+    @property
     def memory_bytes(self) -> int:
         """The memory of the engine, reserved memory included."""
         return 0

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
+from parley.generation.token_rate import TokenRate
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
@@ -50,6 +51,7 @@ class LocalEngine(Engine):
         self.prefix_caches = (prefix_cache,)
         self.prefix_cache = prefix_cache
         self.turn_seconds = turn_seconds
+        self.token_rate = TokenRate()
         eos = loaded.model.generation_config.eos_token_id
         self._eos = set(eos) if isinstance(eos, list) else {eos}
 
@@ -63,9 +65,8 @@ class LocalEngine(Engine):
         plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        new_text = self._new_parser(settings, prompt)
         prompt_ids = prompt.ids[0].tolist()
-        streamer = streaming.AnswerStreamer(self.loaded.tokenizer, prompt_ids, new_text, signal, self.loaded.dialect)
+        streamer = self._new_streamer(prompt_ids, settings, prompt, signal)
         cached_tokens = 0
 
         def work() -> None:
@@ -110,8 +111,10 @@ class LocalEngine(Engine):
             run_record=self._run_record(prompt, request, plan, seed),
         )
 
-    def _new_parser(self, settings: Settings, prompt: Prompt) -> Callable[[], ReasoningParser]:
-        return functools.partial(
+    def _new_streamer(
+        self, prompt_ids: Sequence[int], settings: Settings, prompt: Prompt, signal: streaming.StopSignal
+    ) -> streaming.AnswerStreamer:
+        new_parser = functools.partial(
             ReasoningParser,
             settings.stop_strings,
             prompt.in_reasoning,
@@ -119,6 +122,19 @@ class LocalEngine(Engine):
             self.loaded.dialect,
             folds=not settings.plain,
         )
+        return streaming.AnswerStreamer(
+            self.loaded.tokenizer,
+            prompt_ids,
+            new_parser,
+            signal,
+            self.loaded.dialect,
+            on_token=self.token_rate.count,
+        )
+
+    @property
+    def tokens_per_second(self) -> float:
+        """See `Engine.tokens_per_second`."""
+        return self.token_rate.per_second
 
     @property
     def memory_bytes(self) -> int:

@@ -20,7 +20,7 @@ from parley.models.precision import OPENVINO
 from parley.positions import Rotation
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
-from parley.strategies.decoders.draws import DrawFrom
+from parley.strategies.decoders.sampling import DrawFrom
 from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma

@@ -104,8 +104,11 @@ class AnswerStreamer(TextIteratorStreamer):
         new_parser: Callable[[], ReasoningParser],
         signal: StopSignal,
         dialect: Dialect = THINK,
+        *,
+        on_token: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
+        self._on_token = on_token
         self._prompt_skipped = False
         self.ids: list[int] = []  # every generated token, including the end token
         self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
@@ -128,12 +131,14 @@ class AnswerStreamer(TextIteratorStreamer):
         """Takes generated token ids of shape (n,) or (1, n)."""
         for token in value.flatten().tolist():
             self.ids.append(token)
+            self._on_token()
             if chunk := self._step(self._detokenizer, token):
                 self.on_finalized_text(chunk)
 
     def show(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Takes the hypotheses of a beam search, best first. The text of the best one replaces the text so far."""
         self.ids = hypotheses[0].ids.tolist()
+        self._on_token()
         self.first_token_at = self.first_token_at or time.monotonic()
         text, thought, found = self._parse(self.ids)
         self._signal.found = self._signal.found or found

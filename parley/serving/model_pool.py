@@ -82,6 +82,11 @@ class ModelPool:
         entry = self._entries.get(spec)
         return entry.engine.max_running if entry else 1
 
+    def tokens_per_second(self, spec: ModelSpec) -> float:
+        """The tokens that all turns of this model in this process generate together, lately."""
+        entry = self._entries.get(spec)
+        return entry.engine.tokens_per_second if entry else 0.0
+
     @contextmanager
     def lease(
         self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None = None

@@ -1,7 +1,7 @@
 """The waiting line: so many turns of a model run at a time, and the others wait and see their place in the line."""
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncGenerator, Callable
 
 from parley.errors import ChatError
@@ -10,20 +10,17 @@ POLL_SECONDS = 0.25  # how often a waiting turn yields; Gradio can end it then i
 
 
 class WaitingLine:
-    """Admits as many turns at a time as `max_running` returns; the others wait in line.
+    """Admits some turns at a time; the others wait in line. To be used in one event loop only."""
 
-    To be used in one event loop only.
-    """
-
-    def __init__(self, max_running: Callable[[], int], max_waiting: int = 1000) -> None:
-        self._max_running = max_running
+    def __init__(self, max_waiting: int = 1000) -> None:
         self._max_waiting = max_waiting
         self.num_running = 0
         self._line: deque[object] = deque()
 
-    async def enter(self) -> AsyncGenerator[int]:
+    async def enter(self, max_running: Callable[[], int]) -> AsyncGenerator[int]:
         """Yields the place in the line (1 is next) while waiting, and ends once admitted. Then `leave` has to follow.
 
+        Admitted is who is next while fewer turns run than `max_running` returns.
         Raises `ChatError` if the line is full. Closing the iterator while waiting leaves the line.
         """
         if len(self._line) >= self._max_waiting:
@@ -31,7 +28,7 @@ class WaitingLine:
         ticket = object()
         self._line.append(ticket)
         try:
-            while self.num_running >= self._max_running() or self._line[0] is not ticket:
+            while self.num_running >= max_running() or self._line[0] is not ticket:
                 yield self._line.index(ticket) + 1
                 await asyncio.sleep(POLL_SECONDS)
             self.num_running += 1
@@ -46,3 +43,6 @@ class WaitingLine:
     def leave(self) -> None:
         """Frees the place of a turn that was admitted."""
         self.num_running -= 1
+
+
+LINES: defaultdict[str, WaitingLine] = defaultdict(WaitingLine)  # by the name of a model that computes in this process

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import gradio as gr
@@ -18,7 +19,7 @@ from parley.models import registry
 from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.serving.turn_thread import TurnThread
-from parley.serving.waiting_line import WaitingLine
+from parley.serving.waiting_line import LINES, WaitingLine
 from parley.settings import OPTIONS, Settings
 from parley.ui import zerogpu_errors
 from parley.ui.gpu_queue import leave_gpu_queue
@@ -35,7 +36,6 @@ class ChatFunction:
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._lines: dict[str, WaitingLine] = {}  # by model, of the turns that compute in this process
         self._running: dict[str, TurnThread] = {}  # by session
         self._gpu_line: list[TurnThread] = []  # turns that requested a GPU, in this order
 
@@ -77,10 +77,10 @@ class ChatFunction:
         """Waits in the line, then yields the engine's deltas; yields no more if the visitor stops while waiting."""
         spec = registry.find(settings.model)
         needs_gpu = turn.needs_zerogpu(spec)
-        line, admitted = (self._line(spec) if spec.engine == "local" and not needs_gpu else None), False
+        line, admitted = (LINES[spec.name] if spec.engine == "local" and not needs_gpu else None), False
         try:
             if line:
-                async with aclosing(line.enter()) as places:
+                async with aclosing(line.enter(lambda: turn.POOL.max_running(spec))) as places:
                     async for place in places:
                         if running.stopped:
                             return
@@ -93,20 +93,12 @@ class ChatFunction:
             waiting = functools.partial(self._gpu_status, running) if needs_gpu else str
             async with aclosing(running.deltas(reply, waiting)) as deltas:
                 async for delta in deltas:
-                    yield delta
+                    yield _beside(delta, line, spec) if line else delta
         finally:
             if running in self._gpu_line:
                 self._gpu_line.remove(running)
             if line and admitted:
                 line.leave()
-
-    def _line(self, spec: ModelSpec) -> WaitingLine:
-        return self._lines.setdefault(spec.name, WaitingLine(lambda: turn.POOL.max_running(spec)))
-
-    @property
-    def num_waiting(self) -> int:
-        """How many visitors wait in the lines."""
-        return sum(line.num_waiting for line in self._lines.values())
 
     def _gpu_status(self, running: TurnThread) -> str:
         """The turn's place among the turns of this Space that wait for a GPU. ZeroGPU does not report it."""
@@ -143,6 +135,14 @@ class ChatFunction:
         if refusal := refusal or spec.capabilities.refusal(spec.label, settings):
             raise BadSetting(refusal)
         return settings
+
+
+def _beside(delta: Delta, line: WaitingLine, spec: ModelSpec) -> Delta:
+    """The delta with what ran beside it, if it is the last one."""
+    if not delta.usage or line.num_running < 2:
+        return delta
+    total = turn.POOL.tokens_per_second(spec)
+    return replace(delta, usage=replace(delta.usage, others=line.num_running - 1, total_tokens_per_second=total))
 
 
 async def _answers(deltas: AsyncGenerator[Delta]) -> AsyncGenerator[Answer]:

@@ -122,6 +122,9 @@ def stats_line(answer: Answer) -> str:
             parts.append(f"{usage.tokens_per_second:.0f} {usage.unit}s/s")
         if usage.time_to_first_token is not None:
             parts.append(f"first after {usage.time_to_first_token:.2f} s")
+        if usage.others:
+            others = f"{usage.others} other{'' if usage.others == 1 else 's'}"
+            parts.append(f"beside {others}, {usage.total_tokens_per_second:.0f} {usage.unit}s/s in all")
         if usage.cached_tokens:
             parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
         automatic = "lookup" in (answer.run_record.config if answer.run_record else ())  # not the visitor's strategy

@@ -226,6 +226,8 @@ def test_a_second_visitor_is_served_beside_the_first(inside, client):
     assert second.predict("hello", model=inside.endless, max_new_tokens=8, api_name="/chat").strip()
     before = len(first.outputs())
     until(lambda: len(first.outputs()) > before)
+    load = {each["name"]: each for each in second.predict(api_name="/models")}[inside.endless]
+    assert (load["running"], load["waiting"]) == (1, 0) and load["tokens_per_second"] > 1
     first.cancel()
     until(lambda: not turn.running())
 

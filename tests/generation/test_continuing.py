@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from parley.engines.base import TurnRequest
-from parley.engines.openvino.scheduler import MIN_CHUNK
+from parley.engines.openvino.batch import MIN_CHUNK
 from parley.engines.parrot import Parrot
 from parley.events import Answer
 from parley.generation.prompt import render_prompt

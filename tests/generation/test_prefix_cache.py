@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig
 
 from parley.engines.base import TurnRequest
-from parley.engines.openvino.scheduler import MIN_CHUNK
+from parley.engines.openvino.batch import MIN_CHUNK
 from parley.engines.transformers.engine import TransformersEngine
 from parley.events import Answer
 from parley.generation.prefix_cache import SNAPSHOT_MARGIN, LeaseRequest, NoPrefixCache, PrefixCache

@@ -213,6 +213,19 @@ def test_a_second_visitor_sees_their_place_in_the_line_and_can_leave_it(chatterb
     first.until_free()
 
 
+def test_the_line_says_what_ran_beside_the_answer(chatterbox, visit):
+    first, _ = chatterbox
+    first.send("hello")
+    expect(first.answer).to_have_text(WORDS)
+    second = visit()
+    second.choose("model", "endless")
+    second.limit(8)
+    second.ask("hello")
+    expect(second.quiet).to_have_text(re.compile(r"beside 1 other, \d+ tokens/s in all"))
+    first.stop_button.click()
+    first.until_free()
+
+
 def test_settings_that_a_strategy_does_not_use_are_hidden(visitor):
     drawn = ("temperature", "top_p", "top_k", "min_p", "seed")
     visitor.choose("strategy", "Sampling")

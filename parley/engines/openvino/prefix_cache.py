@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from parley.engines.openvino.batch import MIN_CHUNK
 from parley.engines.openvino.decoder import PassInput
 from parley.engines.openvino.model_adapter import chunk_ends
 from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCache
-from parley.engines.openvino.scheduler import MIN_CHUNK, Scheduler
+from parley.engines.openvino.scheduler import Scheduler
 from parley.engines.openvino.turns import TURNS
 from parley.generation.prefix_cache import CacheLease, LeaseRequest, SessionStore, common_prefix
 from parley.generation.streaming import Interrupted

@@ -11,15 +11,14 @@ then makes another one the leader. A turn that is alone leads itself, and waits 
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-
-import numpy as np
+from collections.abc import Sequence
+from dataclasses import replace
 
 from parley.engines import fork_gate
 from parley.engines.openvino import turns
+from parley.engines.openvino.batch import Part, Request, Room, share_prefix
 from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
-from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, BlockTable, OutOfBlocks, blocks_for
+from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, OutOfBlocks, blocks_for
 from parley.engines.openvino.turns import RunningTurn
 from parley.generation.streaming import Interrupted, stop_check
 
@@ -28,53 +27,9 @@ from parley.generation.streaming import Interrupted, stop_check
 CHUNK_SHARE = 4
 # How long a pass waits for turns that are choosing their next token, as a share of the time of the last pass.
 CHOOSING_SHARE = 0.3
-MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
 POLL_SECONDS = 0.05  # how often a leader that can run no pass looks whether a turn was stopped
 REFUSAL_POLLS = 20
 _passes = threading.Lock()  # passes of all models use all cores, so they run one after the other
-
-
-@dataclass(eq=False)
-class _Request:
-    """What one thread waits for."""
-
-    turn: RunningTurn
-    decoder: Decoder
-    inputs: list[PassInput]  # what is still to be read
-    stopped: Callable[[], bool]
-    outputs: list[tuple[int, PassOutput]] = field(default_factory=list)  # with the index of the input, in any order
-    index: int = 0  # of the first of `inputs` among all inputs of the request
-    error: BaseException | None = None
-    wake: threading.Lock = field(default_factory=threading.Lock)  # held while the thread has to wait
-    done: bool = False
-
-    def __post_init__(self) -> None:
-        self.wake.acquire()
-
-    @property
-    def is_chunk(self) -> bool:
-        """Whether it reads a chunk of a prompt next."""
-        table = next(iter(self.evicted), None)
-        return table.num_prefilled > table.length if table else self.inputs[0].is_chunk
-
-    @property
-    def evicted(self) -> list[BlockTable]:
-        """The sequences of the turn that have to be read again before anything else."""
-        return [table for table in self.turn.tables(self.decoder.pool) if table.is_evicted]
-
-    @property
-    def num_tokens(self) -> int:
-        """How many tokens it still reads."""
-        return sum(len(each.ids) for each in self.inputs)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The part of a request that is in a pass. `index` is that of the input; -1 for tokens that are read again."""
-
-    request: _Request
-    input: PassInput
-    index: int
 
 
 class Scheduler:
@@ -83,7 +38,7 @@ class Scheduler:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._changed = threading.Condition()
-        self._waiting: list[_Request] = []  # in the order of arrival
+        self._waiting: list[Request] = []  # in the order of arrival
         self._choosing: set[RunningTurn] = set()  # turns that will soon ask again
         self._has_leader = False
         self._last_pass_seconds = 0.0
@@ -108,7 +63,7 @@ class Scheduler:
         `OutOfBlocks` if it has all the memory and needs more. The tables hold what was read until then.
         """
         turn = turns.current()
-        request = _Request(turn, decoder or self._decoder, list(inputs), stop_check())
+        request = Request(turn, decoder or self._decoder, list(inputs), stop_check())
         for each in inputs:
             turn.add(each.table)
         turn.asks(self)
@@ -126,7 +81,7 @@ class Scheduler:
         request.inputs.clear()
         error, request.error = request.error, None
         if error is None:
-            return _joined(request.outputs)
+            return request.output
         try:
             raise error
         finally:
@@ -138,7 +93,7 @@ class Scheduler:
             self._choosing.discard(turn)
             self._changed.notify_all()
 
-    def _lead(self, own: _Request) -> None:
+    def _lead(self, own: Request) -> None:
         """Runs passes until `own` is done; then another waiting thread leads."""
         try:
             while not own.done:
@@ -171,7 +126,7 @@ class Scheduler:
         for request in [each for each in self._waiting if each.stopped()]:
             self._finish(request, Interrupted())
 
-    def _finish(self, request: _Request, error: BaseException | None = None) -> None:
+    def _finish(self, request: Request, error: BaseException | None = None) -> None:
         with self._changed:
             if request.done:
                 return
@@ -181,19 +136,19 @@ class Scheduler:
                 self._choosing.add(request.turn)
         request.wake.release()
 
-    def _compose(self) -> list[_Part]:
+    def _compose(self) -> list[Part]:
         """The next pass, of the graph that is asked first and can run. Blocks for all of it are reserved."""
         waiting = sorted(self._waiting, key=lambda request: request.turn.is_background)
         decoders = dict.fromkeys(map(self._next_decoder, waiting))
         passes = (self._compose_for(decoder, waiting) for decoder in decoders)
         return next(filter(None, passes), [])
 
-    def _compose_for(self, decoder: Decoder, waiting: Sequence[_Request]) -> list[_Part]:
+    def _compose_for(self, decoder: Decoder, waiting: Sequence[Request]) -> list[Part]:
         """The rows of decode loops first, then chunks of prompts."""
         waiting = [each for each in waiting if self._next_decoder(each) is decoder and self._may_run(each)]
         chunks = [each for each in waiting if each.is_chunk]
         decoding = [each for each in waiting if not each.is_chunk]
-        room = _Room(self.max_rows, len(decoder.early))
+        room = Room(self.max_rows, len(decoder.early))
         share = self.max_rows // CHUNK_SHARE if chunks else 0
         parts = [part for each in decoding for part in self._parts(each, room, share)]
         if chunks:
@@ -204,11 +159,11 @@ class Scheduler:
         # A turn whose part was already in this pass may have given up its blocks since.
         return [part for part in parts if part.input.table.is_reserved(len(part.input.ids))]
 
-    def _next_decoder(self, request: _Request) -> Decoder:
+    def _next_decoder(self, request: Request) -> Decoder:
         """The graph that reads on for this request: the whole one where its tokens have to be read again."""
         return self._decoder if request.evicted else request.decoder
 
-    def _may_run(self, request: _Request) -> bool:
+    def _may_run(self, request: Request) -> bool:
         """Whether the request need not wait for blocks to read its sequences again."""
         evicted, pool = request.evicted, self.pool
         if not evicted:
@@ -219,17 +174,17 @@ class Scheduler:
             pass
         return pool.num_free >= needed or not any(each.tables(pool) and not _is_paused(each, pool) for each in others)
 
-    def _parts(self, request: _Request, room: "_Room", spared: int = 0) -> list[_Part]:
+    def _parts(self, request: Request, room: "Room", spared: int = 0) -> list[Part]:
         """As much of the request as there is room and memory for, `spared` rows left free."""
-        parts: list[_Part] = []
+        parts: list[Part] = []
         if evicted := request.evicted:
             table = evicted[0]
-            _share_prefix(table, request.turn.tables(self.pool))
+            share_prefix(table, request.turn.tables(self.pool))
             count = (table.num_prefilled if table.length < table.num_prefilled else len(table.ids)) - table.length
             again = table.ids[table.length : table.length + count]
             whole = PassInput(table, again, table.length < table.num_prefilled and count > 1, 0)
             if (piece := room.take(whole, spared)) and self._reserve(request, piece):
-                parts.append(_Part(request, piece, -1))
+                parts.append(Part(request, piece, -1))
             return parts
         tables: set[int] = set()
         for offset, each in enumerate(request.inputs):
@@ -239,12 +194,12 @@ class Scheduler:
             piece = room.take(each, spared)
             if piece is None or not self._reserve(request, piece):
                 break
-            parts.append(_Part(request, piece, request.index + offset))
+            parts.append(Part(request, piece, request.index + offset))
             if len(piece.ids) < len(each.ids):
                 break
         return parts
 
-    def _reserve(self, request: _Request, piece: PassInput) -> bool:
+    def _reserve(self, request: Request, piece: PassInput) -> bool:
         """Reserves blocks; where none are left, younger turns that wait give up theirs. Whether that was enough."""
         while True:
             try:
@@ -255,7 +210,7 @@ class Scheduler:
             else:
                 return True
 
-    def _pause_youngest(self, request: _Request) -> bool:
+    def _pause_youngest(self, request: Request) -> bool:
         """Takes the blocks of the youngest turn that waits and is younger than that of this request."""
         pool = self.pool
         younger = [
@@ -272,7 +227,7 @@ class Scheduler:
         self.num_paused += 1
         return True
 
-    def _run(self, parts: list[_Part]) -> None:
+    def _run(self, parts: list[Part]) -> None:
         """Runs a pass. Empties the list, because the traceback of an error may keep it, and so the blocks."""
         requests = list(dict.fromkeys(part.request for part in parts))
         decoder, self._num_polls = self._next_decoder(requests[0]), 0
@@ -293,7 +248,7 @@ class Scheduler:
         finally:
             parts.clear()
 
-    def _distribute(self, parts: Sequence[_Part], output: PassOutput) -> None:
+    def _distribute(self, parts: Sequence[Part], output: PassOutput) -> None:
         row = logit = early = 0
         for part in parts:
             piece, request = part.input, part.request
@@ -330,51 +285,5 @@ class Scheduler:
         self._finish(oldest, OutOfBlocks())
 
 
-class _Room:
-    """The rows that are left in a pass, of the graph and of its head."""
-
-    def __init__(self, rows: int, num_early: int) -> None:
-        self.rows = self._head_rows = self._max_rows = rows
-        self._num_early = num_early
-
-    def take(self, whole: PassInput, spared: int = 0) -> PassInput | None:
-        """The beginning of these tokens that fits; None if nothing does. A chunk never has or leaves a single row."""
-        heads = 1 + (self._num_early if whole.early else 0)
-        rows = min(len(whole.ids), self.rows - spared)
-        if whole.is_chunk:
-            rows -= len(whole.ids) - rows == 1
-            rows = rows if rows >= MIN_CHUNK else 0
-        if rows <= 0:
-            return None
-        num_logits = min(rows, max(0, rows - (len(whole.ids) - whole.num_logits)))
-        if num_logits * heads > self._head_rows and self._head_rows < self._max_rows:
-            return None
-        self.rows -= rows
-        self._head_rows -= num_logits * heads
-        return replace(whole, ids=whole.ids[:rows], num_logits=num_logits)
-
-
-def _joined(outputs: list[tuple[int, PassOutput]]) -> PassOutput:
-    if len(outputs) == 1:
-        return outputs[0][1]
-    ordered = [output for _, output in sorted(outputs, key=lambda each: each[0])]
-    return PassOutput(
-        np.concatenate([each.logits for each in ordered]),
-        np.concatenate([each.early for each in ordered], 1),
-        np.concatenate([each.hidden for each in ordered]),
-    )
-
-
 def _is_paused(turn: RunningTurn, pool: BlockPool) -> bool:
     return any(table.is_evicted for table in turn.tables(pool))
-
-
-def _share_prefix(table: BlockTable, others: Sequence[BlockTable]) -> None:
-    """Gives an evicted sequence the blocks of another one of its turn, as far as both hold the same tokens."""
-    if table.length:
-        return
-    for other in others:
-        if other is not table and not other.is_evicted:
-            table.adopt(other)
-            if table.length:
-                return

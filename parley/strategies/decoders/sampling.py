@@ -6,8 +6,11 @@ entry of the vocabulary.
 """
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
@@ -23,6 +26,8 @@ from transformers import (
 KEPT_ONLY = (TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper, EpsilonLogitsWarper, EtaLogitsWarper)
 MAX_KEPT = 1024  # tokens; for more, `torch.multinomial` is as fast
 SPARE = 16  # more candidates than top-k keeps, because it keeps all that are equal to the last one
+
+DRAWS = (torch.multinomial, torch.Tensor.multinomial, torch.rand, torch.rand_like)  # all that `generate` uses
 
 
 class Sampler:
@@ -89,3 +94,23 @@ class Sampler:
             return None
         tokens = (scores[0] > -math.inf).nonzero()[:, 0]
         return (tokens, scores[:, tokens]) if 0 < len(tokens) <= MAX_KEPT else None
+
+
+class DrawFrom(TorchFunctionMode):
+    """While it is entered, the draws of this thread come from `generator`, on the device of the model.
+
+    So several turns can sample by `generate` at the same time, and each gets what `torch.manual_seed` would give it.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        super().__init__()
+        self._generator = generator
+
+    def __torch_function__(
+        self, func: Callable, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """See `torch.overrides`."""
+        given = dict(kwargs or {})
+        if func in DRAWS and given.get("generator") is None:
+            given["generator"] = self._generator
+        return func(*args, **given)

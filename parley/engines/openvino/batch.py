@@ -1,0 +1,103 @@
+"""What turns ask a scheduler to read, and the part of it that fits into a pass."""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
+from parley.engines.openvino.paged_kv import BlockTable
+from parley.engines.openvino.turns import RunningTurn
+
+MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
+
+
+@dataclass(eq=False)
+class Request:
+    """What one thread waits for."""
+
+    turn: RunningTurn
+    decoder: Decoder
+    inputs: list[PassInput]  # what is still to be read
+    stopped: Callable[[], bool]
+    outputs: list[tuple[int, PassOutput]] = field(default_factory=list)  # with the index of the input, in any order
+    index: int = 0  # of the first of `inputs` among all inputs of the request
+    error: BaseException | None = None
+    wake: threading.Lock = field(default_factory=threading.Lock)  # held while the thread has to wait
+    done: bool = False
+
+    def __post_init__(self) -> None:
+        self.wake.acquire()
+
+    @property
+    def output(self) -> PassOutput:
+        """The results of all inputs, in their order."""
+        ordered = [output for _, output in sorted(self.outputs, key=lambda each: each[0])]
+        if len(ordered) == 1:
+            return ordered[0]
+        return PassOutput(
+            np.concatenate([each.logits for each in ordered]),
+            np.concatenate([each.early for each in ordered], 1),
+            np.concatenate([each.hidden for each in ordered]),
+        )
+
+    @property
+    def is_chunk(self) -> bool:
+        """Whether it reads a chunk of a prompt next."""
+        table = next(iter(self.evicted), None)
+        return table.num_prefilled > table.length if table else self.inputs[0].is_chunk
+
+    @property
+    def evicted(self) -> list[BlockTable]:
+        """The sequences of the turn that have to be read again before anything else."""
+        return [table for table in self.turn.tables(self.decoder.pool) if table.is_evicted]
+
+    @property
+    def num_tokens(self) -> int:
+        """How many tokens it still reads."""
+        return sum(len(each.ids) for each in self.inputs)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of a request that is in a pass. `index` is that of the input; -1 for tokens that are read again."""
+
+    request: Request
+    input: PassInput
+    index: int
+
+
+class Room:
+    """The rows that are left in a pass, of the graph and of its head."""
+
+    def __init__(self, rows: int, num_early: int) -> None:
+        self.rows = self._head_rows = self._max_rows = rows
+        self._num_early = num_early
+
+    def take(self, whole: PassInput, spared: int = 0) -> PassInput | None:
+        """The beginning of these tokens that fits; None if nothing does. A chunk never has or leaves a single row."""
+        heads = 1 + (self._num_early if whole.early else 0)
+        rows = min(len(whole.ids), self.rows - spared)
+        if whole.is_chunk:
+            rows -= len(whole.ids) - rows == 1
+            rows = rows if rows >= MIN_CHUNK else 0
+        if rows <= 0:
+            return None
+        num_logits = min(rows, max(0, rows - (len(whole.ids) - whole.num_logits)))
+        if num_logits * heads > self._head_rows and self._head_rows < self._max_rows:
+            return None
+        self.rows -= rows
+        self._head_rows -= num_logits * heads
+        return replace(whole, ids=whole.ids[:rows], num_logits=num_logits)
+
+
+def share_prefix(table: BlockTable, others: Sequence[BlockTable]) -> None:
+    """Gives an evicted sequence the blocks of another one of its turn, as far as both hold the same tokens."""
+    if table.length:
+        return
+    for other in others:
+        if other is not table and not other.is_evicted:
+            table.adopt(other)
+            if table.length:
+                return
