@@ -184,7 +184,7 @@ def stock(
 @contextlib.contextmanager
 def without_drafts() -> Iterator[None]:
     """Nothing is drafted in greedy search and sampling, which only a benchmark can ask for."""
-    with mock.patch.object(PromptLookup, "propose", lambda self, max_tokens: []):
+    with mock.patch.object(PromptLookup, "propose", lambda self, max_tokens, **_: []):
         yield
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -151,11 +152,12 @@ def talkative(load):
 
 @pytest.mark.parametrize("strategy", WATERMARKS)
 def test_after_200_tokens_nineteen_watermarks_of_twenty_are_found(strategy, talkative):
-    found = 0
-    for seed in range(20):
+    def is_found(seed):
         question = [Message("user", f"Write a long story about a traveller, a lamp and {seed + 2} birds.")]
         values = {"strategy": strategy, "seed": seed, "watermark_key": 40 + seed, "max_new_tokens": 200}
         made = answer(talkative, question, **values)
         assert made.usage.new_tokens == 200
-        found += talkative.detect(made.text, Settings.check(values)).marked
-    assert found >= 19
+        return talkative.detect(made.text, Settings.check(values)).marked
+
+    with ThreadPoolExecutor(20) as turns:
+        assert sum(turns.map(is_found, range(20))) >= 19
