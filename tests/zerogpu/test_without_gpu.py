@@ -52,7 +52,7 @@ def go_on(visitor):
 
 
 def test_a_worker_is_forked_while_a_model_answers_on_the_cpu_and_both_finish(zero):
-    """The first worker, and more. A model of random weights may end an answer early by chance; then it is asked again."""
+    """The first worker, and more. A random model may end an answer early by chance; then it is asked anew."""
     client, long, forks = zero.client(), None, 0
     for seed in range(100, 112):
         if long is None or long.done():
