@@ -98,6 +98,7 @@ def test_what_is_refused_again_or_too_little_is_said_and_not_asked_for_again(zer
         expect(visitor.error).to_contain_text(f"you have {lefts[-1]} s left.")
         assert len(asked(zero)) == before + len(lefts)
         visitor.press("Undo")
+        expect(visitor.questions).to_have_count(0)
 
 
 def test_when_no_gpu_time_is_left_one_click_goes_on_with_the_same_conversation_on_the_cpu(zero, visitor):
