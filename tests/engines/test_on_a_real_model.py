@@ -84,7 +84,7 @@ def load(real_model):
 def test_in_floats_every_strategy_gives_the_text_of_its_program(strategy, name, load, programs, monkeypatch):
     real = load(name)
     chosen = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
-    made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=16, **chosen)
+    made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=24, **chosen)
     assert made.run_record.config["engine"] == f"{'PyTorch' if name == 'transformers' else 'OpenVINO'} float32"
     assert len(made.text.split()) > 5 and programs.agree(made, monkeypatch)
 
@@ -93,7 +93,7 @@ def test_in_floats_every_strategy_gives_the_text_of_its_program(strategy, name, 
 def test_in_int8_every_strategy_answers_in_words(strategy, load):
     real = load("int8")
     chosen = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
-    made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=16, **chosen)
+    made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=24, **chosen)
     assert made.run_record.config["engine"] == "OpenVINO int8"
     assert len(set(made.text.split())) > 5 and not made.thought
 
