@@ -42,9 +42,7 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fo
 
 
 class LocalEngine(Engine):
-    """Answers with one loaded model. Unless `batches`, one turn generates at a time, and the others wait."""
-
-    batches = False  # whether several turns generate at the same time
+    """Answers with one loaded model. At most `max_running` turns generate at the same time, and the others wait."""
 
     def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float = 300.0) -> None:
         self.loaded = loaded
@@ -71,7 +69,7 @@ class LocalEngine(Engine):
 
         def work() -> None:
             nonlocal cached_tokens
-            lock = None if self.batches else _generating
+            lock = _generating if self.max_running == 1 else None
             while lock and not lock.acquire(timeout=FLUSH):
                 if signal.reason:
                     return

@@ -1,7 +1,7 @@
 """What turns ask a scheduler to read, and the part of it that fits into a pass."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -26,6 +26,7 @@ class Request:
     error: BaseException | None = None
     wake: threading.Lock = field(default_factory=threading.Lock)  # held while the thread has to wait
     done: bool = False
+    num_left_out: int = 0  # passes in a row that began while it waited and did not have a part of it
 
     def __post_init__(self) -> None:
         self.wake.acquire()
@@ -53,6 +54,19 @@ class Request:
         """The sequences of the turn that have to be read again before anything else."""
         return [table for table in self.turn.tables(self.decoder.pool) if table.is_evicted]
 
+    def next_evicted(self) -> PassInput:
+        """What has to be read again first: the rest of the prompt of a sequence, or else of its answer.
+
+        A sequence of which nothing is read yet takes the blocks of another one with the same beginning, if any.
+        """
+        table = self.evicted[0]
+        for other in self.turn.tables(table.pool):
+            if not table.length and not other.is_evicted:
+                table.adopt(other)
+        in_prompt = table.length < table.num_prefilled
+        ids = table.ids[table.length : table.num_prefilled if in_prompt else None]
+        return PassInput(table, ids, is_chunk=in_prompt and len(ids) > 1, num_logits=0)
+
     @property
     def num_tokens(self) -> int:
         """How many tokens it still reads."""
@@ -61,11 +75,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Part:
-    """The part of a request that is in a pass. `index` is that of the input; -1 for tokens that are read again."""
+    """The part of a request that is in a pass."""
 
     request: Request
     input: PassInput
-    index: int
+    index: int | None  # of the input; None for tokens that are read again, whose results nobody wants
 
 
 class Room:
@@ -90,14 +104,3 @@ class Room:
         self.rows -= rows
         self._head_rows -= num_logits * heads
         return replace(whole, ids=whole.ids[:rows], num_logits=num_logits)
-
-
-def share_prefix(table: BlockTable, others: Sequence[BlockTable]) -> None:
-    """Gives an evicted sequence the blocks of another one of its turn, as far as both hold the same tokens."""
-    if table.length:
-        return
-    for other in others:
-        if other is not table and not other.is_evicted:
-            table.adopt(other)
-            if table.length:
-                return

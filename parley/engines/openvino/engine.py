@@ -25,8 +25,6 @@ THREADS = torch.get_num_threads()  # of an operation of torch in a new thread
 class OpenVinoEngine(LocalEngine):
     """Answers with one graph. The turns that run at the same time share its passes."""
 
-    batches = True
-
     def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model

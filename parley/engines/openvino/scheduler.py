@@ -16,7 +16,7 @@ from dataclasses import replace
 
 from parley.engines import fork_gate
 from parley.engines.openvino import turns
-from parley.engines.openvino.batch import Part, Request, Room, share_prefix
+from parley.engines.openvino.batch import Part, Request, Room
 from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
 from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, OutOfBlocks, blocks_for
 from parley.engines.openvino.turns import RunningTurn
@@ -28,7 +28,7 @@ CHUNK_SHARE = 4
 # How long a pass waits for turns that are choosing their next token, as a share of the time of the last pass.
 CHOOSING_SHARE = 0.3
 POLL_SECONDS = 0.05  # how often a leader that can run no pass looks whether a turn was stopped
-REFUSAL_POLLS = 20
+REFUSAL_POLLS = 20  # so many in a row before a turn is refused, because blocks may be released a moment later
 _passes = threading.Lock()  # passes of all models use all cores, so they run one after the other
 
 
@@ -43,6 +43,7 @@ class Scheduler:
         self._has_leader = False
         self._last_pass_seconds = 0.0
         self._num_polls = 0  # since the last pass
+        self.max_left_out = 0  # the most passes in a row for which a decode loop had to wait after the one that ran
         self.num_paused = 0  # how often a turn gave its blocks to an older one
         self.pass_seconds = 0.0  # the sum over all passes
 
@@ -157,7 +158,15 @@ class Scheduler:
             for each in sorted(chunks[1:], key=lambda request: request.num_tokens):
                 parts += self._parts(each, room)
         # A turn whose part was already in this pass may have given up its blocks since.
-        return [part for part in parts if part.input.table.is_reserved(len(part.input.ids))]
+        parts = [part for part in parts if part.input.table.is_reserved(len(part.input.ids))]
+        self._count_left_out(decoding, parts)
+        return parts
+
+    def _count_left_out(self, decoding: Sequence[Request], parts: Sequence[Part]) -> None:
+        included = {id(part.request) for part in parts}
+        for each in decoding:
+            each.num_left_out = 0 if id(each) in included else each.num_left_out + 1
+            self.max_left_out = max(self.max_left_out, each.num_left_out)
 
     def _next_decoder(self, request: Request) -> Decoder:
         """The graph that reads on for this request: the whole one where its tokens have to be read again."""
@@ -174,18 +183,12 @@ class Scheduler:
             pass
         return pool.num_free >= needed or not any(each.tables(pool) and not _is_paused(each, pool) for each in others)
 
-    def _parts(self, request: Request, room: "Room", spared: int = 0) -> list[Part]:
+    def _parts(self, request: Request, room: Room, spared: int = 0) -> list[Part]:
         """As much of the request as there is room and memory for, `spared` rows left free."""
         parts: list[Part] = []
-        if evicted := request.evicted:
-            table = evicted[0]
-            share_prefix(table, request.turn.tables(self.pool))
-            count = (table.num_prefilled if table.length < table.num_prefilled else len(table.ids)) - table.length
-            again = table.ids[table.length : table.length + count]
-            whole = PassInput(table, again, table.length < table.num_prefilled and count > 1, 0)
-            if (piece := room.take(whole, spared)) and self._reserve(request, piece):
-                parts.append(Part(request, piece, -1))
-            return parts
+        if request.evicted:
+            piece = room.take(request.next_evicted(), spared)
+            return [Part(request, piece, None)] if piece and self._reserve(request, piece) else []
         tables: set[int] = set()
         for offset, each in enumerate(request.inputs):
             if id(each.table) in tables:  # two inputs of one sequence are read one after the other
@@ -254,7 +257,7 @@ class Scheduler:
             piece, request = part.input, part.request
             rows, logits = len(piece.ids), piece.num_logits
             earlies = logits if piece.early else 0
-            if part.index >= 0:
+            if part.index is not None:
                 taken = PassOutput(
                     output.logits[logit : logit + logits],
                     output.early[:, early : early + earlies],
@@ -277,7 +280,6 @@ class Scheduler:
             oldest = min(self._waiting, key=lambda request: request.turn.order)
             others = {*turns.TURNS.running_turns, *(each.turn for each in self._waiting)} - {oldest.turn}
             self._num_polls += 1
-            # The blocks of a turn that has just ended may be released a moment later.
             if self._num_polls < REFUSAL_POLLS or any(t.blocks for turn in others for t in turn.tables(self.pool)):
                 self._changed.wait(POLL_SECONDS)
                 return

@@ -56,7 +56,8 @@ def together(turns, **more):
 
 
 def forget():
-    until(lambda: not own().prefix_cache.is_reading)
+    """Waits until no answer is read again in the background, and drops what is kept of the turns."""
+    until(lambda: not any(each.name == "read-answer" for each in threading.enumerate()))
     own().prefix_cache.clear()
 
 
@@ -106,17 +107,17 @@ def test_a_seed_belongs_to_its_turn(strategy):
 
 
 def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most():
-    """The pass that runs when it asks, and the next one. The prompt gets its share of each."""
+    """The pass that runs when it asks, and the next one, which has its row. The prompt gets its share of each."""
     never = endless_engine()
     model = never.loaded.model
     decoder, run = model.decoder, model.scheduler.run
-    waits, enough = [], threading.Event()
+    reads, enough = [], threading.Event()
 
     def counted(inputs, *rest):
         before = decoder.num_passes
         made = run(inputs, *rest)
-        waits.append((inputs[0].is_chunk, len(inputs[0].ids), decoder.num_passes - before))
-        if len(waits) == 600:
+        reads.append((inputs[0].is_chunk, len(inputs[0].ids), decoder.num_passes - before))
+        if len(reads) == 600:
             enough.set()
         return made
 
@@ -127,33 +128,29 @@ def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most():
             values = {"strategy": "sampling", "seed": number, "max_new_tokens": 400, "top_p": 1.0, "top_k": 0}
             turns.append(threads.submit(answer, never, [Message("user", "Go on.")], cancel, **values))
         until(enough.is_set)
-        del waits[:]
+        del reads[:]
         list(deltas(never, [Message("user", LONG * 30)], max_new_tokens=4))
         cancel.set()
         assert all(turn.result().finish == "stopped" for turn in turns)
-    [(tokens, passes)] = [(tokens, passes) for is_chunk, tokens, passes in waits if is_chunk]
+    [(tokens, passes)] = [(tokens, passes) for is_chunk, tokens, passes in reads if is_chunk]
     assert passes < 2 * tokens / (decoder.max_rows - 16) + 2
-    decoding = [passes for is_chunk, _, passes in waits if not is_chunk]
-    assert len(decoding) > 16 and max(decoding) <= 2
+    assert sum(not is_chunk for is_chunk, *_ in reads) > 16
+    assert model.scheduler.max_left_out == 0
 
 
-def test_a_stop_and_a_fault_touch_no_other_turn():
+def test_a_stop_touches_no_other_turn():
     turns = [(number, values_of("greedy") | {"max_new_tokens": 24}) for number in range(4)]
     alone = [ask(turn) for turn in turns]
     forget()
     decoder, cancel = own().loaded.model.decoder, threading.Event()
-    faulty = threading.Event()
-
-    def happens(count):
-        if count == 9:
-            cancel.set()
-        if faulty.is_set():
-            raise RuntimeError("the library failed")
 
     def stopped():
         return answer(own(), [Message("user", LONG * 9)], cancel, max_new_tokens=200)
 
-    with watched(decoder, happens), ThreadPoolExecutor(1) as threads:
+    with (
+        watched(decoder, lambda count: cancel.set() if count == 9 else None),
+        ThreadPoolExecutor(1) as threads,
+    ):
         other = threads.submit(stopped)
         assert together(turns) == alone
         assert other.result().finish == "stopped"
@@ -211,7 +208,7 @@ def test_turns_that_need_more_blocks_than_there_are_take_turns_and_no_bit_change
     with Crowded(model.decoder.pool, free):
         assert together(turns) == alone
         forget()
-        assert model.decoder.pool.num_free == free
+        until(lambda: model.decoder.pool.num_free == free)
     assert model.scheduler.num_paused > before
 
 
@@ -226,4 +223,4 @@ def test_a_turn_that_can_never_be_placed_is_refused_and_the_others_go_on():
         with pytest.raises(OutOfBlocks, match="memory"):
             large.result()
         forget()
-        assert pool.num_free == 10
+        until(lambda: pool.num_free == 10)
