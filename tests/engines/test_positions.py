@@ -1,17 +1,12 @@
 """Each kind of positions on both sides of its switch: the tokens of `generate`, as few rows, a prefix that is kept."""
 
 import dataclasses
-import inspect
 import random
 import threading
 
 import pytest
 import torch
-import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
-from transformers.cache_utils import DYNAMIC_LAYER_TYPE_MAPPING
-from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from parley.engines.base import TurnRequest
 from parley.engines.transformers.engine import TransformersEngine
@@ -20,17 +15,15 @@ from parley.events import Answer
 from parley.generation.prefix_cache import SNAPSHOT_MARGIN, LeaseRequest
 from parley.generation.prompt import render_prompt
 from parley.messages import build_plain_text
-from parley.models import registry, traits
-from parley.models.families import FAMILIES, obstacle
-from parley.positions import LAYERS, REREAD, ROPES, Rotation, ropes
+from parley.models import registry
+from parley.positions import REREAD, ropes
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine
 from tests.standins.hub import save_tiny_model
-from tests.standins.tiny_models import HEADS, SHAPE
+from tests.standins.positions import CASES, CONTEXT, FIRST, PHI, QUICK, config_of, rope
 from tests.strategies.loops import SPECULATIVE
 
-FIRST, CONTEXT = 96, 512  # tokens of the first window, and of the whole
 WORDS = (
     "owl",
     "window",
@@ -45,99 +38,6 @@ WORDS = (
     "and",
     "under",
 )  # a token each
-SIZES = SHAPE | {"max_position_embeddings": CONTEXT, "num_hidden_layers": 2}
-FACTORS = {"short_factor": [1.0] * 8, "long_factor": [1 + 1.5 * i for i in range(8)]}
-PARAMETERS = {  # of each row of `ROPES`
-    "default": {},
-    "linear": {"factor": 4.0},
-    "llama3": {
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": FIRST,
-    },
-    "yarn": {"factor": 5.0, "original_max_position_embeddings": FIRST},
-    "proportional": {"factor": 2.0, "partial_rotary_factor": 0.5},
-    "longrope": {"original_max_position_embeddings": FIRST, **FACTORS},
-    "dynamic": {"factor": 4.0},
-}
-EXPERTS = {"num_local_experts": 2, "num_experts_per_tok": 1}
-PHI = {"original_max_position_embeddings": FIRST}
-
-
-def rope(kind, **more):
-    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **PARAMETERS[kind], **more}}
-
-
-# By the architecture: each kind, and each way in which an architecture knows places without RoPE.
-CASES = {
-    "phi3": rope("longrope") | PHI,
-    "phi3, window": rope("longrope") | PHI | {"sliding_window": 40},
-    "phi3, plain rope": PHI,
-    "phimoe": rope("longrope", short_mscale=1.1, long_mscale=1.3) | PHI | EXPERTS,
-    **{f"llama, {kind}": rope(kind) for kind in ROPES if kind != "dynamic"},
-    "olmo3, longrope in full layers": {
-        "rope_parameters": {
-            "full_attention": rope("longrope")["rope_parameters"],
-            "sliding_attention": rope("default")["rope_parameters"],
-        },
-        "layer_types": ["sliding_attention", "full_attention"],
-        "sliding_window": 40,
-    },
-    "mistral, window": {"sliding_window": 40},
-    "gemma3_text": HEADS | {"sliding_window": 40, "layer_types": ["sliding_attention", "full_attention"]},
-    "llama4_text, chunks": HEADS
-    | {
-        "attention_chunk_size": 40,
-        "layer_types": ["chunked_attention", "full_attention"],
-        "no_rope_layers": [1, 0],
-        "floor_scale": 64,
-        "num_local_experts": 2,
-        "intermediate_size_mlp": 64,
-    },
-    "smollm3, no positions": {"no_rope_layers": [0, 0]},
-    "ministral3, scaled queries": HEADS | rope("yarn", llama_4_scaling_beta=0.5),
-    "deepseek_v32, index": {
-        "index_topk": 24,
-        "n_routed_experts": 2,
-        "num_experts_per_tok": 1,
-        "n_group": 1,
-        "topk_group": 1,
-        "q_lora_rank": 16,
-        "kv_lora_rank": 16,
-        "qk_nope_head_dim": 16,
-        "qk_rope_head_dim": 16,
-        "v_head_dim": 16,
-        "moe_intermediate_size": 16,
-        "num_key_value_heads": 2,
-    },
-    "bloom, ALiBi": {"n_head": 2, "n_layer": 2},
-    "falcon, ALiBi": {"alibi": True},
-    "mpt, ALiBi": {"d_model": 32, "n_heads": 2, "n_layers": 2, "max_seq_len": CONTEXT},
-    "gpt2, learned": {"n_embd": 32, "n_head": 2, "n_layer": 2, "n_positions": CONTEXT},
-    "gpt_neo, learned, windows": {
-        "num_heads": 2,
-        "num_layers": 2,
-        "attention_types": [[["global", "local"], 1]],
-        "window_size": 40,
-    },
-    "roberta, learned from the padding on": {"is_decoder": True},
-    "xglm, sinusoids": {"d_model": 32, "attention_heads": 2, "num_layers": 2, "ffn_dim": 64},
-    "gptj, sinusoids": {"n_embd": 32, "n_head": 2, "n_layer": 2, "n_positions": CONTEXT, "rotary_dim": 8},
-}
-QUICK = {
-    "phi3",
-    "llama, longrope",
-    "llama, yarn",
-    "mistral, window",
-    "llama4_text, chunks",
-    "bloom, ALiBi",
-    "gpt2, learned",
-}
-
-
-def config_of(case):
-    return AutoConfig.for_model(case.split(",")[0], **SIZES | CASES[case])
 
 
 class Rows:
@@ -330,78 +230,8 @@ def test_guidance_across_the_switch_is_refused_in_one_sentence(phi3):
     assert go_on(phi3, written, guidance_scale=2.0, max_new_tokens=FIRST)[0].usage.new_tokens == FIRST
 
 
-@pytest.mark.parametrize("kind", ROPES)
-def test_the_other_engine_is_refused_from_the_config_alone(kind):
-    """That the graph serves the others past their first window is shown by tests/engines/openvino/test_graph.py."""
-    config = AutoConfig.for_model("llama", **SIZES | rope(kind))
-    assert obstacle(config) == ("" if ROPES[kind].openvino else f"it does not know the rope type {kind!r}")
-
-
 def test_a_folder_with_longrope_is_loaded_by_the_engine_that_serves_it(tmp_path):
     folder = save_tiny_model(tmp_path / "long", "Phi3", **rope("longrope"), **PHI)
     made = engine(registry.find("", {"MODEL_IDS": str(folder)}))
     assert made.loaded.plan.engine == "transformers"
     assert go_on(made, text(made, FIRST - 10))[0].usage.new_tokens > 0
-
-
-def test_the_context_of_mpt_ends_with_its_biases():
-    assert traits.context_length(AutoConfig.for_model("mpt", max_seq_len=CONTEXT).to_dict()) == CONTEXT
-
-
-def test_the_context_of_dynamic_ntk_ends_before_the_frequencies_change():
-    config = AutoConfig.for_model("llama", **SIZES | rope("dynamic"))
-    context = traits.context_length(config.to_dict())
-    rotation = Rotation(config)
-    assert context == CONTEXT and rotation.at(context) == rotation.at(1) != rotation.at(context + 1)
-    assert [rotation.drafts(length, 4) for length in (8, context - 1, context)] == [4, 1, 0]
-
-
-def architectures():
-    """The configs of the decoders of all causal architectures, by their defaults."""
-    for model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        if not model_type.endswith("_assistant"):  # drafts for one other model
-            yield model_type, AutoConfig.for_model(model_type).get_text_config(decoder=True)
-
-
-def test_every_kind_that_transformers_has_is_a_row():
-    assert set(ROPES) == {"default", *ROPE_INIT_FUNCTIONS}
-    assert set(PARAMETERS) == set(ROPES)
-    found = {each.get("rope_type", "default") for _, config in architectures() for each in ropes(config)}
-    assert found <= set(ROPES)
-    kinds = {kind for _, config in architectures() for kind in getattr(config, "layer_types", None) or ()}
-    assert (kinds | set(DYNAMIC_LAYER_TYPE_MAPPING)) - {"moe", "mlp"} <= set(LAYERS)  # the two have no attention
-
-
-def test_the_architectures_that_drop_their_cache_are_those_that_are_known():
-    drop = set()
-    for model_type, name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items():
-        prepare = getattr(transformers, name).prepare_inputs_for_generation
-        if "past_key_values = None" in inspect.getsource(prepare):
-            drop.add(model_type)
-    assert drop == REREAD
-
-
-# How the architectures without RoPE know places. Those with a decoder of their own learn them or add sinusoids.
-WITHOUT_ROPE = {
-    "ALiBi": {"bloom", "mpt"},
-    "learned": {
-        *("bart", "bert", "bert-generation", "big_bird", "bigbird_pegasus", "biogpt", "blenderbot"),
-        *("blenderbot-small", "camembert", "data2vec-text", "electra", "ernie", "git", "gpt-sw3", "gpt2"),
-        *("gpt_bigcode", "gpt_neo", "mbart", "megatron-bert", "mvp", "openai-gpt", "opt", "plbart", "prophetnet"),
-        *("reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "whisper", "xlm", "xlm-roberta"),
-        *("xlm-roberta-xl", "xmod"),
-    },
-    "sinusoids": {
-        *("codegen", "ctrl", "gptj", "marian", "musicgen", "musicgen_melody", "pegasus", "roformer", "trocr", "xglm"),
-    },
-    "relative": {"cohere_compass_text", "cpmant", "inkling2_text", "inkling_text", "xlnet"},
-    "a state": {
-        *("falcon_mamba", "jamba", "kimi_linear", "mamba", "mamba2", "nemotron_h", "rwkv", "xlstm", "zamba"),
-    },
-}
-
-
-def test_every_architecture_without_rope_is_listed_and_refused_by_the_graph():
-    without = {model_type for model_type, config in architectures() if not ropes(config)}
-    assert without == set().union(*WITHOUT_ROPE.values())
-    assert without.isdisjoint(FAMILIES)
