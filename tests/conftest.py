@@ -91,7 +91,7 @@ def tiny(tmp_path_factory):
 def pytest_collection_modifyitems(items):
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
-        if "chromium" in fixtures:
+        if {"chromium", "space"} & fixtures:
             item.add_marker(pytest.mark.slow)
         if {"real_model", "real_gguf"} & fixtures:
             item.add_marker(pytest.mark.timeout(real_model.DOWNLOAD + real_model.CONVERSION + 300))

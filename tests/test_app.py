@@ -5,7 +5,6 @@ import re
 import urllib.request
 
 import gradio as gr
-import pytest
 from gradio_client import Client
 
 from parley.ui.chat_interface import ResilientChatInterface
@@ -14,7 +13,6 @@ from tests.conftest import ROOT
 APP = (ROOT / "app.py").read_text()
 
 
-@pytest.mark.slow
 def test_it_is_served_and_answers_with_no_network_and_no_setting(space):
     assert Client(space.url, verbose=False).predict("Hello!", api_name="/chat").strip()
 

@@ -61,6 +61,7 @@ def lora_folder(base, folder, **config):
     return folder
 
 
+@pytest.mark.slow
 def test_a_gguf_file_gives_the_logits_of_its_folder(engine, tiny, tmp_path):
     file = gguf_files.write(tiny, tmp_path / "tiny.gguf")
     assert torch.allclose(logits(offered(file)), logits(offered(tiny)), atol=2e-5)

@@ -9,6 +9,8 @@ from training.corpus import conversations, normalise
 from training.exam import held_out_turns, held_out_values
 from training.tokenizer import corpus, render
 
+pytestmark = pytest.mark.slow  # they look at thousands of conversations
+
 
 @pytest.fixture(scope="module")
 def made():

@@ -69,6 +69,7 @@ def test_what_does_not_fit_is_refused_with_a_sentence_and_takes_nothing(small, b
     assert answer(small, SHORT, session="b", strategy=strategy).text == answer(budgie, SHORT, strategy=strategy).text
 
 
+@pytest.mark.slow
 def test_an_answer_that_outgrows_the_memory_ends_with_the_sentence_and_the_next_turn_has_it_all(small, budgie):
     beams = {"strategy": "beams", "num_beams": 8, "max_new_tokens": 200, "length_penalty": 2.0}
     with pytest.raises(OutOfBlocks):

@@ -196,7 +196,12 @@ class Crowded:
 
 
 @pytest.mark.parametrize(
-    "strategies", [["greedy"] * 6, ["beams", "sampling", "contrastive", "greedy"], ["dola", "early_exit", "beams"]]
+    "strategies",
+    [
+        ["greedy"] * 6,
+        pytest.param(["beams", "sampling", "contrastive", "greedy"], marks=pytest.mark.slow),
+        pytest.param(["dola", "early_exit", "beams"], marks=pytest.mark.slow),
+    ],
 )
 def test_turns_that_need_more_blocks_than_there_are_take_turns_and_no_bit_changes(strategies):
     turns = [(3 * k + 2, values_of(name, k) | {"max_new_tokens": 70}) for k, name in enumerate(strategies)]
