@@ -20,7 +20,7 @@ QUANTIZATIONS = ("auto", "none", "int8", "int4")
 GPU_SIZES = {"large": 48_000_000_000, "xlarge": 96_000_000_000}  # bytes of memory for a turn on ZeroGPU
 # The settings that every server for chat completions supports, and those that only some servers support.
 STANDARD_REMOTE_SETTINGS = ("temperature", "top_p", "seed")
-EXTRA_REMOTE_SETTINGS = ("top_k", "min_p", "repetition_penalty", "thinking")
+EXTRA_REMOTE_SETTINGS = ("top_k", "min_p", "repetition_penalty", "thinking", "reasoning_effort")
 
 
 @dataclass(frozen=True)

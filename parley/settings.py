@@ -194,6 +194,11 @@ class Settings(BaseModel):
         None, title="Seed", description="Equal seeds give equal text; empty means a new seed.", ge=0, le=2**32 - 1
     )
     thinking: bool = Field(False, title="Thinking", description="Let the model think before it answers.")
+    reasoning_effort: Literal["default", "none", "minimal", "low", "medium", "high", "xhigh", "max"] = Field(
+        "default",
+        title="Reasoning effort",
+        description="How much the model thinks; the default is that of its chat template.",
+    )
     system_prompt: Annotated[str, Hints(lines=3)] = Field(
         "", title="System prompt", description="Who the model should be, and how to answer.", max_length=4000
     )
@@ -243,6 +248,11 @@ class Settings(BaseModel):
     def plain(self) -> bool:
         """Whether the model continues a text, and no conversation is rendered."""
         return self.mode == "plain text"
+
+    @property
+    def sets_effort(self) -> bool:
+        """Whether a level of reasoning effort is asked for."""
+        return self.reasoning_effort != OPTIONS["reasoning_effort"].neutral
 
     @property
     def steers_away(self) -> bool:

@@ -21,9 +21,10 @@ from parley.strategies.requirements import REQUIREMENTS
 
 
 def models() -> list[dict[str, Any]]:
-    """The models: name (for /chat), label, whether /chat uses it if none is named, parameters, licence, the model's
-    recommended settings, how it would run on this machine or why it cannot run, the memory that decides this, and how
-    many of its answers run and wait in this process, with the tokens per second of all of them together.
+    """The models: name (for /chat), label, whether /chat uses it if none is named, parameters, licence, whether it has
+    a thinking switch, the levels of reasoning effort that it takes, its recommended settings, how it would run on this
+    machine or why it cannot run, the memory that decides this, and how many of its answers run and wait in this
+    process, with the tokens per second of all of them together.
     """
     default = registry.default().name
     return [_described(row) | {"default": row.name == default} for row in registry.models().values()]
@@ -39,6 +40,7 @@ def _described(row: ModelSpec) -> dict[str, Any]:
         "parameters": row.parameters,
         "licence": row.licence,
         "thinking": traits.thinking,
+        "reasoning_efforts": list(traits.efforts),
         "context": traits.context,
         "recommended": dict(traits.recommended),
         "plan": row.problem or (estimate.sentence if estimate else elsewhere),

@@ -117,7 +117,6 @@ def _load(
         tokenizer=tokenizer,
         context=min(plan.kv_tokens or traits.MAX_CONTEXT, context),
         layers=text.num_hidden_layers,
-        thinking=form.reasoning.switch is not None,
         system_role=form.system_role,
         reasoning=form.reasoning,
         content_parts=form.content_parts,

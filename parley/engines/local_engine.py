@@ -50,8 +50,6 @@ class LocalEngine(Engine):
         self.prefix_cache = prefix_cache
         self.turn_seconds = turn_seconds
         self.token_rate = TokenRate()
-        eos = loaded.model.generation_config.eos_token_id
-        self._eos = set(eos) if isinstance(eos, list) else {eos}
 
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
@@ -170,7 +168,7 @@ class LocalEngine(Engine):
         if self.loaded.plan.rounds:
             program = f"# {self._runs_on} answered. This program uses the stored weights: words may differ.\n{program}"
         names = ["model", "strategy", *request.strategy.uses]
-        names += ["mode"] if settings.plain else ["thinking"] if self.loaded.thinking else []
+        names += ["mode"] if settings.plain else self.loaded.reasoning.settings
         values = {name: getattr(settings, name) for name in names}
         values |= {"strategy": request.strategy.name} | ({"seed": seed} if "seed" in values else {})
         return RunRecord(self.loaded.tokenizer.decode(prompt.ids[0]), config, program, request.messages, values)
@@ -183,7 +181,7 @@ class LocalEngine(Engine):
         return (f"There was no room for: {missing}. Raise max new tokens.",) if missing else ()
 
     def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
-        if len(ids) < limit or (ids and ids[-1] in self._eos):
+        if len(ids) < limit or (ids and ids[-1] in self.loaded.end_ids):
             return "end"
         return "length" if limit == settings.max_new_tokens else "context"
 

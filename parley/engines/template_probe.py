@@ -83,5 +83,5 @@ def reasoning(tokenizer: PreTrainedTokenizerBase) -> ThinkingTraits:
     """How the model thinks: by the response template that it brings, its chat template, and its added tokens."""
     tokens = [token.content for token in tokenizer.added_tokens_decoder.values()]
     traits = thinking_traits(tokenizer.chat_template, tokens)
-    described = of_response_template(tokenizer.response_template)
+    described = of_response_template(tokenizer.response_template, tokens)
     return replace(traits, dialect=described, in_template=True) if described else traits

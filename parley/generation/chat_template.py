@@ -41,7 +41,7 @@ def for_template(loaded: LoadedModel, messages: Sequence[Message], settings: Set
     A command that switches thinking joins the system message. Where the template has no system role, the system
     message joins the first question. Where the user has to begin, an empty question comes before a greeting.
     """
-    switch = loaded.reasoning.switch if loaded.thinking else None
+    switch = loaded.reasoning.switch
     if switch and (command := switch.command(settings.thinking)):
         system = [m.content for m in messages[:1] if m.role == "system"]
         messages = [Message("system", "\n".join([*system, command])), *messages[len(system) :]]
@@ -83,9 +83,8 @@ def as_dicts(loaded: LoadedModel, messages: Iterable[Message]) -> list[dict[str,
 
 
 def template_variables(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
-    """The variables that switch thinking."""
-    switch = loaded.reasoning.switch if loaded.thinking else None
-    return switch.variables(settings.thinking, settings.thinking_budget) if switch else {}
+    """The variables that say whether and how much the model thinks."""
+    return loaded.reasoning.variables(settings)
 
 
 def _takes(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> bool:

@@ -159,7 +159,7 @@ def _processors(
     """The processors that transformers does not have. They run before temperature and truncation."""
     if settings.repetition_penalty != OPTIONS["repetition_penalty"].neutral:
         yield RepetitionPenalty(settings.repetition_penalty, loaded.model.generation_config.eos_token_id or ())
-    if settings.thinking_budget and not settings.plain and (settings.thinking or loaded.reasoning.always):
+    if settings.thinking_budget and not settings.plain and loaded.reasoning.thinks(settings):
         yield _thinking_budget(loaded, settings.thinking_budget, prompt)
     if "top_n_sigma" in strategy.uses and settings.top_n_sigma:
         yield TopNSigma(settings.top_n_sigma)

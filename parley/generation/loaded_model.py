@@ -25,7 +25,6 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     context: int  # tokens
     layers: int
-    thinking: bool  # whether the template has a thinking switch
     system_role: bool  # whether the template accepts a system message and renders it
     reasoning: ThinkingTraits = field(default_factory=ThinkingTraits)
     content_parts: bool = False  # whether the template wants the content of a message as a list of parts
@@ -34,6 +33,12 @@ class LoadedModel:
     def chats(self) -> bool:
         """Whether it has a chat template; without one it only continues text."""
         return bool(self.tokenizer.chat_template)
+
+    @property
+    def end_ids(self) -> set[int]:
+        """The tokens that end an answer."""
+        ends = self.model.generation_config.eos_token_id
+        return set(ends) if isinstance(ends, list) else {ends} - {None}
 
     @property
     def dialect(self) -> Dialect:

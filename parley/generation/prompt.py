@@ -102,14 +102,15 @@ def _plain_text(
 
 def _check_thinking(loaded: LoadedModel, settings: Settings) -> None:
     """Raises `BadSetting` for what this model cannot do."""
-    always = loaded.reasoning.always
-    if settings.thinking and not loaded.thinking:
-        reason = ", because it always thinks" if always else ""
-        raise BadSetting(f"{loaded.spec.label} has no thinking switch{reason}. Turn thinking off.")
-    if settings.thinking_budget and not (loaded.thinking or always):
-        raise BadSetting(
-            f"{loaded.spec.label} does not think, so it keeps no thinking budget. Set thinking_budget to 0."
-        )
+    reasoning, label = loaded.reasoning, loaded.spec.label
+    if settings.thinking and not reasoning.switch:
+        reason = ", because it always thinks" if reasoning.always else ""
+        raise BadSetting(f"{label} has no thinking switch{reason}. Turn thinking off.")
+    if settings.sets_effort and settings.reasoning_effort not in reasoning.efforts:
+        levels = f"takes only {', '.join(reasoning.efforts)} as" if reasoning.efforts else "has no levels of"
+        raise BadSetting(f"{label} {levels} reasoning effort. Set reasoning_effort to 'default'.")
+    if settings.thinking_budget and not (reasoning.switch or reasoning.always):
+        raise BadSetting(f"{label} does not think, so it keeps no thinking budget. Set thinking_budget to 0.")
 
 
 def _prompt(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> Prompt:

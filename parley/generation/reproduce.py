@@ -38,11 +38,28 @@ def transformers_program(
         *_draft(plan),
         *([f"torch.manual_seed({seed})"] if plan.config["do_sample"] else []),
         f"output = {call('model.generate', ['**prompt', *_generate(loaded, prompt, plan)])}",
-        'answer = tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)',
+        *_answer(loaded),
         *[f"answer = answer.partition({text!r})[0]" for text in settings.stop_strings],
         "print(answer.strip())",
     ]
     return "\n".join(lines)
+
+
+def _answer(loaded: LoadedModel) -> list[str]:
+    """The lines that decode the answer. Where the marks of a thought are special tokens, its text is cut off by them.
+
+    Without them the thought and the answer would run together.
+    """
+    new = 'output[0, prompt["input_ids"].shape[1] :]'
+    special = {token.content: id for id, token in loaded.tokenizer.added_tokens_decoder.items() if token.special}
+    dialect = loaded.dialect
+    if not any(token in mark for mark in dialect.structure for token in special):
+        return [f"answer = tokenizer.decode({new}, skip_special_tokens=True)"]
+    ends = [*dialect.ends, *(token for token, id in special.items() if id in loaded.end_ids)]
+    return [
+        f"answer = tokenizer.decode({new}).rpartition({(dialect.answer or dialect.closing).strip()!r})[2]",
+        *(f"answer = answer.partition({end!r})[0]" for end in dict.fromkeys(ends)),
+    ]
 
 
 def _control_tokens(loaded: LoadedModel) -> list[str]:

@@ -31,7 +31,8 @@ class Capabilities:
 
     def unsupported(self, strategy: str) -> list[Option]:
         """The settings of this strategy that the engine does not support."""
-        return [OPTIONS[name] for name in (*strategies.find(strategy).uses, "thinking") if name not in self.settings]
+        names = (*strategies.find(strategy).uses, "thinking", "reasoning_effort")
+        return [OPTIONS[name] for name in names if name not in self.settings]
 
 
 PARROT = Capabilities(settings=frozenset(("max_new_tokens", "stop")))

@@ -3,11 +3,18 @@
 One row is one dialect. Reading, folding, stopping, the thinking budget and continuing all follow the row of the model.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+import regex
+
+from parley.settings import OPTIONS
+
 BUDGET = "thinking_budget"  # a template variable that takes a number of tokens
+EFFORT = "reasoning_effort"  # a template variable that takes one of a few levels
+LEVELS = OPTIONS[EFFORT].choices[1:]  # of that variable, in their order
+PATTERN_SECONDS = 0.1  # for a pattern out of a stranger's file
 
 
 @dataclass(frozen=True)
@@ -178,20 +185,22 @@ def find_dialect(text: str) -> Dialect | None:
     return next((row for row in DIALECTS.values() if all(mark in text for mark in row.evidence)), None)
 
 
-def of_response_template(spec: Any) -> Dialect | None:
+def of_response_template(spec: Any, tokens: Collection[str] = ()) -> Dialect | None:
     """The dialect that a `response_template` of transformers describes.
 
-    https://huggingface.co/docs/transformers/chat_response_parsing. None where it describes no thought, and where its
-    marks are patterns, which can be read but not written.
+    https://huggingface.co/docs/transformers/chat_response_parsing. A mark that it gives as a pattern is one of these
+    added tokens, or of the known marks, that the pattern matches. None where it describes no thought, or where no
+    mark is found.
     """
     fields = spec.get("fields") if isinstance(spec, Mapping) else None
     if not isinstance(fields, Mapping):
         return None
     thought, content = (_first(fields, *names) for names in (("reasoning_content", "thinking"), ("content",)))
-    opening, closing = _literals(thought.get("open")), _literals(thought.get("close"))
+    known = {*tokens, *(mark for row in DIALECTS.values() for mark in (*row.structure, *row.ends))}
+    opening, closing = (_marks(thought, anchor, known) for anchor in ("open", "close"))
     if not opening or not closing:
         return None
-    answer, ends = _literals(content.get("open")), _literals(content.get("close"))
+    answer, ends = (_marks(content, anchor, known) for anchor in ("open", "close"))
     return Dialect(
         "response_template", "", "", opening[0], closing[0], (*answer, "")[0], "", tuple(ends), tuple(opening[1:])
     )
@@ -201,9 +210,20 @@ def _first(fields: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return next((fields[name] for name in names if isinstance(fields.get(name), Mapping)), {})
 
 
-def _literals(marks: Any) -> list[str]:
+def _marks(field: Mapping[str, Any], anchor: str, known: Iterable[str]) -> list[str]:
+    marks, pattern = field.get(anchor), field.get(f"{anchor}_pattern")
     found = marks if isinstance(marks, list) else [marks]
-    return [mark for mark in found if isinstance(mark, str) and mark.strip()]
+    return [mark for mark in found if isinstance(mark, str) and mark.strip()] or _matched(pattern, known)
+
+
+def _matched(pattern: Any, known: Iterable[str]) -> list[str]:
+    """Those of the known marks that a pattern matches, the shortest first."""
+    try:
+        compiled = regex.compile(pattern, regex.DOTALL) if isinstance(pattern, str) else None
+        found = {mark for mark in known if compiled and compiled.fullmatch(mark, timeout=PATTERN_SECONDS)}
+    except (regex.error, TimeoutError):  # transformers could not use this pattern either
+        return []
+    return sorted(filter(str.strip, found), key=lambda mark: (len(mark), mark))
 
 
 @dataclass(frozen=True)
@@ -213,7 +233,6 @@ class ThinkingSwitch:
     name: str  # the variable of the template; empty: a command in the system message
     on: Any
     off: Any
-    stops: bool = True  # whether "off" ends all thinking; some models then only think less
 
     def variables(self, thinking: bool, budget: int = 0) -> dict[str, Any]:
         """The variables for the template. `budget` is in tokens; 0 sets no limit."""
@@ -227,13 +246,14 @@ class ThinkingSwitch:
         return "" if self.name else str(self.on if thinking else self.off)
 
 
-# The values of such a variable for on and off. The first that the template names is taken, else the last.
+# The values of such a variable for on and off. The first that the template names is taken, else the last. A template
+# that names no effort without thinking is no switch: with it, the model can only think less.
 _LEVELS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "thinking_mode": (
         ("enabled", "on", "think", "thinking", "enabled"),
         ("disabled", "off", "no_think", "chat", "disabled"),
     ),
-    "reasoning_effort": (("medium", "high", "medium"), ("none", "minimal", "low")),
+    EFFORT: (("medium", "high", "medium"), ("none", "minimal")),
 }
 _COMMANDS = (("/think", "/no_think"), ("/think", "/nothink"))  # in the system message
 
@@ -246,14 +266,26 @@ def find_switch(variables: Collection[str], literals: str) -> ThinkingSwitch | N
     return next(_switches(variables, set(literals.split("\0")), literals), None)
 
 
-def _switches(variables: Collection[str], constants: Collection[str], literals: str) -> Iterator[ThinkingSwitch]:
+def find_efforts(variables: Collection[str], literals: str) -> tuple[str, ...]:
+    """The levels of `reasoning_effort` with which a model thinks; empty where its template does not read it.
+
+    A template that names fewer than two takes those of gpt-oss: https://huggingface.co/openai/gpt-oss-20b.
+    """
+    if EFFORT not in variables:
+        return ()
+    constants, without = set(literals.split("\0")), _LEVELS[EFFORT][1]
+    named = tuple(level for level in LEVELS if level in constants and level not in without)
+    return named if len(named) > 1 or not constants.isdisjoint(without) else ("low", "medium", "high")
+
+
+def _switches(variables: Collection[str], constants: Set[str], literals: str) -> Iterator[ThinkingSwitch]:
     for name in ("enable_thinking", "thinking"):
         if name in variables:
             yield ThinkingSwitch(name, True, False)
     for name, levels in _LEVELS.items():
-        if name in variables:
+        if name in variables and (name != EFFORT or not constants.isdisjoint(levels[1])):
             on, off = (next((word for word in words if word in constants), words[-1]) for words in levels)
-            yield ThinkingSwitch(name, on, off, stops=off != "low")
+            yield ThinkingSwitch(name, on, off)
     if BUDGET in variables:
         yield ThinkingSwitch(BUDGET, -1, 0)
     for on_command, off_command in _COMMANDS:

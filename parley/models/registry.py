@@ -21,6 +21,7 @@ from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.catalogue import default as default_model
 from parley.models.catalogue.rows import BUDGIE, DRAFT, MODELS, TIERS, TOY
 from parley.models.formats import gguf, local, names
+from parley.models.reasoning_dialects import LEVELS
 from parley.models.spec import ModelSpec
 from parley.models.traits import context_length, default_template, thinking_traits
 from parley.settings import OPTIONS, is_number
@@ -46,6 +47,7 @@ class Traits:
     context: int | None  # tokens
     chats: bool = True  # whether it has a chat template, as far as is known
     always_thinks: bool = False  # whether it thinks although thinking is off
+    efforts: tuple[str, ...] = ()  # the levels of reasoning effort that its chat template takes
     layers: int | None = None
     stateful: bool = False  # see `requirements.STATEFUL`
     recurrent: bool = False
@@ -186,7 +188,9 @@ def traits(spec: ModelSpec) -> Traits:
     if spec.engine == "remote":
         supported = spec.capabilities.settings
         unknown = [o for o in OPTIONS.values() if o.neutral != o.default and o.name not in supported]
-        return Traits({o.name: o.neutral for o in unknown}, thinking="thinking" in supported, context=None)
+        return Traits(
+            {o.name: o.neutral for o in unknown}, thinking="thinking" in supported, efforts=LEVELS, context=None
+        )
     if spec.gguf:
         return _gguf_traits(spec)
     files = _small_files(spec)
@@ -204,6 +208,7 @@ def traits(spec: ModelSpec) -> Traits:
         chats=chats,
         thinking=thinking.switch is not None if template else bool(spec.thinking),
         always_thinks=thinking.always,
+        efforts=thinking.efforts,
         context=context_length(config, settings.get("model_max_length")),
         layers=layers if isinstance(layers, int) else None,
         stateful=str(config.get("model_type")) in STATEFUL,
@@ -223,6 +228,7 @@ def _gguf_traits(spec: ModelSpec) -> Traits:
         recommended={},
         thinking=thinking.switch is not None,
         always_thinks=thinking.always,
+        efforts=thinking.efforts,
         context=context_length(config),
         layers=config.get("num_hidden_layers"),
         config=config,

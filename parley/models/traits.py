@@ -9,8 +9,8 @@ from typing import Any, TypeGuard
 from jinja2 import TemplateError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from parley.models.reasoning_dialects import Dialect, ThinkingSwitch, find_dialect, find_switch
-from parley.settings import is_number
+from parley.models.reasoning_dialects import EFFORT, Dialect, ThinkingSwitch, find_dialect, find_efforts, find_switch
+from parley.settings import Settings, is_number
 
 MAX_CONTEXT = 10_000_000  # tokens; a larger number in a config means "not known"
 _GENERATION_TAG = re.compile(r"{%-?\s*(end)?generation\s*-?%}")  # a tag of transformers that plain jinja does not know
@@ -32,11 +32,26 @@ class ThinkingTraits:
     switch: ThinkingSwitch | None = None
     dialect: Dialect | None = None  # None: no marks of a thought are known
     in_template: bool = False  # whether the template has the marks; models without thoughts may have the tokens
+    efforts: tuple[str, ...] = ()  # the levels of `reasoning_effort` that the template takes
 
     @property
     def always(self) -> bool:
         """Whether the model thinks and nothing switches that off."""
-        return not self.switch.stops if self.switch else self.in_template
+        return not self.switch and (self.in_template or bool(self.efforts))
+
+    @property
+    def settings(self) -> list[str]:
+        """The names of the settings that say whether and how much the model thinks."""
+        return (["thinking"] if self.switch else []) + ([EFFORT] if self.efforts else [])
+
+    def thinks(self, settings: Settings) -> bool:
+        """Whether the model thinks with these settings."""
+        return settings.thinking or settings.sets_effort or self.always
+
+    def variables(self, settings: Settings) -> dict[str, Any]:
+        """The variables of the chat template that make the model think as these settings ask."""
+        switched = self.switch.variables(settings.thinking, settings.thinking_budget) if self.switch else {}
+        return switched | ({EFFORT: settings.reasoning_effort} if settings.sets_effort else {})
 
 
 @functools.lru_cache(maxsize=64)
@@ -45,11 +60,11 @@ def _parsed(template: str) -> tuple[frozenset[str], str]:
     environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
     try:
         parsed = environment.parse(_GENERATION_TAG.sub("", template))
-        variables = frozenset(meta.find_undeclared_variables(parsed))
+        texts = [node.data for node in parsed.find_all(nodes.TemplateData)]
+        texts += [node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)]
+        variables = frozenset(meta.find_undeclared_variables(parsed))  # last: it folds the constants of the tree
     except (TemplateError, RecursionError):  # RecursionError: nested too deeply
         return frozenset(), ""
-    texts = [node.data for node in parsed.find_all(nodes.TemplateData)]
-    texts += [node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)]
     return variables, "\0".join(texts)
 
 
@@ -63,7 +78,8 @@ def thinking_traits(template: str, tokens: Collection[str] = ()) -> ThinkingTrai
     variables, literals = _parsed(template)
     by_template = find_dialect(literals)
     switch = find_switch(variables, literals)
-    return ThinkingTraits(switch, by_template or find_dialect("\0".join(tokens)), bool(by_template))
+    dialect = by_template or find_dialect("\0".join(tokens))
+    return ThinkingTraits(switch, dialect, bool(by_template), find_efforts(variables, literals))
 
 
 def reads_thinking(template: str) -> bool:

@@ -13,8 +13,15 @@ from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.settings import OPTIONS, Option
 
-ON_TOP = ("model", "mode", "strategy", "thinking", "system_prompt")  # the settings that visitors change most
-IN_CHAT = {"system_prompt", "thinking", "thinking_budget"}  # without effect on plain text
+ON_TOP = (
+    "model",
+    "mode",
+    "strategy",
+    "thinking",
+    "reasoning_effort",
+    "system_prompt",
+)  # the settings that visitors change most
+IN_CHAT = {"system_prompt", "thinking", "thinking_budget", "reasoning_effort"}  # without effect on plain text
 
 # The controls skip Gradio's own checks, which would fail outside the chat function. `Settings.check` does all checks.
 
@@ -117,7 +124,7 @@ def for_model(name: str) -> list[dict]:
     traits = registry.traits(spec)
     values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
     values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
-    per_model = {"strategy", "repetition_penalty", "mode"}
+    per_model = {"strategy", "repetition_penalty", "mode", "reasoning_effort"}
     per_model |= {n for row in strategies.STRATEGIES.values() for n in row.settings}
     kept = set(OPTIONS) - per_model - _hidden_thinking(traits)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
@@ -130,6 +137,7 @@ def for_model(name: str) -> list[dict]:
         for name, row in strategies.STRATEGIES.items()
     ]
     updates["mode"]["choices"] = [(each.capitalize(), each) for each in OPTIONS["mode"].choices[not traits.chats :]]
+    updates["reasoning_effort"]["choices"] = [OPTIONS["reasoning_effort"].default, *traits.efforts]
     updates["exit_layer"]["maximum"] = _max_exit_layer(traits)
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
 
@@ -152,7 +160,7 @@ def for_strategy(strategy: str, model: str, mode: str = "chat") -> list[dict]:
 
 def _updates(strategy: str, mode: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    used = {"strategy", "mode", "system_prompt", "thinking", *row.uses} - _hidden_thinking(traits)
+    used = {"strategy", "mode", "system_prompt", "thinking", "reasoning_effort", *row.uses} - _hidden_thinking(traits)
     used -= IN_CHAT if mode != "chat" else set()
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
@@ -163,7 +171,11 @@ def _updates(strategy: str, mode: str, model: ModelSpec, traits: registry.Traits
 
 def _hidden_thinking(traits: registry.Traits) -> set[str]:
     """The names of the thinking controls that have no effect on this model."""
-    shown = {"thinking": traits.thinking, "thinking_budget": traits.thinking or traits.always_thinks}
+    shown = {
+        "thinking": traits.thinking,
+        "thinking_budget": traits.thinking or traits.always_thinks,
+        "reasoning_effort": bool(traits.efforts),
+    }
     return {name for name, has_effect in shown.items() if not has_effect}
 
 

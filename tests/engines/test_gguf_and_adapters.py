@@ -171,7 +171,7 @@ def test_an_adapter_beside_its_base_brings_its_own_chat_template(tiny, tmp_path)
         (adapter / name).write_text((base / name).read_text())
     (base / "chat_template.jinja").unlink()
     (adapter / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
-    assert loaded(offered(adapter)).thinking is False
+    assert loaded(offered(adapter)).reasoning.switch is None
 
 
 def test_an_adapter_for_another_model_is_refused(tiny, tmp_path):

@@ -113,12 +113,12 @@ def test_the_default_of_several_named_templates_is_used(quickly, folder):
     named = [{"name": "tool_use", "template": PLAIN}, {"name": "default", "template": thinks}]
     edit(folder / "tokenizer_config.json", chat_template=named)
     found = loaded(folder)
-    assert (found.tokenizer.chat_template, found.thinking) == (thinks, True)
+    assert found.tokenizer.chat_template == thinks and found.reasoning.switch
 
 
 def test_a_template_that_opens_the_thought_itself_loads(quickly, folder):
     (folder / "chat_template.jinja").write_text(PLAIN.replace("assistant\n", "assistant\n<think>\n"))
-    assert loaded(folder).thinking is False  # it cannot be switched
+    assert loaded(folder).reasoning.switch is None  # it cannot be switched
 
 
 def test_a_cpu_that_openvino_does_not_run_on_computes_in_float32_and_in_int8_where_that_does_not_fit(
@@ -277,5 +277,5 @@ def test_a_chat_template_in_json_is_used(quickly, folder):
     thinks = PLAIN + "{% if enable_thinking %}{% endif %}"
     (folder / "chat_template.json").write_text(json.dumps({"chat_template": thinks}))
     found = loaded(folder)
-    assert (found.tokenizer.chat_template, found.thinking) == (thinks, True)
+    assert found.tokenizer.chat_template == thinks and found.reasoning.switch
     assert registry.traits(ModelSpec("m", str(folder), "Tiny")).thinking

@@ -12,6 +12,7 @@ from parley.events import Answer
 from parley.generation import streaming
 from parley.generation.prompt import render_prompt
 from parley.messages import Message, build_messages
+from parley.models.traits import ThinkingTraits
 from parley.settings import Settings
 from tests.conftest import Clock, Passes, until
 
@@ -219,13 +220,12 @@ def test_a_thought_is_kept_apart_from_the_answer(budgie):
     assert "7" in said.text
 
 
-def test_thinking_is_refused_where_the_template_has_no_switch(budgie):
-    budgie.loaded.thinking = False
-    try:
-        with pytest.raises(BadSetting, match="no thinking switch"):
-            answer(budgie, STORY, thinking=True)
-    finally:
-        budgie.loaded.thinking = True
+def test_thinking_is_refused_where_the_template_has_no_switch(budgie, monkeypatch):
+    monkeypatch.setattr(budgie.loaded, "reasoning", ThinkingTraits())
+    with pytest.raises(BadSetting, match="no thinking switch"):
+        answer(budgie, STORY, thinking=True)
+    with pytest.raises(BadSetting, match="has no levels of reasoning effort"):
+        answer(budgie, STORY, reasoning_effort="high")
 
 
 def test_a_model_that_makes_nan_while_sampling_ends_in_an_error_that_reaches_the_reader(torch_budgie):

@@ -31,7 +31,6 @@ def with_template(torch_budgie, monkeypatch):
         form = probe(loaded.tokenizer)
         for name in ("system_role", "content_parts", "reasoning"):
             monkeypatch.setattr(loaded, name, getattr(form, name))
-        monkeypatch.setattr(loaded, "thinking", form.reasoning.switch is not None)
         return loaded
 
     return change
@@ -54,7 +53,7 @@ def test_ordinary_text_gives_the_tokens_of_apply_chat_template(with_template, na
             as_dicts(loaded, for_template(loaded, messages, Settings())),
             add_generation_prompt=True,
             return_dict=True,
-            **({"enable_thinking": False} if loaded.thinking else {}),
+            **({"enable_thinking": False} if loaded.reasoning.switch else {}),
         )
         assert prompt.ids[0].tolist() == plain["input_ids"]
         assert prompt.as_template

@@ -14,6 +14,7 @@ from parley.errors import BadSetting
 from parley.generation.generation_config import plan_generation
 from parley.generation.prompt import render_prompt
 from parley.generation.reasoning_parser import ReasoningParser, rejoined, split_thought
+from parley.generation.reproduce import transformers_program
 from parley.generation.streaming import AnswerStreamer, StopSignal
 from parley.messages import Message
 from parley.models.reasoning_dialects import DIALECTS
@@ -179,7 +180,7 @@ def test_a_thought_is_written_with_the_blank_space_that_the_template_has_around_
     [
         ("{{ 'on' if thinking }}", ("on", "")),
         ("{{ 'on' if thinking_mode == 'enabled' }}", ("on", "")),
-        ("{{ reasoning_effort or 'medium' }}", ("medium", "low")),
+        ("{{ reasoning_effort or 'none' }}", ("medium", "none")),
         ("{{ thinking_budget }}", ("-1", "0")),
         ("{{ 'off' if '/no_think' in messages[0].content else 'on' }}", ("on", "off")),
     ],
@@ -189,6 +190,35 @@ def test_thinking_reaches_the_template_by_the_name_that_it_reads(tiny, monkeypat
     for thinking, expected in zip((True, False), shown, strict=True):
         prompt = render_prompt(model, [USER], Settings(thinking=thinking))
         assert model.tokenizer.decode(prompt.ids[0]).rpartition("|")[2] == expected
+
+
+def test_the_template_gets_the_level_of_reasoning_effort_that_it_takes(tiny, monkeypatch):
+    model = loaded(
+        tiny, "<|start|><|message|>{{ messages[0].content }}|{{ reasoning_effort or 'medium' }}", monkeypatch
+    )
+    for asked, expected in (("default", "medium"), ("low", "low"), ("high", "high")):
+        prompt = render_prompt(model, [USER], Settings(reasoning_effort=asked))
+        assert model.tokenizer.decode(prompt.ids[0]).rpartition("|")[2] == expected
+    with pytest.raises(BadSetting, match="takes only low, medium, high as reasoning effort"):
+        render_prompt(model, [USER], Settings(reasoning_effort="max"))
+    with pytest.raises(BadSetting, match="no thinking switch, because it always thinks"):
+        render_prompt(model, [USER], Settings(thinking=True))
+
+
+@pytest.mark.parametrize("name", ["harmony", "seed", "command"])
+def test_the_printed_program_prints_the_text_without_the_thought(tiny, monkeypatch, name):
+    model = loaded(
+        tiny, HARMONY if name == "harmony" else f"{{{{ messages[0].content }}}}{OUTPUTS[name]}", monkeypatch
+    )
+    prompt = render_prompt(model, [USER], Settings())
+    plan = plan_generation(model, STRATEGIES["greedy"], Settings(), prompt)
+    program = transformers_program(model, prompt, Settings(), plan, seed=0)
+    lines = "\n".join(line for line in program.splitlines() if line.startswith(("answer", "print")))
+    said = model.tokenizer(OUTPUTS[name] + model.tokenizer.eos_token, return_tensors="pt")["input_ids"]
+    printed: list[str] = []
+    known = {"tokenizer": model.tokenizer, "prompt": {"input_ids": said[:, :0]}, "output": said}
+    exec(lines, known | {"print": printed.append})
+    assert printed == ["Yes."]
 
 
 def test_a_budget_that_cannot_be_kept_is_refused(tiny, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from parley.models.reasoning_dialects import DIALECTS, of_response_template
 from parley.models.traits import thinking_traits
+from parley.settings import Settings
 
 CHATML = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
 
@@ -62,12 +63,6 @@ def test_the_tokens_tell_where_the_template_does_not_but_do_not_say_that_the_mod
             False,
         ),
         (
-            "{% set reasoning_effort = reasoning_effort or 'medium' %}{{ reasoning_effort }}<|start|><|message|>",
-            {"reasoning_effort": "medium"},
-            {"reasoning_effort": "low"},
-            True,
-        ),
-        (
             "{% if reasoning_effort == 'none' %}{% elif reasoning_effort == 'high' %}[THINK]{% endif %}",
             {"reasoning_effort": "high"},
             {"reasoning_effort": "none"},
@@ -80,6 +75,41 @@ def test_the_switch_is_found_by_the_name_and_the_values_that_the_template_reads(
     found = thinking_traits(template)
     assert (found.switch.variables(True), found.switch.variables(False)) == (on, off)
     assert found.always is always
+
+
+@pytest.mark.parametrize(
+    ("template", "levels", "switches", "always"),
+    [
+        (
+            "{% set reasoning_effort = reasoning_effort or 'medium' %}{{ reasoning_effort }}<|start|><|message|>",
+            ("low", "medium", "high"),
+            False,
+            True,
+        ),
+        ("{{ '[THINK]' if reasoning_effort == 'high' or reasoning_effort != 'none' }}", ("high",), True, False),
+        (
+            "{% if reasoning_effort in ['low', 'minimal'] %}{% elif reasoning_effort in ['medium', 'high'] %}<think>"
+            "{% endif %}",
+            ("low", "medium", "high"),
+            True,
+            False,
+        ),
+        (
+            "{{ '<think>' if thinking }}{{ 'max' if reasoning_effort == 'max' else 'high' }}",
+            ("high", "max"),
+            True,
+            False,
+        ),
+        ("{{ '<think>' if thinking }}", (), True, False),
+    ],
+)
+def test_the_levels_of_reasoning_effort_are_those_that_the_template_names(template, levels, switches, always):
+    found = thinking_traits(template)
+    assert (found.efforts, found.switch is not None, found.always) == (levels, switches, always)
+    for level in levels:
+        asked = found.variables(Settings(reasoning_effort=level))
+        assert asked["reasoning_effort"] == level and found.thinks(Settings(reasoning_effort=level))
+    assert found.variables(Settings()) == (found.switch.variables(False) if switches else {})
 
 
 def test_a_budget_is_told_to_a_template_that_reads_it():
@@ -109,3 +139,13 @@ def test_a_response_template_says_what_the_marks_are():
     assert (found.openings, found.closing, found.ends) == (("<hm>",), "</hm>", ("<over>", "<eos>"))
     for none in (None, {}, {"fields": {"content": {}}}, {"fields": {"reasoning_content": {"open_pattern": "<.>"}}}):
         assert of_response_template(none) is None
+
+
+def test_a_mark_that_a_response_template_gives_as_a_pattern_is_found_among_the_tokens():
+    thought = {"open_pattern": r"\s*<(?:hm|think)>\s*", "close_pattern": r"\s*</(hm|think)>\s*"}
+    fields = {"reasoning_content": thought, "content": {"close_pattern": r"\s*<\|im_end\|>"}}
+    found = of_response_template({"fields": fields}, ["<hm>", "</hm>", "<|im_end|>"])
+    assert (found.openings, found.closing, found.ends) == (("<hm>", "<think>"), "</hm>", ("<|im_end|>",))
+    for bad in ("(", "(x+x+)+y", 7):
+        fields = {"reasoning_content": {"open_pattern": bad, "close": "</hm>"}}
+        assert of_response_template({"fields": fields}, ["x" * 60]) is None

@@ -320,7 +320,7 @@ def _obey(order, report, cancel):
         "context": loaded.context,
         "dtype": str(loaded.model.dtype),
         "weights": loaded.plan.weights,
-        "thinking": loaded.thinking,
+        "thinking": loaded.reasoning.switch is not None,
     }
 
 

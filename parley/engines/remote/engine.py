@@ -82,11 +82,13 @@ class RemoteEngine(Engine):
     def _arguments(self, messages: Sequence[Message], request: TurnRequest) -> dict[str, Any]:
         """The arguments of `chat_completion`, without the settings that the server does not support."""
         settings = request.settings
-        used = self._spec.capabilities.settings.intersection(("thinking", *request.strategy.uses))
+        used = self._spec.capabilities.settings.intersection(("thinking", "reasoning_effort", *request.strategy.uses))
         values = {name: getattr(settings, name) for name in sorted(used)}
         extra = {name: values[name] for name in EXTRA_REMOTE_SETTINGS if name in values}
         if "thinking" in extra:
             extra["chat_template_kwargs"] = {"enable_thinking": extra.pop("thinking")}
+        if not settings.sets_effort:
+            extra.pop("reasoning_effort", None)
         if extra.get("top_k") == 0:
             extra["top_k"] = -1  # servers with this setting read -1 as "all tokens"
         arguments = {
@@ -105,7 +107,7 @@ class RemoteEngine(Engine):
         settings = request.settings
         body = {name: value for name, value in arguments.items() if name != "extra_body"}
         body |= arguments.get("extra_body", {})
-        names = ["model", "strategy", *request.strategy.uses, "thinking"]
+        names = ["model", "strategy", *request.strategy.uses, "thinking", "reasoning_effort"]
         values = {name: getattr(settings, name) for name in names if name in self._spec.capabilities.settings}
         values |= {"strategy": request.strategy.name} if "strategy" in values else {}
         return RunRecord(

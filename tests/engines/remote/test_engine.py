@@ -143,11 +143,13 @@ def test_a_fresh_seed_is_drawn_sent_and_reported(faulty):
 
 def test_what_only_some_servers_know_is_sent_where_the_owner_says_so(faulty):
     every = engine(faulty.url, REMOTE_SETTINGS=ALL)
-    answer(every, top_k=40, min_p=0.1, repetition_penalty=1.2, thinking=True)
+    answer(every, top_k=40, min_p=0.1, repetition_penalty=1.2, thinking=True, reasoning_effort="low")
     body = faulty.asked[-1][2]
     assert (body["top_k"], body["min_p"], body["repetition_penalty"]) == (40, 0.1, 1.2)
     assert body["chat_template_kwargs"] == {"enable_thinking": True}
+    assert body["reasoning_effort"] == "low"
     answer(every, top_k=0)
+    assert "reasoning_effort" not in faulty.asked[-1][2]
     assert faulty.asked[-1][2]["top_k"] == -1  # all, in the words of those servers
 
 
@@ -158,6 +160,7 @@ def test_what_only_some_servers_know_is_sent_where_the_owner_says_so(faulty):
         ({"min_p": 0.1}, "takes no Min-p. Set min_p to 0.0"),
         ({"repetition_penalty": 1.1}, "takes no Repetition penalty. Set repetition_penalty to 1.0"),
         ({"thinking": True}, "takes no Thinking. Set thinking to False"),
+        ({"reasoning_effort": "low"}, "takes no Reasoning effort. Set reasoning_effort to 'default'"),
         ({"thinking_budget": 5}, "takes no Thinking budget. Set thinking_budget to 0"),
         ({"guidance_scale": 2.0}, "takes no Guidance scale"),
     ],
