@@ -1,5 +1,7 @@
 """Runs `generate` in a thread and yields its output. The iterator never hangs and can be stopped at any time."""
 
+import contextlib
+import functools
 import queue
 import threading
 import time
@@ -119,6 +121,8 @@ class AnswerStreamer(TextIteratorStreamer):
         self._new_parser = new_parser
         self._parser = new_parser()
         self._signal = signal
+        self._closed = threading.Event()
+        self.text_queue = queue.SimpleQueue()  # of one reader; cheaper than the `Queue` of transformers
 
     def put(self, value: torch.Tensor) -> None:
         """Takes token ids of shape (n,) or (1, n) from `generate`. The first call has the prompt, which is skipped."""
@@ -178,6 +182,7 @@ class AnswerStreamer(TextIteratorStreamer):
         """Queues the text that was held back, and ends the iteration, with `error` if there is one."""
         self.on_finalized_text("", stream_end=True)
         self.text_queue.put(error or _END)
+        self._closed.set()
 
     def __iter__(self) -> Iterator[Delta]:
         _running.add(id(self))
@@ -187,33 +192,44 @@ class AnswerStreamer(TextIteratorStreamer):
             _running.discard(id(self))
 
     def _deltas(self) -> Iterator[Delta]:
-        pending, flushed = Delta(), 0.0
+        flushed = 0.0
         while True:
-            wait = flushed + flush_seconds() - time.monotonic() if pending != Delta() else HEARTBEAT
-            try:
-                item = self.text_queue.get(timeout=max(wait, 0))
-            except queue.Empty:
-                item = None
-            if isinstance(item, Delta):
-                pending = (
-                    item
-                    if item.replaces
-                    else replace(
-                        pending,
-                        text=pending.text + item.text,
-                        thought=pending.thought + item.thought,
-                        status=item.status or pending.status,
-                    )
-                )
-                if time.monotonic() < flushed + flush_seconds():
-                    continue
-            if item is None or pending != Delta():
+            items = self._next_items(flushed)
+            pending = functools.reduce(_joined, (item for item in items if isinstance(item, Delta)), Delta())
+            if pending != Delta() or not items:  # no items: a heartbeat
                 yield pending
-                pending, flushed = Delta(), time.monotonic()
-            if item is _END:
+                flushed = time.monotonic()
+            if items and items[-1] is _END:
                 return
-            if isinstance(item, BaseException):
-                raise item
+            if items and isinstance(items[-1], BaseException):
+                raise items[-1]
+
+    def _next_items(self, flushed: float) -> list[Any]:
+        """What is queued until it is time to pass it on; empty if for a while there is nothing.
+
+        While it collects, the end alone wakes this thread: a wake-up for each token would hold up the decode loop.
+        """
+        try:
+            items = [self.text_queue.get(timeout=HEARTBEAT)]
+        except queue.Empty:
+            return []
+        if (left := flushed + flush_seconds() - time.monotonic()) > 0:
+            self._closed.wait(left)
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    items.append(self.text_queue.get_nowait())
+        return items
+
+
+def _joined(pending: Delta, item: Delta) -> Delta:
+    if item.replaces:
+        return item
+    return replace(
+        pending,
+        text=pending.text + item.text,
+        thought=pending.thought + item.thought,
+        status=item.status or pending.status,
+    )
 
 
 def run(
