@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
-from parley.engines.openvino.paged_kv import BlockTable
+from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockTable, blocks_for
 from parley.engines.openvino.turns import RunningTurn
 
 MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
@@ -66,6 +66,19 @@ class Request:
         in_prompt = table.length < table.num_prefilled
         ids = table.ids[table.length : table.num_prefilled if in_prompt else None]
         return PassInput(table, ids, is_chunk=in_prompt and len(ids) > 1, num_logits=0)
+
+    @property
+    def needed_tokens(self) -> int:
+        """For how many tokens its turn needs room, in whole blocks. A block that several sequences share counts once.
+
+        It may need still more later, because its sequences grow apart.
+        """
+        tables = self.turn.tables(self.decoder.pool)
+        held = {block for table in tables for block in table.blocks}
+        wanted = {id(table): blocks_for(len(table.ids)) for table in tables}
+        for each in self.inputs:
+            wanted[id(each.table)] = blocks_for(len(each.table.ids) + len(each.ids))
+        return (len(held) + sum(max(0, wanted[id(table)] - len(table.blocks)) for table in tables)) * BLOCK_SIZE
 
     @property
     def num_tokens(self) -> int:

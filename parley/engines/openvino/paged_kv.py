@@ -18,11 +18,12 @@ BLOCK_SIZE = 32  # tokens; fixed by OpenVINO's paged attention on CPUs
 
 
 class OutOfBlocks(ModelUnavailable):
-    """Running turns use all blocks."""
+    """A turn needs more blocks than it can get: room for `needed` tokens, of `existing`, where these are known."""
 
-    def __init__(self) -> None:
+    def __init__(self, needed: int = 0, existing: int = 0) -> None:
+        figures = f": it has room for {existing:,} tokens, and this answer needs {needed:,}" if existing else ""
         super().__init__(
-            "The memory for this model's keys and values is used up. "
+            f"The memory for this model's keys and values is used up{figures}. "
             "Ask for fewer beams or a shorter answer, or shorten the conversation."
         )
 

@@ -284,7 +284,7 @@ class Scheduler:
                 self._changed.wait(POLL_SECONDS)
                 return
             self._num_polls = 0
-        self._finish(oldest, OutOfBlocks())
+        self._finish(oldest, OutOfBlocks(oldest.needed_tokens, (self.pool.num_blocks - 1) * BLOCK_SIZE))
 
 
 def _is_paused(turn: RunningTurn, pool: BlockPool) -> bool:

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import gc
+import re
 import threading
 
 import pytest
@@ -14,7 +15,7 @@ from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.engine import OpenVinoEngine
 from parley.engines.openvino.loader import properties
 from parley.engines.openvino.model_adapter import ModelAdapter
-from parley.engines.openvino.paged_kv import OutOfBlocks
+from parley.engines.openvino.paged_kv import BLOCK_SIZE, OutOfBlocks
 from parley.engines.openvino.prefix_cache import PagedPrefixCache
 from parley.engines.openvino.weights import Weights
 from parley.errors import ChatError
@@ -62,8 +63,11 @@ def test_it_answers_and_gives_up_the_longest_unused_session(small, budgie):
 def test_what_does_not_fit_is_refused_with_a_sentence_and_takes_nothing(small, budgie, strategy):
     answer(small, SHORT, session="a")
     long = [Message("user", "owl " * 600)]
-    with pytest.raises(ChatError, match="The memory for this model's keys and values is used up"):
+    sentence = r"is used up: it has room for ([\d,]+) tokens, and this answer needs ([\d,]+)\. Ask for fewer beams"
+    with pytest.raises(ChatError, match=sentence) as refusal:
         answer(small, long, session="b", strategy=strategy)
+    room, needed = (int(number.replace(",", "")) for number in re.search(sentence, str(refusal.value)).groups())
+    assert room == (BLOCKS - 1) * BLOCK_SIZE < needed
     assert small.prefix_cache.sequence("b") == ()
     assert free(small) == BLOCKS - 1  # what others had was given up in vain
     assert answer(small, SHORT, session="b", strategy=strategy).text == answer(budgie, SHORT, strategy=strategy).text
