@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from parley.api import endpoints
 from parley.api.unread_streams import UnreadStreams
 from parley.ui.controls import MessageBox
+from parley.ui.gradio_patches import PatchedScripts
 from parley.ui.security import SecurityMiddleware
 
 HERE = Path(__file__).parent
@@ -53,14 +54,26 @@ THEME = gr.themes.Base(
     slider_color_dark="*primary_500",
 )
 
+# Not single dollar signs: message_text.js finds out which of them are mathematics.
+MATHEMATICS = [
+    {"left": left, "right": right, "display": display}
+    for left, right, display in (("$$", "$$", True), (r"\[", r"\]", True), (r"\(", r"\)", False))
+]
+
+
+def _head() -> str:
+    html, style, script = ((HERE / name).read_text() for name in ("head.html", "page.css", "message_text.js"))
+    return f"{html}<style>{style}</style><script>{script}</script>"
+
+
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
     # Not Gradio's `css` option, which breaks selectors that contain a comma or are inside of @media.
-    "head": f"{(HERE / 'head.html').read_text()}<style>{(HERE / 'page.css').read_text()}</style>",
+    "head": _head(),
     "favicon_path": HERE / "parley.svg",
     "footer_links": ["api", "settings"],
     "app_kwargs": {
-        "middleware": [Middleware(SecurityMiddleware), Middleware(UnreadStreams)],
+        "middleware": [Middleware(SecurityMiddleware), Middleware(PatchedScripts), Middleware(UnreadStreams)],
         "routes": endpoints.ROUTES,
     },
     "ssr_mode": False,
@@ -88,6 +101,7 @@ def chat_components() -> dict[str, Any]:
         editable="user",
         feedback_options=None,
         buttons=["copy"],
+        latex_delimiters=MATHEMATICS,
         group_consecutive_messages=False,  # in a group, Copy would also copy the thought and the line of figures
         placeholder=INVITATION,
     )
