@@ -14,10 +14,7 @@ from tests.conftest import ROOT, Passes, lacking, until
 
 PATIENCE = 90_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
-SPARED = r"(?: · [\d,]+ of [\d,]+ (?:prompt tokens cached|drafts accepted))*"
-QUIET = re.compile(
-    rf"^\s*\d+ tokens · \d+ tokens/s · first after \d+\.\d\d s{SPARED}(?: · (?:OpenVINO|PyTorch) \w+)? · finished\s*$"
-)
+QUIET = re.compile(r"^\s*(?:[^·]+ · ){1,2}\d+ tokens · \d+\.\d s(?: · \d+ tokens/s)?\s*$")  # of a finished answer
 
 expect.set_options(timeout=PATIENCE)
 
@@ -104,6 +101,10 @@ class Visitor:
 
     def press(self, label):
         self.page.get_by_role("button", name=label, exact=True).last.click()
+
+    def press_tab(self, name):
+        """Shows a part of the unfolded details of the last answer."""
+        self.folded.last.get_by_role("link", name=name, exact=True).click()
 
     def close(self):
         self.tab.close()

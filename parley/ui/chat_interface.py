@@ -5,13 +5,13 @@ import enum
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from parley.events import Answer
+from parley.events import Answer, Usage
 from parley.generation.reasoning_parser import rejoined
 from parley.serving.turn import cpu_model
 from parley.settings import OPTIONS
@@ -69,6 +69,7 @@ class TurnState:
 
     started_at: float  # time.monotonic()
     num_messages: int  # the number of messages shown at the start; the second step must have the same number
+    earlier: Usage | None = None  # that of the partial answer that is continued
     phase: Phase = Phase.ASKED
 
     def advance(self, transitions: Mapping[Phase, Phase]) -> None:
@@ -142,7 +143,7 @@ class ResilientChatInterface(gr.ChatInterface):
             postprocess=False,
         )
 
-    def _begin(self, request: gr.Request, shown: Shown, **box: Any) -> tuple[Any, Any]:
+    def _begin(self, request: gr.Request, shown: Shown, earlier: Usage | None = None, **box: Any) -> tuple[Any, Any]:
         """Begins a turn and shows its messages; does nothing if the session already has a turn."""
         now, own_session = time.monotonic(), request.session_hash
         self._turns = {
@@ -154,7 +155,7 @@ class ResilientChatInterface(gr.ChatInterface):
         self._ends = {session: end for session, end in self._ends.items() if now - end.sent_at < STALE_AFTER_SECONDS}
         if own_session in self._turns:
             return SKIP
-        self._turns[own_session] = TurnState(now, len(shown))
+        self._turns[own_session] = TurnState(now, len(shown), earlier)
         return shown, BUSY | box
 
     async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
@@ -184,12 +185,12 @@ class ResilientChatInterface(gr.ChatInterface):
     async def _continue(self, request: gr.Request, shown: Shown, option: gr.SelectData) -> tuple[Any, ...]:
         """Continues the answer with the same model, or answers or continues with the one that the option names."""
         conversation, rest = _split_at_last_question(shown)
-        answer, _ = partial_answer(rest)
+        answer, before = partial_answer(rest)
         other = cpu_model() if option.value != CONTINUE else None
         if not conversation or not (answer or other):
             return *SKIP, *UNCHANGED
         controls = await asyncio.to_thread(choose_model, other.name) if other else UNCHANGED
-        return *self._begin(request, [*conversation, *answer]), *controls
+        return *self._begin(request, [*conversation, *answer], before.usage), *controls
 
     async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
         conversation, _ = _split_at_last_question(shown)
@@ -220,6 +221,7 @@ class ResilientChatInterface(gr.ChatInterface):
             return
         conversation, rest = _split_at_last_question(shown)
         kept, before = partial_answer(rest)
+        before = replace(before, usage=turn.earlier)
         message, history = _text(conversation[-1]), conversation[:-1]
         if kept:
             partial_message = {"role": "assistant", "content": rejoined(before.text, before.thought)}

@@ -62,8 +62,9 @@ MATHEMATICS = [
 
 
 def _head() -> str:
-    html, style, script = ((HERE / name).read_text() for name in ("head.html", "page.css", "message_text.js"))
-    return f"{html}<style>{style}</style><script>{script}</script>"
+    html, style = ((HERE / name).read_text() for name in ("head.html", "page.css"))
+    scripts = (f"<script>{(HERE / name).read_text()}</script>" for name in ("message_text.js", "details.js"))
+    return "".join((html, f"<style>{style}</style>", *scripts))
 
 
 LAUNCH: dict[str, Any] = {

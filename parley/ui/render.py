@@ -1,13 +1,15 @@
 """Renders an answer as chat messages: the folded thought, the text, and below it one line of figures."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gradio as gr
 
+from parley import strategies
 from parley.events import Answer, Beam, RunRecord, Usage
+from parley.models import registry
 from parley.models.spec import ModelSpec
 from parley.settings import replace_lone_surrogates
 from parley.ui.client_snippets import client_program, curl_commands
@@ -57,7 +59,7 @@ def render(
     if failure:
         shown.append(_titled("**Could not finish**", failure.sentence))  # bold marks an error for the style sheet
     elif answer.finish:
-        shown.append(_titled(stats_line(answer), _details(answer, url), "done"))
+        shown.append(_titled(stats_line(answer, before), _details(answer, url), "done"))
     elif not answer.text and not answer.thought:
         shown.append(_titled(answer.status or "Reading…", "", "pending"))
     if failure and failure.instead:
@@ -69,15 +71,20 @@ def render(
 
 
 def partial_answer(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
-    """The messages with the thought and the text of an answer, out of all its messages, and both as an `Answer`."""
-    kept, text, thought = [], "", ""
+    """The messages with the thought and the text of an answer, out of all its messages, and both as an `Answer`.
+
+    Its usage has the tokens and seconds of the stats line.
+    """
+    kept, text, thought, usage = [], "", "", None
     for message in shown:
         title = (message.get("metadata") or {}).get("title")
         if title in (None, THOUGHT, THINKING):
             kept.append(message)
             content = "".join(part.get("text", "") for part in message["content"])
             text, thought = (text, thought + content) if title else (text + content, thought)
-    return kept, Answer(text=text, thought=thought)
+        else:
+            usage = _earlier_usage(title) or usage
+    return kept, Answer(text=text, thought=thought, usage=usage)
 
 
 def question(text: str) -> gr.ChatMessage:
@@ -96,7 +103,8 @@ def trim_folded(shown: Sequence[Any]) -> list[Any]:
         text = "".join(part.get("text", "") for part in message["content"]) if folded else ""
         characters_left -= len(text)
         too_long = folded and characters_left < 0 and LEFT_OUT not in text
-        short = f"{text[:1000].partition(SEPARATOR)[0]} {LEFT_OUT}"
+        parts = text[:1000].split(SEPARATOR, 2)
+        short = f"{parts[parts[0].startswith('[')]} {LEFT_OUT}"  # the figures, without the links to the rest
         trimmed.append({**message, "content": [{"type": "text", "text": short}]} if too_long else message)
     return trimmed[::-1]
 
@@ -113,26 +121,44 @@ def _titled(title: str, text: str, status: Literal["pending", "done"] | None = N
     return message
 
 
-def stats_line(answer: Answer) -> str:
-    """One line: tokens, tokens per second, time to first token, cached and draft tokens, engine, finish reason."""
+def stats_line(answer: Answer, before: Answer = _NOTHING) -> str:
+    """One line: model, strategy, tokens, seconds, tokens per second, how it ended if it is unfinished, and remarks.
+
+    Tokens and seconds are those of the whole answer, with `before`, the partial answer that it continues.
+    """
     usage, parts = answer.usage, []
+    if record := answer.run_record:
+        parts += [name for name in (_label(record, "model"), _label(record, "strategy")) if name]
     if usage:
-        parts.append(f"{usage.new_tokens} {usage.unit}{'' if usage.new_tokens == 1 else 's'}")
+        earlier = before.usage or Usage(0, 0, None, 0.0)
+        parts.append(_count(usage.new_tokens + earlier.new_tokens, usage.unit))
+        parts.append(f"{usage.seconds + earlier.seconds:.1f} s")
         if usage.tokens_per_second:
             parts.append(f"{usage.tokens_per_second:.0f} {usage.unit}s/s")
-        if usage.time_to_first_token is not None:
-            parts.append(f"first after {usage.time_to_first_token:.2f} s")
-        if usage.others:
-            others = f"{usage.others} other{'' if usage.others == 1 else 's'}"
-            parts.append(f"beside {others}, {usage.total_tokens_per_second:.0f} {usage.unit}s/s in all")
-        if usage.cached_tokens:
-            parts.append(f"{usage.cached_tokens:,} of {usage.prompt_tokens:,} prompt tokens cached")
-        automatic = "lookup" in (answer.run_record.config if answer.run_record else ())  # not the visitor's strategy
-        if usage.accepted or (usage.drafted and not automatic):
-            parts.append(f"{usage.accepted} of {usage.drafted} drafts accepted")
-    if answer.run_record and (engine := answer.run_record.config.get("engine")):
-        parts.append(engine)
-    return " · ".join([*parts, ENDINGS[answer.finish or "stopped"], *answer.notices])
+    ending = [] if answer.finish == "end" else [ENDINGS[answer.finish or "stopped"]]
+    return " · ".join([*parts, *ending, *answer.notices])
+
+
+def _label(record: RunRecord, setting: str) -> str:
+    """The display name of the model or strategy that ran; empty where the record does not say it."""
+    value = record.values.get(setting, "")
+    if setting == "strategy":
+        return strategies.find(value).label if value else ""
+    row = registry.models().get(value)
+    return row.label if row else value.rpartition("/")[2]
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+def _earlier_usage(title: str) -> Usage | None:
+    """The tokens and seconds that a stats line tells, for the answer that is continued."""
+    found = re.search(r"([\d,]+) (token|chunk)s? · ([\d.]+) s\b", title)
+    if not found:
+        return None
+    tokens, unit, seconds = found.groups()
+    return Usage(0, int(tokens.replace(",", "")), None, float(seconds), unit=unit)
 
 
 def _beam_table(beams: Sequence[Beam]) -> str:
@@ -146,31 +172,51 @@ def _cell(text: str) -> str:
 
 
 def _details(answer: Answer, url: str) -> str:
+    """The figures and, below links that details.js makes tabs of, one block of code for each further tab."""
+    figures = "\n".join(f"- {line}" for line in _figures(answer))
+    blocks = _run_details(answer.run_record, url) if answer.run_record else []
+    tabs = " ".join(
+        f"[{name}](#tab-{n})" for n, name in enumerate(["Figures", *(name for name, _ in blocks)], start=1)
+    )
+    text = SEPARATOR.join([tabs, figures, *(block for _, block in blocks)]) if blocks else figures
+    return text if len(text) <= MAX_FOLDED_CHARACTERS else f"{figures} {LEFT_OUT}"
+
+
+def _figures(answer: Answer) -> Iterator[str]:
     usage = answer.usage or Usage(0, 0, None, 0.0)
-    no_count = "The server did not report a number of tokens."
-    lines = [f"Prompt: {usage.prompt_tokens} tokens." if usage.unit == "token" else no_count]
-    lines.append(f"Answer: {usage.new_tokens} {usage.unit}s in {usage.seconds:.1f} s.")
-    if usage.gpu_seconds:
-        lines.append(f"Requested GPU time: {usage.gpu_seconds} s.")
+    if usage.unit == "token":
+        cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
+        yield f"Prompt: {_count(usage.prompt_tokens, 'token')}{cached}"
+    else:
+        yield "The server did not report a number of tokens."
+    first = "" if usage.time_to_first_token is None else f", the first after {usage.time_to_first_token:.2f} s"
+    yield f"Answer: {_count(usage.new_tokens, usage.unit)} in {usage.seconds:.1f} s{first}"
+    yield f"End: {ENDINGS[answer.finish or 'stopped']}"
+    if usage.drafted:
+        yield f"Drafts: {usage.accepted:,} of {usage.drafted:,} accepted"
     if answer.seed is not None:
-        lines.append(f"Seed: {answer.seed}.")
-    parts = [" ".join(lines), *(_run_details(answer.run_record, url) if answer.run_record else [])]
-    text = SEPARATOR.join(parts)
-    return text if len(text) <= MAX_FOLDED_CHARACTERS else f"{parts[0]} {LEFT_OUT}"
+        yield f"Seed: {answer.seed}"
+    if answer.run_record and (engine := answer.run_record.config.get("engine")):
+        yield f"Engine: {engine}"
+    if usage.others:
+        total = f"{usage.total_tokens_per_second:.0f} {usage.unit}s/s"
+        yield f"Beside {_count(usage.others, 'other answer')}: {total} in all"
+    if usage.gpu_seconds:
+        yield f"Requested GPU time: {usage.gpu_seconds} s"
 
 
-def _run_details(record: RunRecord, url: str) -> list[str]:
-    """Headings and code blocks: the prompt or request, the configuration, and three programs for the same answer."""
+def _run_details(record: RunRecord, url: str) -> list[tuple[str, str]]:
+    """Names and code blocks: the prompt or request, the configuration, and three programs for the same answer."""
     config = "\n".join(f"{name}={value!r}" for name, value in record.config.items())
     blocks = [
-        ("The prompt that the model read:", "text", record.prompt),
-        ("The request to the server:", "json", record.request),
-        ("The configuration:", "text", "" if record.request else config),
-        (f"The same again, with {record.library}:", "python", record.program),
-        ("With gradio_client:", "python", client_program(url, record)),
-        ("With curl:", "bash", curl_commands(url, record)),
+        ("Prompt", "text", record.prompt),
+        ("Request", "json", record.request),
+        ("Settings", "text", "" if record.request else config),
+        (record.library, "python", record.program),
+        ("gradio_client", "python", client_program(url, record)),
+        ("curl", "bash", curl_commands(url, record)),
     ]
-    return [part for title, language, text in blocks if text for part in (title, _code(language, text))]
+    return [(name, _code(language, text)) for name, language, text in blocks if text]
 
 
 def _code(language: str, text: str) -> str:

@@ -79,10 +79,11 @@ def shown(text, title=""):
 
 
 def test_what_is_folded_away_never_outgrows_a_request_and_the_newest_stays():
-    old, new = (shown(f"{n} tokens.\n\n{'x' * (MAX_FOLDED_CHARACTERS // 2)}", "quiet line") for n in (1, 2))
+    rest = f"\n\n{'x' * (MAX_FOLDED_CHARACTERS // 2)}"
+    old, new = (shown(f"[Figures](#tab-1)\n\n- {n} tokens{rest}", "quiet line") for n in (1, 2))
     said = shown("y" * MAX_FOLDED_CHARACTERS)
     cut, kept_text, kept = trim_folded([old, said, new])
-    assert cut["content"][0]["text"] == f"1 tokens. {LEFT_OUT}"
+    assert cut["content"][0]["text"] == f"- 1 tokens {LEFT_OUT}"
     assert (kept_text, kept) == (said, new)
     assert trim_folded([cut, said, new]) == [cut, said, new]
 
@@ -91,5 +92,5 @@ def test_an_answer_to_a_whole_book_shows_its_figures_only(budgie):
     made = answer(budgie, Settings.check({"max_new_tokens": 3}), "Hello")
     book = replace(made, run_record=replace(made.run_record, prompt="x" * MAX_FOLDED_CHARACTERS))
     texts = [render(each, url="http://there")[-1].content[0]["text"] for each in (made, book)]
-    assert "curl" in texts[0]
-    assert texts[1].startswith("Prompt: ") and texts[1].endswith(LEFT_OUT) and len(texts[1]) < 300
+    assert texts[0].startswith("[Figures](#tab-1) ") and "curl" in texts[0]
+    assert texts[1].startswith("- Prompt: ") and texts[1].endswith(LEFT_OUT) and len(texts[1]) < 300

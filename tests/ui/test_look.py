@@ -165,14 +165,15 @@ def test_light_and_dark_are_followed_and_readable(visit, scheme):
     visitor.choose("model", "Parrot")
     visitor.ask("hello")
     visitor.quiet.click()
+    visitor.press_tab("curl")
     shown = [
         visitor.box,
         visitor.answer.locator("p"),
-        visitor.folded.locator("p").filter(has_text="With curl:"),
+        visitor.folded.get_by_role("link", name="curl"),
         visitor.folded.locator("code").last,
         visitor.page.get_by_role("button", name="Use via API"),
         visitor.quiet,
-        visitor.questions.locator("p"),
+        visitor.questions.locator(".md"),
         visitor.setting("model").locator(".info-text"),
         visitor.page.locator("#title p"),
     ]

@@ -26,10 +26,11 @@ def test_an_example_starts_a_talk_and_one_quiet_line_stands_under_the_answer(vis
     expect(visitor.questions).to_have_text("Hello, who are you?")
     expect(visitor.quiet).to_have_text(QUIET)
     assert visitor.answer.inner_text().strip()
-    details = visitor.folded.get_by_text("Prompt:")
+    details = visitor.folded.last.locator("ul")
     expect(details).to_be_hidden()
     visitor.quiet.click()
-    expect(details).to_have_text(re.compile(r"Prompt: \d+ tokens\. Answer: \d+ tokens in \d+\.\d s\. Seed: \d+\."))
+    answer = r"Answer: \d+ tokens in \d+\.\d s, the first after \d\.\d\d s"
+    expect(details).to_have_text(re.compile(rf"Prompt: \d+ tokens\s+{answer}\s+End: finished\s.*Seed: \d+", re.DOTALL))
 
 
 def test_an_example_leaves_what_is_in_the_box(parrot):
@@ -221,7 +222,8 @@ def test_the_line_says_what_ran_beside_the_answer(chatterbox, visit):
     second.choose("model", "endless")
     second.limit(8)
     second.ask("hello")
-    expect(second.quiet).to_have_text(re.compile(r"beside 1 other, \d+ tokens/s in all"))
+    second.quiet.click()
+    expect(second.folded.last.locator("ul")).to_contain_text(re.compile(r"Beside 1 other answer: \d+ tokens/s in all"))
     first.stop_button.click()
     first.until_free()
 

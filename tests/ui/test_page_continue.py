@@ -26,7 +26,8 @@ def test_an_answer_that_reached_its_limit_goes_on_in_its_bubble_until_it_has_end
         button(parrot).click()
         expect(parrot.answer).to_have_text(said)
         parrot.until_free()
-    expect(parrot.quiet).to_have_text(re.compile("finished"))
+    expect(parrot.quiet).to_have_text(QUIET)
+    expect(parrot.quiet).to_contain_text("· 9 tokens ·")  # of the whole answer
     expect(button(parrot)).to_have_count(0)
     expect(parrot.questions).to_have_count(1)
     expect(parrot.folded).to_have_count(1)

@@ -31,7 +31,8 @@ def test_a_visitor_talks_with_it_and_goes_on(chromium, real_space):
     expect(visitor.setting("thinking")).to_be_hidden()
     visitor.ask("And of Germany?")
     expect(visitor.answer).to_contain_text("Berlin")
-    expect(visitor.quiet).to_have_text(re.compile(r"prompt tokens cached"))
+    visitor.quiet.click()
+    expect(visitor.folded.last.locator("ul")).to_contain_text(re.compile(r"Prompt: \d+ tokens, \d+ of them cached"))
     visitor.close()
     assert visitor.faults == []
 

@@ -24,7 +24,7 @@ def test_an_answer_is_shown_and_ended_by_the_seconds_that_zerogpu_counts(tmp_pat
             counted = int(zero.api.asked("/schedule")[-1]["durationSeconds"])
             assert counted < 10 if tokens == 8 else MAX_SECONDS - 1 <= counted <= MAX_SECONDS
             assert zero.api.asked("/schedule")[-1].get("gpuSize", "") == size
-            expect(visitor.folded.last).to_contain_text(f"Requested GPU time: {counted} s.")
+            expect(visitor.folded.last).to_contain_text(f"Requested GPU time: {counted} s")
         visitor.close()
     finally:
         zero.close()
