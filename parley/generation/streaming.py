@@ -122,7 +122,7 @@ class AnswerStreamer(TextIteratorStreamer):
         self._parser = new_parser()
         self._signal = signal
         self._closed = threading.Event()
-        self.text_queue = queue.SimpleQueue()  # of one reader; cheaper than the `Queue` of transformers
+        self.text_queue: queue.SimpleQueue[Any] = queue.SimpleQueue()  # cheaper than a `Queue`
 
     def put(self, value: torch.Tensor) -> None:
         """Takes token ids of shape (n,) or (1, n) from `generate`. The first call has the prompt, which is skipped."""

@@ -55,7 +55,7 @@ THEME = gr.themes.Base(
 )
 
 # Not single dollar signs: message_text.js finds out which of them are mathematics.
-MATHEMATICS = [
+MATHEMATICS: list[dict[str, str | bool]] = [
     {"left": left, "right": right, "display": display}
     for left, right, display in (("$$", "$$", True), (r"\[", r"\]", True), (r"\(", r"\)", False))
 ]

@@ -12,7 +12,7 @@ import pytest
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
-from tests.browser import Visitor
+from tests.browser import QUIET, Visitor
 from tests.conftest import ROOT, until
 from tests.zerogpu.conftest import BIRD, SMALL, ZeroGpuSpace
 from tests.zerogpu.faults import FAULTS, TOKEN
@@ -251,7 +251,7 @@ def test_a_waiting_visitor_sees_their_place_and_can_leave_and_others_are_served(
         expect(last.quiet).to_have_text(PLACE.format(1))
         until(lambda: len(waiting) == 1)
     last.until_free()
-    expect(last.quiet).to_have_text(re.compile("finished"))
+    expect(last.quiet).to_have_text(QUIET)
     assert last.answer.inner_text().strip()
 
 
