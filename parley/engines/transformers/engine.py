@@ -4,7 +4,9 @@ import torch
 
 from parley.engines.local_engine import LocalEngine
 from parley.engines.transformers.abort_hooks import install_abort_hooks
+from parley.engines.transformers.early_exit import exit_in_a_copy
 from parley.engines.transformers.reread import keep_one_cache
+from parley.engines.transformers.scheduler import schedule
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import PrefixCache
 from parley.models import hardware
@@ -20,6 +22,9 @@ class TransformersEngine(LocalEngine):
         super().__init__(loaded, self._sessions, turn_seconds)
         install_abort_hooks(loaded.model)
         keep_one_cache(loaded.model)
+        self._scheduler = schedule(loaded.model)
+        exit_in_a_copy(loaded.model)
+        self.max_running = 8
 
     @property
     def _library(self) -> str:
@@ -30,3 +35,7 @@ class TransformersEngine(LocalEngine):
         gpu = self.loaded.model.device.type == "cuda"
         free = torch.cuda.mem_get_info()[0] if gpu else hardware.free_memory()
         return (free + self._sessions.bytes) // CACHE_DIVISOR
+
+    def _generate(self, *args, **kwargs):
+        with self._scheduler.turn():
+            super()._generate(*args, **kwargs)

@@ -1,0 +1,166 @@
+"""Gives the turns of a model their forward passes: one padded pass for all that ask where its cache allows it.
+
+Each turn runs its decode loop in its own thread and calls the model, whose `forward` is replaced by a `Scheduler`. So
+every strategy is batched, and none knows of it. Calls that cannot be padded run one after the other.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from parley.engines.transformers import padded_batch
+from parley.engines.transformers.abort_hooks import stopped_if
+from parley.engines.transformers.padded_batch import ForwardCall
+from parley.engines.transformers.pass_line import PassLine, PassRequest, line_of
+from parley.generation.streaming import Interrupted, raise_if_stopped, stop_check
+
+MAX_ROWS = {"cpu": 64}  # tokens of a pass that several turns share, padding included
+GPU_ROWS = 512  # of a GPU
+MAX_PADDING = 2  # the tokens and keys of a pass, padding included, divided by those without padding, at most
+
+
+@dataclass(eq=False)
+class _Request(PassRequest):
+    arguments: Mapping[str, Any] | None = None  # of the call
+    call: ForwardCall | None = None  # where it may share a pass
+
+
+class Scheduler:
+    """Takes the place of a model's `forward`."""
+
+    def __init__(self, model: PreTrainedModel, group: object = None) -> None:
+        self._group = group or self
+        self._model_device = lambda: model.device
+        self._forward: Callable[..., Any] = model.forward
+        self.__signature__ = inspect.signature(self._forward)  # `generate` looks at it
+        self._takes = frozenset(self.__signature__.parameters)
+        self._names = tuple(self.__signature__.parameters)
+        self.num_shared = 0  # passes for several calls
+
+    @property
+    def line(self) -> PassLine:
+        """The line of the device of the model."""
+        return line_of(self._model_device().type)
+
+    @property
+    def max_rows(self) -> int:
+        """The maximum number of tokens in a pass while several turns run, padding included."""
+        return MAX_ROWS.get(self._model_device().type, GPU_ROWS)
+
+    def turn(self) -> AbstractContextManager[None]:
+        """During this `with` block the thread is that of a turn."""
+        return self.line.turn()
+
+    def __call__(self, *positional: Any, **named: Any) -> Any:
+        """As the model's `forward`."""
+        arguments = dict(zip(self._names, positional, strict=False)) | named
+        given = {name: value for name, value in arguments.items() if value is not None}
+        if not padded_batch.understood(given):
+            return self._ask(arguments, None, is_chunk=False)
+        chunks = self._chunks(given) if self.line.in_company else [given]
+        if len(chunks) == 1:
+            return self._ask(arguments, self._batchable(given), is_chunk=False)
+        outputs = []
+        for chunk, wanted in chunks:
+            raise_if_stopped()
+            output = self._ask(chunk, self._batchable(chunk), is_chunk=True)
+            outputs.append((output, wanted))
+        return _joined(outputs)
+
+    def _batchable(self, given: Mapping[str, Any]) -> ForwardCall | None:
+        # What is computed in one mode of torch cannot be changed in the other.
+        return padded_batch.batchable(given) if torch.is_inference_mode_enabled() else None
+
+    def _chunks(self, given: Mapping[str, Any]) -> list:
+        return [given]
+
+    def _ask(self, arguments: Mapping[str, Any], call: ForwardCall | None, *, is_chunk: bool) -> Any:
+        """The output of this call, when its turn in the line has come."""
+        request = _Request(self._group, is_chunk, stop_check(), arguments=arguments, call=call)
+        line = self.line
+        with line.place(request) as is_next:
+            if is_next:
+                mates = [each for each in line.mates(request) if isinstance(each, _Request)] if call else []
+                batch = self._fitting(request, mates)
+                line.count_left_out()
+                if len(batch) > 1:
+                    self._run_together(batch)
+                    line.finish(batch)
+                else:
+                    try:
+                        return self._forward(**arguments)
+                    finally:
+                        line.finish(batch)
+        if request.error is not None:
+            raise request.error
+        return request.output
+
+    def _fitting(self, first: _Request, others: Sequence[_Request]) -> list[_Request]:
+        """The first request, and those of the others that go with it without much padding."""
+        batch = [first]
+        for each in others:
+            if each.call and each.call.hidden_states == first.call.hidden_states:
+                if self._fits([one.call for one in (*batch, each)]):
+                    batch.append(each)
+        return batch
+
+    def _fits(self, calls: Sequence[ForwardCall]) -> bool:
+        sequences = sum(call.num_sequences for call in calls)
+        tokens, length = max(call.num_tokens for call in calls), max(call.length for call in calls)
+        rows, keys = (sum(call.num_sequences * n(call) for call in calls) for n in (_tokens, _length))
+        return (
+            sequences * tokens <= min(self.max_rows, MAX_PADDING * rows)
+            and sequences * length <= MAX_PADDING * keys + 4096
+        )
+
+    def _run_together(self, batch: Sequence[_Request]) -> None:
+        """Runs the calls in one pass. If that fails each is run alone, so that only the one at fault fails."""
+        calls = [each.call for each in batch]
+        cached = [call.num_cached for call in calls]
+        self.num_shared += 1
+        try:
+            with stopped_if(lambda: all(each.stopped() for each in batch)):
+                outputs = padded_batch.run(self._forward, self._takes, calls)
+        except Exception as error:
+            for call, length in zip(calls, cached, strict=True):
+                call.undo(length)
+            for each in batch:
+                if isinstance(error, Interrupted):
+                    each.error = error
+                else:
+                    self._run_alone(each)
+        else:
+            for each, output in zip(batch, outputs, strict=True):
+                each.output = output
+
+    def _run_alone(self, request: _Request) -> None:
+        try:
+            with stopped_if(request.stopped):
+                request.output = self._forward(**request.arguments)
+        except Exception as error:
+            request.error = error
+
+
+def _tokens(call: ForwardCall) -> int:
+    return call.num_tokens
+
+
+def _length(call: ForwardCall) -> int:
+    return call.length
+
+
+def _joined(outputs: Sequence[tuple[Any, int]]) -> CausalLMOutputWithPast:
+    raise NotImplementedError
+
+
+def schedule(model: PreTrainedModel) -> Scheduler:
+    """The scheduler of a model, whose `forward` it becomes."""
+    if not isinstance(model.forward, Scheduler):  # two engines may share one model
+        model.forward = Scheduler(model)
+    return model.forward
