@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from parley.positions import Rotation
 
 # The arguments that a call may have. One with others, such as images, is not understood here.
 KNOWN_ARGUMENTS = frozenset(
@@ -62,6 +64,17 @@ class ForwardCall:
         for layer in self.cache.layers:
             if (added := layer.get_seq_length() - num_cached) > 0:
                 layer.crop(-added)
+
+
+def pads(model: PreTrainedModel) -> bool:
+    """Whether the sequences of several calls can share a pass of this model.
+
+    Each layer has to see all tokens, and the keys must not depend on the length of the text, which differs.
+    """
+    text = model.config.get_text_config(decoder=True)
+    if not model._supports_default_dynamic_cache() or Rotation(text).at(0):
+        return False
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=text).layers)
 
 
 def understood(arguments: Mapping[str, Any]) -> bool:
@@ -139,7 +152,7 @@ def padded_cache(calls: Sequence[ForwardCall]) -> Cache:
 
 
 def run(
-    forward: Callable[..., Any], takes: frozenset[str], calls: Sequence[ForwardCall]
+    forward: Callable[..., Any], takes: Sequence[str], calls: Sequence[ForwardCall]
 ) -> list[CausalLMOutputWithPast]:
     """The outputs of these calls, from one forward pass. `takes` are the arguments that the model has.
 

@@ -5,7 +5,7 @@ every strategy is batched, and none knows of it. Calls that cannot be padded run
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,11 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from parley.engines.transformers import padded_batch
 from parley.engines.transformers.abort_hooks import stopped_if
-from parley.engines.transformers.padded_batch import ForwardCall
+from parley.engines.transformers.padded_batch import ForwardCall, pads
 from parley.engines.transformers.pass_line import PassLine, PassRequest, line_of
+from parley.generation.prefix_cache import STATEFUL
 from parley.generation.streaming import Interrupted, raise_if_stopped, stop_check
+from parley.positions import Rotation
 
 MAX_ROWS = {"cpu": 64}  # tokens of a pass that several turns share, padding included
 GPU_ROWS = 512  # of a GPU
@@ -39,8 +41,9 @@ class Scheduler:
         self._model_device = lambda: model.device
         self._forward: Callable[..., Any] = model.forward
         self.__signature__ = inspect.signature(self._forward)  # `generate` looks at it
-        self._takes = frozenset(self.__signature__.parameters)
-        self._names = tuple(self.__signature__.parameters)
+        self._takes = tuple(self.__signature__.parameters)
+        self._rotation = Rotation(model.config.get_text_config(decoder=True))
+        self._pads = pads(model)
         self.num_shared = 0  # passes for several calls
 
     @property
@@ -59,28 +62,49 @@ class Scheduler:
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
         """As the model's `forward`."""
-        arguments = dict(zip(self._names, positional, strict=False)) | named
+        arguments = dict(zip(self._takes, positional, strict=False)) | named
         given = {name: value for name, value in arguments.items() if value is not None}
         if not padded_batch.understood(given):
-            return self._ask(arguments, None, is_chunk=False)
-        chunks = self._chunks(given) if self.line.in_company else [given]
+            return self._ask(arguments, None)
+        chunks = self._chunks(given)
         if len(chunks) == 1:
-            return self._ask(arguments, self._batchable(given), is_chunk=False)
-        outputs = []
-        for chunk, wanted in chunks:
-            raise_if_stopped()
-            output = self._ask(chunk, self._batchable(chunk), is_chunk=True)
-            outputs.append((output, wanted))
-        return _joined(outputs)
+            return self._ask(arguments, self._batchable(given))
+        return joined(self._read(given, begin, end) for begin, end in chunks)
 
     def _batchable(self, given: Mapping[str, Any]) -> ForwardCall | None:
         # What is computed in one mode of torch cannot be changed in the other.
-        return padded_batch.batchable(given) if torch.is_inference_mode_enabled() else None
+        return padded_batch.batchable(given) if self._pads and torch.is_inference_mode_enabled() else None
 
-    def _chunks(self, given: Mapping[str, Any]) -> list:
-        return [given]
+    def _chunks(self, given: Mapping[str, Any]) -> list[tuple[int, int]]:
+        """Where the chunks of the new tokens begin and end; one for all of them where no other turn waits for it."""
+        sequences, tokens = given["input_ids"].shape
+        cache, size = given["past_key_values"], max(1, self.max_rows // sequences)
+        if tokens <= size or not self.line.in_company or any(type(layer) in STATEFUL for layer in cache.layers):
+            return [(0, tokens)]
+        cached = cache.get_seq_length()
+        chunks = [(begin, min(begin + size, tokens)) for begin in range(0, tokens, size)]
+        last = self._rotation.at(cached + tokens)
+        return chunks if all(self._rotation.at(cached + end) == last for _, end in chunks) else [(0, tokens)]
 
-    def _ask(self, arguments: Mapping[str, Any], call: ForwardCall | None, *, is_chunk: bool) -> Any:
+    def _read(self, given: Mapping[str, Any], begin: int, end: int) -> CausalLMOutputWithPast:
+        """The output for one chunk of the new tokens, with those of its logits that are asked for."""
+        raise_if_stopped()
+        tokens, cached = given["input_ids"].shape[1], given["past_key_values"].get_seq_length()
+        kept = max(0, end - max(begin, tokens - (given.get("logits_to_keep", 0) or tokens)))
+        chunk = {**given, "input_ids": given["input_ids"][:, begin:end]}
+        if "attention_mask" in given:
+            chunk["attention_mask"] = given["attention_mask"][:, : cached + end - begin]
+        if "position_ids" in given:
+            chunk["position_ids"] = given["position_ids"][:, begin:end]
+        if "logits_to_keep" in self._takes:
+            chunk["logits_to_keep"] = max(kept, 1)  # 0 would be all
+        output = self._ask(chunk, self._batchable(chunk), is_chunk=True)
+        logits = output.logits[:, output.logits.shape[1] - kept :]
+        return CausalLMOutputWithPast(
+            logits=logits, past_key_values=output.past_key_values, hidden_states=output.hidden_states
+        )
+
+    def _ask(self, arguments: Mapping[str, Any], call: ForwardCall | None, is_chunk: bool = False) -> Any:
         """The output of this call, when its turn in the line has come."""
         request = _Request(self._group, is_chunk, stop_check(), arguments=arguments, call=call)
         line = self.line
@@ -155,8 +179,17 @@ def _length(call: ForwardCall) -> int:
     return call.length
 
 
-def _joined(outputs: Sequence[tuple[Any, int]]) -> CausalLMOutputWithPast:
-    raise NotImplementedError
+def joined(chunks: Iterable[CausalLMOutputWithPast]) -> CausalLMOutputWithPast:
+    """The output for all chunks of a text from those of each."""
+    logits, states = [], []
+    for output in chunks:
+        logits.append(output.logits)
+        states.append(output.hidden_states)
+    return CausalLMOutputWithPast(
+        logits=torch.cat(logits, 1),
+        past_key_values=output.past_key_values,
+        hidden_states=None if states[0] is None else tuple(torch.cat(layer, 1) for layer in zip(*states, strict=True)),
+    )
 
 
 def schedule(model: PreTrainedModel) -> Scheduler:

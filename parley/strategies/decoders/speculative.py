@@ -59,24 +59,19 @@ def speculative(
     is called with the number of drafted tokens and the number of accepted ones.
     """
     search: Callable[..., torch.Tensor] = GenerationMixin._assisted_decoding
-    config = model.config.get_text_config()
-    layers = config.num_hidden_layers
-    try:
-        return search(
-            _ModelWrapper(model, on_draft, generation_config),
-            input_ids,
-            logits_processor,
-            stopping_criteria,
-            generation_config,
-            streamer=TokenStreamer(on_token),
-            inputs_tensor=input_ids,
-            assistant_model=draft,
-            tokenizer=tokenizers[0],
-            assistant_tokenizer=tokenizers[1],
-            **inputs,
-        )
-    finally:
-        config.num_hidden_layers = layers  # early exit lowers it, and an interruption would leave it low
+    return search(
+        _ModelWrapper(model, on_draft, generation_config),
+        input_ids,
+        logits_processor,
+        stopping_criteria,
+        generation_config,
+        streamer=TokenStreamer(on_token),
+        inputs_tensor=input_ids,
+        assistant_model=draft,
+        tokenizer=tokenizers[0],
+        assistant_tokenizer=tokenizers[1],
+        **inputs,
+    )
 
 
 class _ModelWrapper:
