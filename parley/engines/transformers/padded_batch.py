@@ -6,6 +6,7 @@ batches prompts of different lengths, so every implementation of attention knows
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,6 +29,10 @@ KNOWN_ARGUMENTS = frozenset(
         "return_dict",
     )
 )
+# Architectures that have no `position_ids` and do without them, and those that have them and do not heed them. That is
+# how all that transformers can chat with were sorted, by tiny models of each.
+PLACES_FROM_MASK = frozenset(("bloom", "mpt"))
+MISPLACES = frozenset(("git",))
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +74,14 @@ class ForwardCall:
 def pads(model: PreTrainedModel) -> bool:
     """Whether the sequences of several calls can share a pass of this model.
 
-    Each layer has to see all tokens, and the keys must not depend on the length of the text, which differs.
+    Each layer has to see all tokens, the keys must not depend on the length of the text, which differs, and the model
+    must take the places of the tokens as they are given.
     """
-    text = model.config.get_text_config(decoder=True)
+    text, takes = model.config.get_text_config(decoder=True), signature(model.forward).parameters
+    if not {"past_key_values", "attention_mask"} <= takes.keys() or text.model_type in MISPLACES:
+        return False
+    if "position_ids" not in takes and text.model_type not in PLACES_FROM_MASK:
+        return False
     if not model._supports_default_dynamic_cache() or Rotation(text).at(0):
         return False
     return all(type(layer) is DynamicLayer for layer in DynamicCache(config=text).layers)

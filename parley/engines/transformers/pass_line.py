@@ -85,7 +85,7 @@ class PassLine:
                 self._waiting.append(request)
                 self._changed.notify_all()
             else:
-                self._begin(request)
+                self._last_was_chunk = request.is_chunk
         if has_to_wait:
             request.wake.acquire()
         if request.done:
@@ -97,18 +97,26 @@ class PassLine:
             with self._changed:
                 self._go_on()
 
-    def mates(self, request: PassRequest) -> Sequence[PassRequest]:
-        """The waiting requests of the same group, first waiting a moment for turns that are choosing a token."""
+    def gather(self, request: PassRequest, choose: Callable[[Sequence[PassRequest]], Sequence[PassRequest]]) -> None:
+        """Takes those requests out of the line that `choose` picks from the waiting ones of the same group.
+
+        First it waits a moment for turns that are choosing a token, because they will want to be in the pass.
+        """
         deadline = time.perf_counter() + CHOOSING_SHARE * self._last_seconds
         with self._changed:
-            while not request.is_chunk and any(group == request.group for group in self._choosing.values()):
+            while not request.is_chunk and request.group in self._choosing.values():
                 if (left := deadline - time.perf_counter()) <= 0:
                     break
                 self._changed.wait(left)
-            for thread in [thread for thread, group in self._choosing.items() if group == request.group]:
-                del self._choosing[thread]
+            self._choosing = {thread: group for thread, group in self._choosing.items() if group != request.group}
+            for each in choose([each for each in self._waiting if each.group == request.group and not each.stopped()]):
+                self._waiting.remove(each)
+            for each in self._waiting:
+                each.num_left_out += 1
+                if not each.is_chunk:
+                    self.max_left_out = max(self.max_left_out, each.num_left_out)
             self._began = time.perf_counter()
-            return [each for each in self._waiting if each.group == request.group and not each.stopped()]
+            self.num_passes += 1
 
     def finish(self, requests: Sequence[PassRequest]) -> None:
         """Wakes the threads of these requests, which have their outputs or errors."""
@@ -116,16 +124,9 @@ class PassLine:
             self._last_seconds = time.perf_counter() - self._began
             for each in requests:
                 each.done = True
-                if each in self._waiting:
-                    self._waiting.remove(each)
-                    each.wake.release()
+                each.wake.release()
                 if each.thread in self._turns:
                     self._choosing[each.thread] = each.group
-
-    def _begin(self, request: PassRequest) -> None:
-        self._last_was_chunk = request.is_chunk
-        self._began = time.perf_counter()
-        self.num_passes += 1
 
     def _go_on(self) -> None:
         """Gives the next pass to a waiting request. Those of stopped turns leave."""
@@ -141,16 +142,8 @@ class PassLine:
         if chosen is None:
             return
         self._waiting.remove(chosen)
-        self._begin(chosen)
+        self._last_was_chunk = chosen.is_chunk
         chosen.wake.release()
-
-    def count_left_out(self) -> None:
-        """Notes that a pass begins without those that wait now."""
-        with self._changed:
-            for each in self._waiting:
-                each.num_left_out += 1
-                if not each.is_chunk:
-                    self.max_left_out = max(self.max_left_out, each.num_left_out)
 
 
 _lines: dict[str, PassLine] = {}

@@ -4,6 +4,7 @@ Each turn runs its decode loop in its own thread and calls the model, whose `for
 every strategy is batched, and none knows of it. Calls that cannot be padded run one after the other.
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -56,6 +57,11 @@ class Scheduler:
         """The maximum number of tokens in a pass while several turns run, padding included."""
         return MAX_ROWS.get(self._model_device().type, GPU_ROWS)
 
+    @property
+    def in_company(self) -> bool:
+        """Whether another turn than that of this thread runs on the device."""
+        return self.line.in_company
+
     def turn(self) -> AbstractContextManager[None]:
         """During this `with` block the thread is that of a turn."""
         return self.line.turn()
@@ -79,7 +85,7 @@ class Scheduler:
         """Where the chunks of the new tokens begin and end; one for all of them where no other turn waits for it."""
         sequences, tokens = given["input_ids"].shape
         cache, size = given["past_key_values"], max(1, self.max_rows // sequences)
-        if tokens <= size or not self.line.in_company or any(type(layer) in STATEFUL for layer in cache.layers):
+        if tokens <= size or not self.in_company or any(type(layer) in STATEFUL for layer in cache.layers):
             return [(0, tokens)]
         cached = cache.get_seq_length()
         chunks = [(begin, min(begin + size, tokens)) for begin in range(0, tokens, size)]
@@ -107,32 +113,28 @@ class Scheduler:
     def _ask(self, arguments: Mapping[str, Any], call: ForwardCall | None, is_chunk: bool = False) -> Any:
         """The output of this call, when its turn in the line has come."""
         request = _Request(self._group, is_chunk, stop_check(), arguments=arguments, call=call)
-        line = self.line
+        line, batch = self.line, [request]
         with line.place(request) as is_next:
             if is_next:
-                mates = [each for each in line.mates(request) if isinstance(each, _Request)] if call else []
-                batch = self._fitting(request, mates)
-                line.count_left_out()
-                if len(batch) > 1:
-                    self._run_together(batch)
-                    line.finish(batch)
-                else:
-                    try:
+                line.gather(request, functools.partial(self._choose, batch))
+                try:
+                    if len(batch) == 1:  # in its own thread and mode, and an error is its own
                         return self._forward(**arguments)
-                    finally:
-                        line.finish(batch)
+                    self._run_together(batch)
+                finally:
+                    line.finish(batch)
         if request.error is not None:
             raise request.error
         return request.output
 
-    def _fitting(self, first: _Request, others: Sequence[_Request]) -> list[_Request]:
-        """The first request, and those of the others that go with it without much padding."""
-        batch = [first]
-        for each in others:
-            if each.call and each.call.hidden_states == first.call.hidden_states:
-                if self._fits([one.call for one in (*batch, each)]):
+    def _choose(self, batch: list[_Request], waiting: Sequence[PassRequest]) -> Sequence[_Request]:
+        """Adds those of the waiting requests to the batch that go with its first one without much padding."""
+        first = batch[0].call
+        for each in waiting if first else ():
+            if isinstance(each, _Request) and each.call and each.call.hidden_states == first.hidden_states:
+                if self._fits([*(one.call for one in batch), each.call]):
                     batch.append(each)
-        return batch
+        return batch[1:]
 
     def _fits(self, calls: Sequence[ForwardCall]) -> bool:
         sequences = sum(call.num_sequences for call in calls)

@@ -105,6 +105,22 @@ class PagedCausalLM(Protocol):
         ...
 
 
+@runtime_checkable
+class SharesPasses(Protocol):
+    """The `forward` of a model whose passes several turns share."""
+
+    @property
+    def in_company(self) -> bool:
+        """Whether another turn runs, which wants rows of the passes."""
+        ...
+
+
+def in_company(model: CausalLM) -> bool:
+    """Whether draft tokens would take time from another turn. A model that batches them by itself decides by itself."""
+    forward = getattr(model, "forward", None)
+    return isinstance(forward, SharesPasses) and forward.in_company
+
+
 # What `generate` passes to a decode loop. Both take the ids so far, shape (sequences, tokens). Processors take and
 # return scores, shape (sequences, vocabulary). Criteria return whether each sequence has ended, shape (sequences,).
 Processors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -12,7 +12,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from parley.positions import Rotation
-from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM, next_inputs
+from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM, in_company, next_inputs
 from parley.strategies.decoders.guidance import split_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
@@ -69,7 +69,8 @@ def decode_loop(
             cache.crop(num_accepted - len(drafts))
         if at_end:
             return input_ids
-        room = generation_config.max_length - input_ids.shape[1] - 1 if lookup else 0
+        drafting = lookup and not in_company(model)
+        room = generation_config.max_length - input_ids.shape[1] - 1 if drafting else 0
         drafts = lookup_drafts.propose(room, alone=not paged or paged.free_drafts > 0)
         drafts = drafts[: rotation.drafts(input_ids.shape[1], len(drafts))]
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
