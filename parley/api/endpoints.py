@@ -23,8 +23,10 @@ from parley.strategies.requirements import REQUIREMENTS
 def models() -> list[dict[str, Any]]:
     """The models: name (for /chat), label, whether /chat uses it if none is named, parameters, licence, whether it has
     a thinking switch, the levels of reasoning effort that it takes, its recommended settings, how it would run on this
-    machine or why it cannot run, the memory that decides this, and how many of its answers run and wait in this
-    process, with the tokens per second of all of them together.
+    machine or why it cannot run, the memory that decides this, what an answer among others promises compared with the
+    same one alone, and how many of its answers run and wait in this process, with the tokens per second of all of
+    them together.
+        process, with the tokens per second of all of them together.
     """
     default = registry.default().name
     return [_described(row) | {"default": row.name == default} for row in registry.models().values()]
@@ -45,6 +47,7 @@ def _described(row: ModelSpec) -> dict[str, Any]:
         "recommended": dict(traits.recommended),
         "plan": row.problem or (estimate.sentence if estimate else elsewhere),
         "memory": estimate and estimate.figures,
+        "in_company": estimate and estimate.plan and estimate.plan.in_company,
         "running": LINES[row.name].num_running,
         "waiting": LINES[row.name].num_waiting,
         "tokens_per_second": round(turn.POOL.tokens_per_second(row), 1),

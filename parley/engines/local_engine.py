@@ -7,6 +7,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ class LocalEngine(Engine):
                 lease = LeaseRequest(
                     request.session, prompt_ids, plan.config["num_beams"], plan.max_length, lambda: streamer.ids
                 )
-                with torch.inference_mode(), prefix_cache.acquire(lease) as leased, plan.draws(generator):
+                with self._running(), torch.inference_mode(), prefix_cache.acquire(lease) as leased, plan.draws(generator):
                     cached_tokens = leased.cached_tokens
                     self._generate(prompt, plan.arguments(streamer, generator) | leased.arguments, signal, streamer)
             finally:
@@ -106,6 +107,10 @@ class LocalEngine(Engine):
             notices=self._missing_words(streamer.ids, request) if finish in ("end", "length", "context") else (),
             run_record=self._run_record(prompt, request, plan, seed),
         )
+
+    def _running(self) -> AbstractContextManager[Any]:
+        """Entered in the thread of a turn while it runs."""
+        return nullcontext()
 
     def _new_streamer(
         self, prompt_ids: Sequence[int], settings: Settings, prompt: Prompt, signal: streaming.StopSignal

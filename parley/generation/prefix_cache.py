@@ -213,10 +213,12 @@ class _TurnCache:
         """The cache for `generate`. Several sequences get a copy: the cache of a beam search cannot be kept."""
         if not croppable(self._cache, self._max_length):
             self._prefill(len(self._prompt) - SNAPSHOT_MARGIN)
+            _compact(self._cache)
             self._prompt_snapshot = self._snapshot(self._prompt, self._prefilled, copy.deepcopy(self._cache))
         if num_sequences == 1:
             return self._cache
         self._prefill(len(self._prompt) - 1)
+        _compact(self._cache)
         expanded = copy.deepcopy(self._cache)
         # Like `batch_repeat_interleave`, which layers with a state do not have.
         expanded.reorder_cache(torch.zeros(num_sequences, dtype=torch.long, device=self._model.device))
@@ -244,6 +246,7 @@ class _TurnCache:
         return SessionCache(sequence, tuple(snapshot for snapshot in snapshots if snapshot.ids))
 
     def _snapshot(self, sequence: Sequence[int], length: int, cache: DynamicCache) -> CacheSnapshot:
+        _compact(cache)
         return CacheSnapshot(sequence[:length], cache, self._rotation.at(max(length, len(self._prompt))))
 
     def _prefill(self, end: int) -> None:
@@ -306,6 +309,15 @@ def supports_multi_token_continuation(model: PreTrainedModel) -> bool:
 
 def _lengths(cache: DynamicCache) -> list[int]:
     return [layer.get_seq_length() for layer in cache.layers if isinstance(layer, CacheLayerMixin)]
+
+
+def _compact(cache: DynamicCache) -> None:
+    """Gives keys and values storages of their own. A pass that several turns shared has put them into one of all."""
+    for layer in cache.layers:
+        for name in ("keys", "values"):
+            states = getattr(layer, name, None)
+            if isinstance(states, torch.Tensor) and states.untyped_storage().nbytes() > states.nbytes:
+                setattr(layer, name, states.clone(memory_format=torch.contiguous_format))
 
 
 def _tensors(cache: DynamicCache) -> Iterator[torch.Tensor]:

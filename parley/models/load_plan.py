@@ -68,6 +68,14 @@ class LoadPlan:
         return stored if self.quantization == "none" else self.quantization
 
     @property
+    def in_company(self) -> str:
+        """What the engine promises of an answer while others run, compared with the same one alone."""
+        if self.engine == OPENVINO:
+            return "equal bits"
+        promises = {"float32": "the same tokens", "int8": "other tokens are possible"}
+        return promises.get(self.numbers, "not measured") if self.device == "cpu" else "not measured"
+
+    @property
     def sentence(self) -> str:
         """A description for people: the device, the number format, the engine and the memory."""
         device = LABELS[self.device] if self.cards < 2 else f"{self.cards} GPUs"

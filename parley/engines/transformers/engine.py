@@ -1,5 +1,6 @@
 """The engine for a model of transformers, on a GPU or on the CPU."""
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -35,9 +36,8 @@ class TransformersEngine(LocalEngine):
     def _library(self) -> str:
         return "PyTorch"
 
-    def _generate(self, *given: Any) -> None:
-        with self.scheduler.turn():
-            super()._generate(*given)
+    def _running(self) -> AbstractContextManager[Any]:
+        return self.scheduler.turn()
 
     def _num_turns_that_fit(self) -> int:
         """How many turns may run: one in a worker of ZeroGPU, and where the config does not tell the size of keys."""
