@@ -1,21 +1,25 @@
 """The order in which the threads of all turns get forward passes on one device, one pass at a time.
 
-The thread whose request comes next runs the pass itself, and takes other requests of the same model along. So no thread
-is kept for passes, a turn that is alone waits for nobody, and what has to run in the thread of its turn does.
+The thread whose request comes next leads: it takes other requests of the same model along. So a turn that is alone waits
+for nobody and changes no thread, and what has to run in the thread of its turn does.
 """
 
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import torch
 
 from parley.generation.streaming import Interrupted
 
 # How long a pass waits for turns that are choosing their next token, as a share of the time of the last pass.
 CHOOSING_SHARE = 0.3
+THREADS = torch.get_num_threads()  # of an operation of torch, before a turn of another engine changes it
 
 
 @dataclass(eq=False)
@@ -43,6 +47,9 @@ class PassLine:
     """
 
     def __init__(self) -> None:
+        # Each thread that computes has OpenMP threads of its own, and those of many take time from each other: one thread
+        # for shared passes took a fifth less of two cores than passes in the threads of eight turns.
+        self.shared = ThreadPoolExecutor(1, "shared-passes", torch.set_num_threads, (THREADS,))
         self._changed = threading.Condition()
         self._waiting: list[PassRequest] = []  # in the order of asking
         self._is_busy = False

@@ -26,6 +26,7 @@ from parley.positions import Rotation
 MAX_ROWS = {"cpu": 64}  # tokens of a pass that several turns share, padding included
 GPU_ROWS = 512  # of a GPU
 MAX_PADDING = 2  # the tokens and keys of a pass, padding included, divided by those without padding, at most
+SPARE_KEYS = 4096  # in all sequences together, that may be padding whatever the others are
 
 
 @dataclass(eq=False)
@@ -69,6 +70,8 @@ class Scheduler:
     def __call__(self, *positional: Any, **named: Any) -> Any:
         """As the model's `forward`."""
         arguments = dict(zip(self._takes, positional, strict=False)) | named
+        if not self.in_company:
+            return self._ask(arguments, None)
         given = {name: value for name, value in arguments.items() if value is not None}
         if not padded_batch.understood(given):
             return self._ask(arguments, None)
@@ -85,7 +88,7 @@ class Scheduler:
         """Where the chunks of the new tokens begin and end; one for all of them where no other turn waits for it."""
         sequences, tokens = given["input_ids"].shape
         cache, size = given["past_key_values"], max(1, self.max_rows // sequences)
-        if tokens <= size or not self.in_company or any(type(layer) in STATEFUL for layer in cache.layers):
+        if tokens <= size or any(type(layer) in STATEFUL for layer in cache.layers):
             return [(0, tokens)]
         cached = cache.get_seq_length()
         chunks = [(begin, min(begin + size, tokens)) for begin in range(0, tokens, size)]
@@ -120,7 +123,7 @@ class Scheduler:
                 try:
                     if len(batch) == 1:  # in its own thread and mode, and an error is its own
                         return self._forward(**arguments)
-                    self._run_together(batch)
+                    line.shared.submit(self._run_together, batch).result()
                 finally:
                     line.finish(batch)
         if request.error is not None:
@@ -142,7 +145,7 @@ class Scheduler:
         rows, keys = (sum(call.num_sequences * n(call) for call in calls) for n in (_tokens, _length))
         return (
             sequences * tokens <= min(self.max_rows, MAX_PADDING * rows)
-            and sequences * length <= MAX_PADDING * keys + 4096
+            and sequences * length <= MAX_PADDING * keys + SPARE_KEYS
         )
 
     def _run_together(self, batch: Sequence[_Request]) -> None:
@@ -151,7 +154,7 @@ class Scheduler:
         cached = [call.num_cached for call in calls]
         self.num_shared += 1
         try:
-            with stopped_if(lambda: all(each.stopped() for each in batch)):
+            with torch.inference_mode(), stopped_if(lambda: all(each.stopped() for each in batch)):
                 outputs = padded_batch.run(self._forward, self._takes, calls)
         except Exception as error:
             for call, length in zip(calls, cached, strict=True):
@@ -167,7 +170,7 @@ class Scheduler:
 
     def _run_alone(self, request: _Request) -> None:
         try:
-            with stopped_if(request.stopped):
+            with torch.inference_mode(), stopped_if(request.stopped):
                 request.output = self._forward(**request.arguments)
         except Exception as error:
             request.error = error
