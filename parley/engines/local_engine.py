@@ -77,7 +77,12 @@ class LocalEngine(Engine):
                 lease = LeaseRequest(
                     request.session, prompt_ids, plan.config["num_beams"], plan.max_length, lambda: streamer.ids
                 )
-                with self._running(), torch.inference_mode(), prefix_cache.acquire(lease) as leased, plan.draws(generator):
+                with (
+                    self._running(),
+                    torch.inference_mode(),
+                    prefix_cache.acquire(lease) as leased,
+                    plan.draws(generator),
+                ):
                     cached_tokens = leased.cached_tokens
                     self._generate(prompt, plan.arguments(streamer, generator) | leased.arguments, signal, streamer)
             finally:

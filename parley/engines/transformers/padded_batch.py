@@ -1,7 +1,7 @@
 """One forward pass over the sequences of several calls of a model, each with a KV cache of its own.
 
-The batch is padded on the left, the keys as well as the new tokens, and a mask hides the padding. That is how `generate`
-batches prompts of different lengths, so every implementation of attention knows it.
+The batch is padded on the left, the keys as well as the new tokens, and a mask hides the padding. That is how
+`generate` batches prompts of different lengths, so every implementation of attention knows it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -172,7 +172,7 @@ def run(
     device = calls[0].input_ids.device
     ids = torch.zeros(sum(call.num_sequences for call in calls), tokens, dtype=torch.long, device=device)
     positions, mask = torch.zeros_like(ids), ids.new_zeros(len(ids), length)
-    rows = []
+    rows: list[slice] = []
     for call in calls:
         begin = rows[-1].stop if rows else 0
         rows.append(slice(begin, begin + call.num_sequences))

@@ -1,7 +1,7 @@
 """The order in which the threads of all turns get forward passes on one device, one pass at a time.
 
-The thread whose request comes next leads: it takes other requests of the same model along. So a turn that is alone waits
-for nobody and changes no thread, and what has to run in the thread of its turn does.
+The thread whose request comes next leads: it takes other requests of the same model along. So a turn that is alone
+waits for nobody and changes no thread, and what has to run in the thread of its turn does.
 """
 
 import os
@@ -47,8 +47,8 @@ class PassLine:
     """
 
     def __init__(self) -> None:
-        # Each thread that computes has OpenMP threads of its own, and those of many take time from each other: one thread
-        # for shared passes took a fifth less of two cores than passes in the threads of eight turns.
+        # Each thread that computes has OpenMP threads of its own, and those of many take time from each other: one
+        # thread for shared passes took a fifth less of two cores than passes in the threads of eight turns.
         self.shared = ThreadPoolExecutor(1, "shared-passes", torch.set_num_threads, (THREADS,))
         self._changed = threading.Condition()
         self._waiting: list[PassRequest] = []  # in the order of asking

@@ -8,7 +8,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,12 +26,13 @@ from parley.positions import Rotation
 MAX_ROWS = {"cpu": 64}  # tokens of a pass that several turns share, padding included
 GPU_ROWS = 512  # of a GPU
 MAX_PADDING = 2  # the tokens and keys of a pass, padding included, divided by those without padding, at most
+MAX_DECODED = 17  # new tokens that a decode loop asks for, drafts included; more are a chunk of a prompt
 SPARE_KEYS = 4096  # in all sequences together, that may be padding whatever the others are
 
 
 @dataclass(eq=False)
 class _Request(PassRequest):
-    arguments: Mapping[str, Any] | None = None  # of the call
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the call
     call: ForwardCall | None = None  # where it may share a pass
 
 
@@ -77,7 +78,7 @@ class Scheduler:
             return self._ask(arguments, None)
         chunks = self._chunks(given)
         if len(chunks) == 1:
-            return self._ask(arguments, self._batchable(given))
+            return self._ask(arguments, self._batchable(given), given["input_ids"].shape[1] > MAX_DECODED)
         return joined(self._read(given, begin, end) for begin, end in chunks)
 
     def _batchable(self, given: Mapping[str, Any]) -> ForwardCall | None:
@@ -133,24 +134,27 @@ class Scheduler:
     def _choose(self, batch: list[_Request], waiting: Sequence[PassRequest]) -> Sequence[_Request]:
         """Adds those of the waiting requests to the batch that go with its first one without much padding."""
         first = batch[0].call
-        for each in waiting if first else ():
-            if isinstance(each, _Request) and each.call and each.call.hidden_states == first.hidden_states:
-                if self._fits([*(one.call for one in batch), each.call]):
-                    batch.append(each)
+        calls = [first] if first else []
+        for each in waiting:
+            if not isinstance(each, _Request) or not first or not each.call:
+                continue
+            if each.call.hidden_states == first.hidden_states and self._fit([*calls, each.call]):
+                batch.append(each)
+                calls.append(each.call)
         return batch[1:]
 
-    def _fits(self, calls: Sequence[ForwardCall]) -> bool:
+    def _fit(self, calls: Sequence[ForwardCall]) -> bool:
         sequences = sum(call.num_sequences for call in calls)
         tokens, length = max(call.num_tokens for call in calls), max(call.length for call in calls)
-        rows, keys = (sum(call.num_sequences * n(call) for call in calls) for n in (_tokens, _length))
-        return (
-            sequences * tokens <= min(self.max_rows, MAX_PADDING * rows)
-            and sequences * length <= MAX_PADDING * keys + SPARE_KEYS
-        )
+        rows = sum(call.num_sequences * call.num_tokens for call in calls)
+        keys = sum(call.num_sequences * call.length for call in calls)
+        if sequences * length > MAX_PADDING * keys + SPARE_KEYS:
+            return False
+        return sequences * tokens <= min(self.max_rows, MAX_PADDING * rows)
 
     def _run_together(self, batch: Sequence[_Request]) -> None:
         """Runs the calls in one pass. If that fails each is run alone, so that only the one at fault fails."""
-        calls = [each.call for each in batch]
+        calls = [each.call for each in batch if each.call]
         cached = [call.num_cached for call in calls]
         self.num_shared += 1
         try:
@@ -161,7 +165,7 @@ class Scheduler:
                 call.undo(length)
             for each in batch:
                 if isinstance(error, Interrupted):
-                    each.error = error
+                    each.error = Interrupted()
                 else:
                     self._run_alone(each)
         else:
@@ -174,14 +178,6 @@ class Scheduler:
                 request.output = self._forward(**request.arguments)
         except Exception as error:
             request.error = error
-
-
-def _tokens(call: ForwardCall) -> int:
-    return call.num_tokens
-
-
-def _length(call: ForwardCall) -> int:
-    return call.length
 
 
 def joined(chunks: Iterable[CausalLMOutputWithPast]) -> CausalLMOutputWithPast:

@@ -116,7 +116,7 @@ class SharesPasses(Protocol):
 
 
 def in_company(model: CausalLM) -> bool:
-    """Whether draft tokens would take time from another turn. A model that batches them by itself decides by itself."""
+    """Whether draft tokens would take rows of a pass from another turn. A paged model tells it by `free_drafts`."""
     forward = getattr(model, "forward", None)
     return isinstance(forward, SharesPasses) and forward.in_company
 

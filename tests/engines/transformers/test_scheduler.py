@@ -1,4 +1,4 @@
-"""Many turns of PyTorch's model at once: in float32 each gets the tokens that it would get alone, by every strategy."""
+"""Many turns of PyTorch's model at once: in float32 each gets the tokens of the turn alone, by every strategy."""
 
 import functools
 import threading
@@ -182,7 +182,7 @@ def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most(endless):
             threads.submit(answer, own(), [Message("user", "Go on.")], cancel, **values, seed=number)
             for number in range(16)
         ]
-        until(lambda: len(sizes) > 60)
+        until(lambda: (16, 1) in sizes)
         del sizes[:]
         scheduler.line.max_left_out = 0
         answer(own(), prompt, max_new_tokens=1)
