@@ -75,6 +75,7 @@ def test_models_and_strategies_are_listed(client, inside):
     assert [m["name"] for m in models] == inside.models
     assert models[0]["thinking"] is True and models[0]["context"] == 1024
     assert [m["plan"] for m in models][1] == "" and models[1]["memory"] is None
+    assert [m["in_company"] for m in models] == ["equal bits", None, "equal bits", "the same tokens"]
     strategies = {s["name"]: s for s in client.predict(api_name="/strategies")}
     assert "temperature" in strategies["sampling"]["settings"]
     assert "temperature" not in strategies["greedy"]["settings"]

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from parley.errors import BadSetting
+from parley.generation.prefix_cache import common_prefix
 from parley.messages import Message, build_messages
 from parley.models.spec import ModelSpec
 from parley.settings import Settings
@@ -87,6 +88,26 @@ def test_in_floats_every_strategy_gives_the_text_of_its_program(strategy, name, 
     made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=24, **chosen)
     assert made.run_record.config["engine"] == f"{'PyTorch' if name == 'transformers' else 'OpenVINO'} float32"
     assert len(made.text.split()) > 5 and programs.agree(made, monkeypatch)
+
+
+def test_in_floats_every_strategy_of_pytorch_answers_in_company_as_alone(load, programs):
+    real = load("transformers")
+
+    def ask(strategy):
+        number = list(STRATEGIES).index(strategy)
+        question = [Message("user", "Be brief. " * (number % 4) + STORY[0].content + f" Name {number + 2} birds.")]
+        chosen = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
+        return answer(real, question, strategy=strategy, helper=real, max_new_tokens=12, **chosen)
+
+    alone = [ask(strategy) for strategy in STRATEGIES]
+    before = real.scheduler.num_shared
+    with ThreadPoolExecutor(len(STRATEGIES)) as threads:
+        together = list(threads.map(ask, STRATEGIES))
+    assert real.scheduler.num_shared > before
+    for one, other in zip(alone, together, strict=True):
+        if one.text != other.text:
+            common = common_prefix(one.text, other.text)
+            assert programs.gap(one.run_record.prompt, one.text[:common].rstrip()) < TIE
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -26,7 +26,7 @@ from parley.positions import Rotation
 MAX_ROWS = {"cpu": 64}  # tokens of a pass that several turns share, padding included
 GPU_ROWS = 512  # of a GPU
 MAX_PADDING = 2  # the tokens and keys of a pass, padding included, divided by those without padding, at most
-MAX_DECODED = 17  # new tokens that a decode loop asks for, drafts included; more are a chunk of a prompt
+MAX_DECODED = 21  # new tokens that a decode loop asks for, drafts included; more are a chunk of a prompt
 SPARE_KEYS = 4096  # in all sequences together, that may be padding whatever the others are
 
 
