@@ -63,7 +63,7 @@ BAD = [
         "REMOTE_SETTINGS",
         "seed,num_beams",
         "REMOTE_SETTINGS has 'num_beams'. It may have temperature, top_p, seed, top_k, min_p, repetition_penalty, "
-        "thinking, a comma between them.",
+        "thinking, reasoning_effort, a comma between them.",
     ),
     ("ZEROGPU_SIZE", "huge", "ZEROGPU_SIZE is 'huge'. Set it to one of large, xlarge, or leave it out."),
     *(("MAX_GPU_SECONDS", bad, f"MAX_GPU_SECONDS is {bad!r}. {SECONDS}") for bad in ("2 min", "0", "-5", "1.5")),

@@ -26,7 +26,6 @@ def models() -> list[dict[str, Any]]:
     machine or why it cannot run, the memory that decides this, what an answer among others promises compared with the
     same one alone, and how many of its answers run and wait in this process, with the tokens per second of all of
     them together.
-        process, with the tokens per second of all of them together.
     """
     default = registry.default().name
     return [_described(row) | {"default": row.name == default} for row in registry.models().values()]

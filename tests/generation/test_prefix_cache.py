@@ -272,7 +272,7 @@ def test_a_turn_of_the_app_profits_from_the_session_s_last_one_and_says_so():
     known, read = again.usage.cached_tokens, again.usage.prompt_tokens
     assert first.usage.cached_tokens == 0 and known >= read - MIN_CHUNK
     line, *_ = render(again)[::-1]
-    assert f" · {known} of {read} prompt tokens cached · " in line.metadata["title"]
+    assert f"Prompt: {read} tokens, {known} of them cached" in line.content[0]["text"]
 
 
 @pytest.mark.slow

@@ -30,6 +30,8 @@ def _first_layers(model: PreTrainedModel, count: int, scheduler: Scheduler) -> P
     decoder, short = copy.copy(model.base_model), copy.copy(model)
     decoder.config = copy.copy(decoder.config)
     decoder.config.num_hidden_layers = count
+    if model.config is model.base_model.config:  # from which the cache of the drafts gets its layers
+        short.config = decoder.config
     short._modules = {**model._modules, model.base_model_prefix: decoder}
     del short._get_candidate_generator, short.forward  # those of its class are there again
     short.forward = Scheduler(short, group=(scheduler, count))
