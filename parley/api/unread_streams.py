@@ -1,4 +1,4 @@
-"""Ends turns whose stream nobody opens: a POST alone must not hold a place."""
+"""Ends turns whose stream nobody opens: a POST alone must not hold a place. Forgets the sessions of programs."""
 
 import asyncio
 import json
@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UNOPENED_SECONDS = 10.0  # after the POST that began the turn
+FORGET_SECONDS = 1.0  # after which it is looked whether an event has ended
 _JOINS = re.compile(r"/gradio_api/(?:queue/join|call/[^/]+|call/v2/[^/]+)/?$")
 _READS = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")
 _READS_SESSION = "/gradio_api/queue/data"
@@ -39,6 +40,8 @@ class UnreadStreams:
                 self._open[reader] -= 1
                 if not self._open[reader]:
                     del self._open[reader]
+                    if _READS.search(path):  # by event id
+                        _forget(scope["app"], reader, was_read=True)
         else:
             await self._app(scope, receive, send)
 
@@ -62,6 +65,26 @@ class UnreadStreams:
             task = asyncio.ensure_future(_end(queue, event))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
+        if not self._open[event_id]:
+            _forget(app, event_id, was_read=False)
+
+
+def _forget(app: Any, event_id: str, was_read: bool) -> None:
+    """Drops, once the event has ended, what Gradio keeps of a session that has the id of this event.
+
+    That is the session of a program that named none, so it never comes back. Gradio would keep 10,000 of them, each
+    with the configuration of the whole page, which is about 150 kB, and their messages for ever. Messages that were
+    not read yet stay.
+    """
+    page = app.get_blocks()
+    if event_id in page._queue.event_ids_to_events:
+        asyncio.get_running_loop().call_later(FORGET_SECONDS, _forget, app, event_id, was_read)
+        return
+    page.state_holder.session_data.pop(event_id, None)
+    page.state_holder.time_last_used.pop(event_id, None)
+    if was_read:
+        page._queue.pending_event_ids_session.pop(event_id, None)
+        page._queue.pending_messages_per_session.pop(event_id, None)
 
 
 async def _end(queue: Any, event: Any) -> None:

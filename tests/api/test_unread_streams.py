@@ -50,3 +50,29 @@ def test_a_stream_that_is_opened_in_time_is_read_to_its_end(inside, soon):
 def test_a_client_that_reads_by_session_keeps_its_turn(inside, soon):
     job = Client(inside.url, verbose=False).submit("abc " * 120, model="parrot", api_name="/chat")
     assert job.result(timeout=60) == "abc " * 120
+
+
+def test_nothing_is_kept_of_a_program_that_named_no_session(inside, soon, monkeypatch):
+    monkeypatch.setattr(unread_streams, "FORGET_SECONDS", 0.05)
+    sessions = inside.demo.state_holder.session_data
+    kept = set(sessions)
+    body = {"message": "abc", "model": "parrot"}
+    read, left, unread = (
+        post(inside.url, "/gradio_api/call/v2/chat", body | more)
+        for more in ({}, {"message": "hello", "model": inside.endless, **LONG}, {})
+    )
+    with urllib.request.urlopen(f"{inside.url}/gradio_api/call/chat/{read}", timeout=60) as stream:
+        assert "abc" in stream.read().decode()
+    with urllib.request.urlopen(f"{inside.url}/gradio_api/call/chat/{left}", timeout=60) as stream:
+        stream.readline()
+    until(lambda: not {read, left, unread} & set(sessions) and not turn.running())
+    until(lambda: set(sessions) <= kept)
+    until(lambda: not {read, left} & set(inside.demo._queue.pending_messages_per_session))
+    with urllib.request.urlopen(f"{inside.url}/gradio_api/call/chat/{unread}", timeout=60) as stream:  # it may be late
+        assert "abc" in stream.read().decode()
+
+
+def test_a_session_that_a_program_named_is_kept(inside):
+    client = Client(inside.url, verbose=False)
+    client.predict("abc", model="parrot", api_name="/chat")
+    assert client.session_hash in inside.demo.state_holder.session_data
