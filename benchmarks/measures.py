@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -27,6 +28,7 @@ from parley.settings import Settings
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 
 STORY = "Tell me of the owl, the river and the lamp in the window. "
+ENGLISH = Path(__file__).with_name("english.txt").read_text("utf-8")
 ROUNDS = 3
 
 

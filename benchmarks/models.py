@@ -66,14 +66,27 @@ class Model:
     @functools.cached_property
     def llama_cpp(self) -> dict[str, peers.LlamaCpp]:
         """By the name of the format; empty where llama.cpp cannot run."""
-        if not self._others or peers.missing():
-            return {}
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        files = apart(peers.write, Path(self.row.id), Path(folder))
-        opened = {kind: peers.LlamaCpp(files[kind]) for kind in self._others}
+        opened = {kind: peers.LlamaCpp(self._gguf[kind]) for kind in self._others if self._gguf}
         for peer in opened.values():
             self._stack.callback(peer.close)
         return opened
+
+    @functools.cached_property
+    def llama_many(self) -> peers.LlamaCppMany | None:
+        """llama.cpp for many chats at once, in Q8_0; None where it cannot run."""
+        if "q8" not in self._others or not self._gguf:
+            return None
+        peer = peers.LlamaCppMany(self._gguf["q8"])
+        self._stack.callback(peer.close)
+        return peer
+
+    @functools.cached_property
+    def _gguf(self) -> dict[str, Path]:
+        """Its files for llama.cpp; none where that cannot run."""
+        if not self._others or peers.missing():
+            return {}
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
+        return apart(peers.write, Path(self.row.id), Path(folder))
 
     @functools.cached_property
     def _stack(self) -> contextlib.ExitStack:
@@ -82,7 +95,7 @@ class Model:
     def close(self) -> None:
         """Gives up all that was loaded."""
         self._stack.close()
-        for name in ("engine", "plain", "llama_cpp", "_stack"):
+        for name in ("engine", "plain", "llama_cpp", "llama_many", "_gguf", "_stack"):
             self.__dict__.pop(name, None)
 
 

@@ -15,12 +15,15 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from benchmarks import cache
+from benchmarks.share_gpt import Workload
+from benchmarks.visitors import SAMPLING, Played, Waited
 from parley.events import Usage
 
 PACKAGE, VERSION = "node-llama-cpp", "3.21.1"
 VARIABLE = "PARLEY_LLAMACPP"
 INSTALLATION = 900  # seconds
-SCRIPT = Path(__file__).with_name("llama_cpp.mjs")
+SCRIPT, SCRIPT_MANY = (Path(__file__).with_name(f"{name}.mjs") for name in ("llama_cpp", "llama_many"))
+_SAMPLING = {"temperature": SAMPLING["temperature"], "topK": SAMPLING["top_k"], "topP": SAMPLING["top_p"]}
 FORMATS = {"q8": "Q8_0", "q4": "Q4_0"}
 ARCHITECTURES = ("llama", "qwen3")  # those that `write` knows
 
@@ -59,14 +62,14 @@ def _install(folder: Path) -> None:
     subprocess.run(run, env=never_built, timeout=INSTALLATION, check=True)
 
 
-class LlamaCpp:
-    """A model in one of llama.cpp's formats, in a process of its own that idles between answers."""
+class _Process:
+    """A script of ours over llama.cpp, which answers line by line and idles between them."""
 
-    def __init__(self, file: Path, context: int = 2048) -> None:
+    def __init__(self, script: Path, file: Path, context: int) -> None:
         """`context`: tokens of a prompt and its answer together. Needs `missing()` to be empty."""
         given = [str(home()), str(file), str(torch.get_num_threads()), str(context)]
         self._process = subprocess.Popen(
-            ["node", str(SCRIPT), *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ["node", str(script), *given], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         try:
             self._reply()
@@ -74,26 +77,14 @@ class LlamaCpp:
             self.close()
             raise
 
-    def answer(self, ids: Sequence[int], new: int) -> Usage:
-        """What greedy search from an empty cache costs, to so many new tokens; their end is not heeded.
-
-        Raises `RuntimeError` where they do not fit in the context.
-        """
-        reply = self._ask(ids, new)
-        return Usage(len(ids), reply["tokens"], reply["first"], reply["seconds"])
-
-    def continuation(self, ids: Sequence[int], new: int) -> list[int]:
-        """The tokens of such an answer."""
-        return self._ask(ids, new)["ids"]
-
     def close(self) -> None:
         """Ends its process; safe to call twice."""
         with self._process as process:  # closes the pipes and waits
             process.kill()
 
-    def _ask(self, ids: Sequence[int], new: int) -> dict[str, Any]:
+    def _ask(self, **asked: object) -> dict[str, Any]:
         assert self._process.stdin
-        print(json.dumps({"ids": list(ids), "new": new}), file=self._process.stdin, flush=True)
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
         return self._reply()
 
     def _reply(self) -> dict[str, Any]:
@@ -103,6 +94,42 @@ class LlamaCpp:
         if "error" in reply:
             raise RuntimeError(f"llama.cpp: {reply['error']}")
         return reply
+
+
+class LlamaCpp(_Process):
+    """A model in one of llama.cpp's formats, which answers one after the other."""
+
+    def __init__(self, file: Path, context: int = 2048) -> None:
+        super().__init__(SCRIPT, file, context)
+
+    def answer(self, ids: Sequence[int], new: int) -> Usage:
+        """What greedy search from an empty cache costs, to so many new tokens; their end is not heeded.
+
+        Raises `RuntimeError` where they do not fit in the context.
+        """
+        reply = self._ask(ids=list(ids), new=new)
+        return Usage(len(ids), reply["tokens"], reply["first"], reply["seconds"])
+
+    def continuation(self, ids: Sequence[int], new: int) -> list[int]:
+        """The tokens of such an answer."""
+        return self._ask(ids=list(ids), new=new)["ids"]
+
+
+class LlamaCppMany(_Process):
+    """The same for many chats at once, each a sequence of one context of llama.cpp."""
+
+    def __init__(self, file: Path, context: int = 2048) -> None:
+        """`context`: tokens of each chat."""
+        super().__init__(SCRIPT_MANY, file, context)
+
+    def play(self, workload: Workload, chats: int, sampling: bool) -> Played:
+        """Plays all conversations by so many chats at once."""
+        asked = [
+            [{"ids": ids, "new": question.new} for ids, question in zip(read, conversation, strict=True)]
+            for read, conversation in zip(workload.read, workload.conversations, strict=True)
+        ]
+        reply = self._ask(conversations=asked, chats=chats, sampling=_SAMPLING if sampling else {"temperature": 0})
+        return Played(reply["seconds"], workload.new_tokens, [Waited(**each) for each in reply["waited"]])
 
 
 def write(model: PreTrainedModel | Path, folder: Path) -> dict[str, Path]:

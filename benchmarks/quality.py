@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.measures import Row, ask, question, rounded, row
+from benchmarks.measures import ENGLISH, Row, ask, question, rounded, row
 from benchmarks.models import Model, Models, engine
 from parley.engines.local_engine import LocalEngine
 from parley.models import registry
@@ -19,7 +19,6 @@ from training.tokenizer import corpus, render
 
 HELD_OUT = 2_000_000_000  # a seed of the corpus that no training reaches: they count up from small ones
 DIALOGUES = 400
-ENGLISH = Path(__file__).with_name("english.txt").read_text("utf-8")
 QUESTIONS = json.loads(Path(__file__).with_name("questions.json").read_text("utf-8"))
 ANSWER = 40  # tokens of an answer to one of them
 CHUNK = 128  # tokens whose distributions are compared at once

@@ -5,13 +5,13 @@ more than 2,048 together (https://github.com/vllm-project/vllm/pull/18566). The 
 a model of 135M parameters on two cores. Both lengths are drawn from lognormal distributions; their spread is ours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from benchmarks.quality import ENGLISH
+from benchmarks.measures import ENGLISH
 
 SCALE = 4  # the published means are divided by it
 MEAN_PROMPT, MEAN_ANSWER = 229.7 / SCALE, 203.1 / SCALE  # tokens
@@ -31,10 +31,29 @@ class Question:
 Conversation = tuple[Question, ...]
 
 
+@dataclass(frozen=True)
+class Workload:
+    """Conversations, and for each the tokens that a model reads for its questions (see `tokens`)."""
+
+    conversations: Sequence[Conversation]
+    read: Sequence[Sequence[list[int]]]
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens all answers have."""
+        return sum(question.new for conversation in self.conversations for question in conversation)
+
+
+def workload(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> Workload:
+    """So many conversations, the same for the same seed."""
+    made = conversations(tokenizer, count, seed)
+    return Workload(made, [tokens(tokenizer, each) for each in made])
+
+
 def conversations(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[Conversation]:
-    """So many of them, the same for the same seed."""
+    """As above, without their tokens."""
     random = np.random.default_rng(seed)
-    words = tokenizer.encode(ENGLISH, add_special_tokens=False)
+    cut = _scissors(tokenizer, random)
 
     def length(mean: float, spread: float, most: int) -> int:
         drawn = random.lognormal(np.log(mean) - spread**2 / 2, spread)
@@ -42,14 +61,19 @@ def conversations(tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> 
 
     def question() -> Question:
         tokens = length(MEAN_PROMPT, SPREAD_PROMPT, MAX_PROMPT)
-        begin = random.integers(len(words) - tokens)
-        text = tokenizer.decode(words[begin : begin + tokens]).strip()
-        return Question(text, length(MEAN_ANSWER, SPREAD_ANSWER, MAX_ANSWER))
+        return Question(cut(tokens), length(MEAN_ANSWER, SPREAD_ANSWER, MAX_ANSWER))
 
     def turns() -> int:
         return int(min(MAX_TURNS, random.geometric(1 - GOES_ON)))
 
     return [tuple(question() for _ in range(turns())) for _ in range(count)]
+
+
+def alike(tokenizer: PreTrainedTokenizerBase, count: int, lengths: tuple[int, int], seed: int) -> Workload:
+    """So many conversations of one question, all with prompts and answers of about the same two `lengths`."""
+    cut = _scissors(tokenizer, np.random.default_rng(seed))
+    made = [(Question(cut(lengths[0]), lengths[1]),) for _ in range(count)]
+    return Workload(made, [tokens(tokenizer, each) for each in made])
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> list[list[int]]:
@@ -63,6 +87,17 @@ def tokens(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> li
         after = [*first, {"role": "assistant", "content": answer}, {"role": "user", "content": question.text}]
         read.append(_rendered(tokenizer, after).split(answer, 1)[1])
     return [tokenizer.encode(text, add_special_tokens=False) for text in read]
+
+
+def _scissors(tokenizer: PreTrainedTokenizerBase, random: np.random.Generator) -> Callable[[int], str]:
+    """Cuts so many tokens of text, each time somewhere else."""
+    words = tokenizer.encode(ENGLISH, add_special_tokens=False)
+
+    def cut(tokens: int) -> str:
+        begin = random.integers(len(words) - tokens)
+        return tokenizer.decode(words[begin : begin + tokens]).strip()
+
+    return cut
 
 
 def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, str]]) -> str:
