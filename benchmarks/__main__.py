@@ -1,8 +1,9 @@
 """Everything that is measured, in one run: `python -m benchmarks` writes results.json and docs/benchmarks.md.
 
-With a flag it only prints: `--quick` measures the most important in about two minutes, `--engines` what each engine
-gives on the machine at hand and whether the plan agrees, `--only NAME…` single figures or groups of them. llama.cpp is
-left out where it is not installed and npm cannot fetch it.
+`--many` measures and writes only the part about many chats at once, which says its own machine. With another flag it
+only prints: `--quick` measures the most important in about two minutes, `--engines` what each engine gives on the
+machine at hand and whether the plan agrees, `--only NAME…` single figures or groups of them. llama.cpp is left out
+where it is not installed and npm cannot fetch it.
 """
 
 import argparse
@@ -17,8 +18,8 @@ from typing import Any
 import torch  # noqa: F401  (with all threads, before anything that is imported for tests asks for one)
 from transformers.utils import logging
 
-from benchmarks import api, chart, decoding, engines, memory, peers, processor, quality
-from benchmarks.figures import FIGURES
+from benchmarks import api, chart, decoding, engines, many, memory, peers, processor, quality, transformers_serve
+from benchmarks.figures import FIGURES, MANY
 from benchmarks.measures import ROUNDS, Row
 from benchmarks.models import Models, all_models
 from tools import readme_tables
@@ -27,6 +28,7 @@ RESULTS = Path(__file__).parent / "results.json"
 PAGE = readme_tables.DOCS / "benchmarks.md"
 CHART = readme_tables.DOCS / "first-token.svg"
 CHART_TURNS = 12
+CHART_MANY = readme_tables.DOCS / "many-chats.svg"
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Run], Iterator[Row]]]] = {
     "memory": (("memory", "load"), lambda run: memory.rows(run.models, run.shapes)),
     "quality": (("text", "questions"), lambda run: quality.of_smollm2(run.models)),
     "exam": (("exam", "loglik"), lambda run: quality.of_budgie(run.models)),
+    "many": (("many",), lambda run: many.many(run.models, run.rounds, run.shapes)),
     "engines": (("engine", "plan"), lambda run: engines.compare(run.models, run.rounds)),
 }
 QUICK = ("decode_vs_plain", "prefill_vs_plain", "copying", "next_turn_1024", "budgie_engine", "memory_held")
@@ -122,6 +125,12 @@ def part(results: dict[str, Any]) -> str:
     return f"{table(measured)}\n\n{processor.sentence(results['machine'])}" if measured else "None yet."
 
 
+def many_part(results: dict[str, Any]) -> str:
+    """The same of many chats, with their chart."""
+    picture = f"![Tokens a second of all chats together, by the number of chats]({CHART_MANY.name})"
+    return f"{part(results)}\n\n{picture}" if results["rows"] else part(results)
+
+
 def _cells(row: Row) -> list[str]:
     return [FIGURES[row.name].meaning, row.model, *_figures(row)]
 
@@ -159,11 +168,14 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="only see whether all is as usual")
     parser.add_argument("--engines", action="store_true", help="only what each engine gives here")
+    parser.add_argument("--many", action="store_true", help="only the part about many chats at once")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only figures or groups of these names")
     parser.add_argument("--no-shapes", action="store_true", help="leave out models of random weights")
     parser.add_argument("--rounds", type=int, help=f"instead of {ROUNDS}; only together with another flag")
     given = parser.parse_args()
     given.prints = given.quick or given.engines or bool(given.only)
+    if given.many and given.prints:
+        parser.error("--many writes its part of the page: give no other flag with it, or --only many to see it")
     if (given.rounds or given.no_shapes) and not given.prints:
         parser.error("docs/benchmarks.md takes figures of full runs only")
     try:
@@ -172,6 +184,7 @@ def arguments() -> argparse.Namespace:
         parser.error(str(error))
     asked += chosen(["engines"]) if given.engines else []
     asked += QUICK if given.quick else []
+    asked += MANY if given.many else []
     given.names = asked or list(FIGURES)
     return given
 
@@ -181,23 +194,41 @@ def main() -> None:
     given = arguments()
     logging.disable_progress_bar()
     formats = [kind for kind in peers.FORMATS if any(name.endswith(f"llamacpp_{kind}") for name in given.names)]
-    if formats and (missing := peers.missing()):
-        print(missing)
-    results: dict[str, Any] = {"machine": processor.describe(), "rows": []}
-    print(processor.sentence(results["machine"]), busy(), flush=True)
+    reasons = [peers.missing()] if formats else []
+    reasons += [transformers_serve.missing()] if "many_greedy_vs_transformers" in given.names else []
+    for reason in filter(None, reasons):
+        print(reason)
+    machine = processor.describe()
+    measured: list[Row] = []
+    print(processor.sentence(machine), busy(), flush=True)
     with all_models(formats) as models:
         rounds = given.rounds or (1 if given.quick else ROUNDS)
         for row in rows(Run(models, rounds, given.names, not (given.quick or given.no_shapes))):
             print(line(row), flush=True)
-            results["rows"].append(dataclasses.asdict(row))
-        if not given.prints:
+            measured.append(row)
+        if not given.prints and not given.many:
             CHART.write_text(chart.svg(decoding.by_turn(models.smollm2, CHART_TURNS)), "utf-8")
     print(busy())
-    if given.prints:
-        return
+    if not given.prints:
+        write(measured, machine, only_many=given.many)
+
+
+def results_of(measured: Sequence[Row], machine: dict[str, Any]) -> dict[str, Any]:
+    """Figures, and on what they were measured, as plain data."""
+    return {"machine": machine, "rows": [dataclasses.asdict(row) for row in measured]}
+
+
+def write(measured: Sequence[Row], machine: dict[str, Any], only_many: bool) -> None:
+    """Writes results.json, the page and the chart of many chats."""
+    of_many = [row for row in measured if row.name in MANY]
+    others = [row for row in measured if row.name not in MANY]
+    before = json.loads(RESULTS.read_text("utf-8"))
+    results = before if only_many else results_of(others, machine)
+    results["many"] = results_of(of_many, machine)
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    text = PAGE.read_text("utf-8")
-    PAGE.write_text(readme_tables.between(text, "figures", part(results)), "utf-8")
+    text = readme_tables.between(PAGE.read_text("utf-8"), "figures", part(results))
+    PAGE.write_text(readme_tables.between(text, "many", many_part(results["many"])), "utf-8")
+    CHART_MANY.write_text(chart.by_chats(many.by_chats(of_many)), "utf-8")
 
 
 if __name__ == "__main__":

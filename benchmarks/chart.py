@@ -1,6 +1,6 @@
-"""The chart of the README: seconds to the first token, turn by turn."""
+"""The charts: seconds to the first token turn by turn, and tokens a second by the number of chats."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 720, 300, 60, 44, 30
 STYLE = """text{font:13px system-ui,sans-serif;fill:#52525b}.grid{stroke:#d4d4d8;stroke-width:1}
@@ -39,4 +39,44 @@ def svg(points: Sequence[tuple[int, float, float]]) -> str:
         f"<title>Seconds to the first token as a talk grows</title><style>{STYLE}</style>{grid}{turns}"
         f'<text x="{LEFT}" y="{HEIGHT - 6}">tokens of the prompt, turn by turn</text>'
         f"{line('whole', 2, 'read anew')}{line('cached', 1, 'prefix cache')}</svg>\n"
+    )
+
+
+MANY_STYLE = """text{font:13px system-ui,sans-serif;fill:#52525b}.grid{stroke:#d4d4d8;stroke-width:1}
+path{fill:none;stroke-width:2.5;stroke:#a1a1aa}.Parley{stroke:#0d9488}
+@media(prefers-color-scheme:dark){text{fill:#a1a1aa}.grid{stroke:#3f3f46}.Parley{stroke:#2dd4bf}}"""
+RIGHT, LINE = 150, 16  # room for the names of the lines, and the height of one
+
+
+def by_chats(lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
+    """`lines`: by name, the number of chats and the tokens a second of all together."""
+    numbers = sorted({chats for points in lines.values() for chats, _ in points})
+    most = max(rate for points in lines.values() for _, rate in points)
+    step = next(s for s in (5, 10, 20, 50, 100, 200, 500, 1000) if most / s <= 6)
+
+    def x(chats: int) -> float:
+        return LEFT + numbers.index(chats) * (WIDTH - LEFT - RIGHT) / max(1, len(numbers) - 1)
+
+    def y(rate: float) -> float:
+        return HEIGHT - BOTTOM - rate * (HEIGHT - BOTTOM - TOP) / most
+
+    drawn, above = [], -float("inf")
+    for name, points in sorted(lines.items(), key=lambda line: -line[1][-1][1]):
+        above = max(above + LINE, y(points[-1][1]) + 4)  # no name on another one
+        path = "M" + "L".join(f"{x(chats):.1f},{y(rate):.1f}" for chats, rate in points)
+        drawn.append(f'<path class="{name.split()[0]}" d="{path}"/>')
+        drawn.append(f'<text x="{WIDTH - RIGHT + 8}" y="{above:.1f}">{name}</text>')
+    grid = "".join(
+        f'<path class="grid" d="M{LEFT},{y(n * step):.1f}H{WIDTH - RIGHT}"/>'
+        f'<text x="{LEFT - 8}" y="{y(n * step) + 4:.1f}" text-anchor="end">{n * step:,}</text>'
+        for n in range(int(most / step) + 1)
+    )
+    below = "".join(
+        f'<text x="{x(chats):.1f}" y="{HEIGHT - BOTTOM + 20}" text-anchor="middle">{chats}</text>' for chats in numbers
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
+        f"<title>Tokens a second of all chats together</title><style>{MANY_STYLE}</style>{grid}{below}"
+        f'<text x="{LEFT}" y="{HEIGHT - 6}">chats at once; tokens a second of all together</text>'
+        f"{''.join(drawn)}</svg>\n"
     )

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from benchmarks.many import TARGETS
 from benchmarks.measures import Row
 from benchmarks.models import SMOLLM2
 from benchmarks.shapes import QWEN3_600M
@@ -22,11 +23,11 @@ class Figure:
 
     meaning: str
     goal: Goal | None = None
-    only: str = ""  # the one model that the goal is about
+    only: tuple[str, ...] = ()  # the models that the goal is about; none: all
 
     def verdict(self, row: Row) -> str:
         """Whether it is what was asked, as the end of a line; empty where nothing was."""
-        if not self.goal or self.only not in ("", row.model):
+        if not self.goal or (self.only and row.model not in self.only):
             return ""
         return f"{'as asked' if self.goal.met(row) else 'MISSED'}: {self.goal.sentence}"
 
@@ -57,13 +58,43 @@ LOAD = {SMOLLM2: 5.0, QWEN3_600M: 15.0}  # seconds
 GREEDY = "beside greedy search; nothing drafted in both"
 PLAIN = "beside greedy search by `generate` in 32-bit floats with the stock streamer"
 
+MIX = "Tokens a second in all, of many chats at once"
+AHEAD = Goal("more than 1", lambda row: row.ratio is not None and row.ratio > 1)
+
+MANY: dict[str, Figure] = {
+    "many_greedy_vs_llamacpp_q8": Figure(
+        f"{MIX}, greedy search, beside llama.cpp with Q8_0 and as many sequences", at_least(2), TARGETS
+    ),
+    "many_sampling_vs_llamacpp_q8": Figure(
+        "The same by sampling with top-k 50 and top-p 0.95 in both", at_least(1.8), TARGETS
+    ),
+    "many_greedy_vs_transformers": Figure(
+        f"{MIX}, greedy search, beside `transformers serve --continuous-batching` in 32-bit floats", AHEAD, TARGETS
+    ),
+    "many_greedy_vs_one_by_one": Figure(f"{MIX}, greedy search, beside one turn after the other", AHEAD, TARGETS),
+    "many_greedy_vs_bound": Figure(
+        f"{MIX}, greedy search, beside what the passes alone allow", at_least(0.85), TARGETS
+    ),
+    "many_sampling_vs_bound": Figure("The same by sampling", at_least(0.85), TARGETS),
+    "many_decode_greedy_vs_passes": Figure(
+        "Decoding of many chats alone, greedy search, beside passes of as many rows", at_least(0.85), TARGETS
+    ),
+    "many_decode_sampling_vs_passes": Figure("The same by sampling", at_least(0.85), TARGETS),
+    "many_decode_greedy_in_model": Figure("Time of this that is spent in the model, greedy search"),
+    "many_decode_sampling_in_model": Figure("The same by sampling", rate(85), TARGETS[-1:]),
+    "many_greedy_in_model": Figure("Time of the whole mix that is spent in the model, greedy search"),
+    "many_sampling_in_model": Figure("The same by sampling"),
+    "many_first_token": Figure("First token, the median, greedy search, beside llama.cpp"),
+    "many_first_token_p95": Figure("The same for the one in twenty who waits longest"),
+    "many_next_turn": Figure("First token of next turns, which are asked at once, the median, beside llama.cpp"),
+}
 FIGURES: dict[str, Figure] = {
     "decode_vs_plain": Figure(f"Decoding, nothing drafted, {PLAIN}", at_least(4)),
     "decode_vs_llamacpp_q8": Figure("Decoding, nothing drafted, beside llama.cpp with Q8_0", at_least(1)),
     "decode_vs_llamacpp_q4": Figure("The same beside llama.cpp with Q4_0, half the bytes"),
     "prefill_vs_plain": Figure(f"First token after 1,024 tokens of prompt, {PLAIN}"),
     "prefill_vs_llamacpp_q8": Figure(
-        "First token after 1,024 tokens of prompt, beside llama.cpp with Q8_0", at_least(1.1), SMOLLM2
+        "First token after 1,024 tokens of prompt, beside llama.cpp with Q8_0", at_least(1.1), (SMOLLM2,)
     ),
     "prefill_vs_llamacpp_q4": Figure("The same beside llama.cpp with Q4_0"),
     "sampling_vs_greedy": Figure(
@@ -128,4 +159,5 @@ FIGURES: dict[str, Figure] = {
     "engine_decode": Figure("Decoding by each engine, nothing drafted"),
     "engine_prefill": Figure("First token after 128 tokens of prompt by each engine"),
     "plan": Figure("Decoding by the engine that the plan takes, beside the fastest of all others", at_least(0.95)),
+    **MANY,
 }

@@ -16,7 +16,7 @@ from tests.conftest import lacking
 from tests.standins.hub import save_tiny_model
 
 RESULTS = json.loads(benchmarks.RESULTS.read_text("utf-8"))
-ROWS = [Row(**row) for row in RESULTS["rows"]]
+ROWS = [Row(**row) for row in RESULTS["rows"] + RESULTS["many"]["rows"]]
 MACHINE = {
     "processor": "A Processor",
     "threads": 2,
@@ -25,14 +25,17 @@ MACHINE = {
 }
 
 
-def test_the_page_shows_what_was_measured():
-    shown = benchmarks.PAGE.read_text("utf-8").split("<!-- figures -->\n")[1].split("\n<!-- end of figures -->")[0]
-    assert shown == benchmarks.part(RESULTS), "run python -m benchmarks"
+@pytest.mark.parametrize(
+    ("name", "part"), [("figures", benchmarks.part(RESULTS)), ("many", benchmarks.many_part(RESULTS["many"]))]
+)
+def test_the_page_shows_what_was_measured(name, part):
+    shown = benchmarks.PAGE.read_text("utf-8").split(f"<!-- {name} -->\n")[1].split(f"\n<!-- end of {name} -->")[0]
+    assert shown == part, "run python -m benchmarks"
 
 
 def test_everything_that_has_a_meaning_was_measured():
-    if not ROWS:
-        lacking("no figures yet: run python -m benchmarks")
+    if not RESULTS["many"]["rows"]:
+        lacking("no figures of many chats yet: run python -m benchmarks --many")
     assert {row.name for row in ROWS} == set(FIGURES)
 
 

@@ -1,0 +1,164 @@
+"""The app in a process of its own, with one model; its passes are measured in there."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measures import endless, without_drafts
+from parley.engines.openvino.decoder import MAX_ROWS, PassInput
+from parley.engines.openvino.engine import OpenVinoEngine
+from parley.engines.openvino.model_adapter import ModelAdapter
+from parley.engines.openvino.paged_kv import BlockTable
+from parley.engines.openvino.scheduler import Scheduler
+from parley.generation.token_rate import TokenRate
+from parley.models import registry
+from parley.serving import turn
+
+ROWS = (1, 2, 4, 8, 16, 32)  # of passes that are timed, and `MAX_ROWS` of one prompt
+PASSES = 12  # of each kind that are timed
+
+
+class Served:
+    """Its answers are as long as they may be, and nothing is drafted."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """`name`: that of the model, for whoever asks."""
+        self.name = name
+        self._process = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+        self.url: str = self._inside(_serve, folder, name)
+
+    def pass_seconds(self) -> float:
+        """How long all passes took together, up to now."""
+        return self._inside(_pass_seconds)
+
+    def count_tokens(self) -> None:
+        """Forgets the tokens that were counted, see `decoding`."""
+        self._inside(_count_tokens)
+
+    def decoding(self) -> tuple[float, float, int]:
+        """From when all turns since `count_tokens` had a token until the first of them had its last one: seconds,
+        seconds of them in passes, and tokens.
+        """
+        return self._inside(_decoding)
+
+    def pass_times(self, length: int) -> dict[int, float]:
+        """Seconds of a pass of single rows of as many sequences, each after so many tokens, for each of `ROWS`; for
+        `MAX_ROWS`, of as many tokens of one prompt.
+        """
+        return self._inside(_pass_times, length)
+
+    def pass_time(self, rows: int, length: int, passes: int) -> float:
+        """Seconds of a pass of single rows of as many sequences, the mean from `length` tokens up."""
+        return self._inside(_pass_time, rows, length, passes)
+
+    def close(self) -> None:
+        """Ends the app."""
+        self._process.shutdown()
+
+    def _inside(self, work: Callable[..., Any], *given: object) -> Any:
+        return self._process.submit(work, *given).result()
+
+
+class _TokenLog(TokenRate):
+    """Remembers when each turn had a token, and how long all passes had taken by then."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        super().__init__()
+        self._scheduler = scheduler
+        self.tokens: dict[int, list[tuple[float, float]]] = {}  # by the thread of the turn
+
+    def count(self) -> None:
+        """See `TokenRate.count`."""
+        super().count()
+        self.tokens.setdefault(threading.get_ident(), []).append((time.perf_counter(), self._scheduler.pass_seconds))
+
+
+_kept = contextlib.ExitStack()  # in the app's process: what holds until it ends
+
+
+@functools.cache
+def _engine() -> OpenVinoEngine:
+    """In the app's process, as all that follows: who answers."""
+    engine = _kept.enter_context(turn.POOL.lease(registry.default(), lambda _: None, threading.Event()))
+    if not isinstance(engine, OpenVinoEngine):
+        raise RuntimeError("Many chats at once are measured on the OpenVINO engine, which this machine does not have.")
+    _kept.enter_context(endless(engine.loaded))
+    _kept.enter_context(without_drafts())
+    engine.token_rate = _TokenLog(_model(engine).scheduler)
+    return engine
+
+
+def _model(engine: OpenVinoEngine | None = None) -> ModelAdapter:
+    model = (engine or _engine()).loaded.model
+    assert isinstance(model, ModelAdapter)
+    return model
+
+
+def _serve(folder: Path, name: str) -> str:
+    os.environ |= {"MODEL_IDS": f"{name}={folder}", "HF_HUB_OFFLINE": "1"}  # the page is made from them
+    import app
+    from parley.ui import page
+
+    url = app.demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)[1]
+    _engine()
+    return url
+
+
+def _pass_seconds() -> float:
+    return _model().scheduler.pass_seconds
+
+
+def _count_tokens() -> None:
+    _log().tokens.clear()
+
+
+def _decoding() -> tuple[float, float, int]:
+    turns = list(_log().tokens.values())
+    begin, end = max(each[0] for each in turns), min(each[-1] for each in turns)
+    tokens = sum(begin[0] < when <= end[0] for each in turns for when, _ in each)
+    return end[0] - begin[0], end[1] - begin[1], tokens
+
+
+def _log() -> _TokenLog:
+    log = _engine().token_rate
+    assert isinstance(log, _TokenLog)
+    return log
+
+
+def _pass_times(length: int) -> dict[int, float]:
+    return {rows: _pass_time(rows, length, PASSES) for rows in ROWS} | {MAX_ROWS: _prompt_time()}
+
+
+def _pass_time(rows: int, length: int, passes: int) -> float:
+    decoder = _model().decoder
+    tables = [_read(length) for _ in range(rows)]
+    batch = [PassInput(table, [7], is_chunk=False) for table in tables]
+    decoder.run(batch)  # the first of a shape takes longer
+    began = time.perf_counter()
+    for _ in range(passes):
+        decoder.run(batch)
+    return (time.perf_counter() - began) / passes
+
+
+def _prompt_time() -> float:
+    began = time.perf_counter()
+    for _ in range(PASSES // 2):
+        _read(2 * MAX_ROWS)
+    return (time.perf_counter() - began) / PASSES
+
+
+def _read(length: int) -> BlockTable:
+    """A sequence of so many tokens, read as a prompt."""
+    decoder = _model().decoder
+    table = BlockTable(decoder.pool)
+    for begin in range(0, length, MAX_ROWS):
+        ids = list(range(100 + begin, 100 + min(begin + MAX_ROWS, length)))
+        decoder.run([PassInput(table, ids, is_chunk=True)])
+    return table
