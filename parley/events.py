@@ -47,6 +47,16 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextUse:
+    """How much of the context window a conversation takes, counted before it is sent."""
+
+    tokens: int  # of all of it
+    context: int  # tokens that the model reads and writes together
+    limit: int  # tokens that it reads; the rest is kept for the answer
+    dropped: int  # how many of the oldest turns will not be read
+
+
+@dataclass(frozen=True, slots=True)
 class Beam:
     """One hypothesis of a beam search."""
 
@@ -69,6 +79,16 @@ class RunRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What an answer is made from, known before its first token: enough to make it again after it broke off."""
+
+    settings: Mapping[str, Any]  # all of them, with the seed that was used
+    prompt_ids: tuple[int, ...]  # the tokens of the prompt; empty where a server has them
+    revision: str  # of the model; empty where it is not known
+    fingerprint: str  # see `engines.fingerprint`
+
+
+@dataclass(frozen=True, slots=True)
 class Delta:
     """What is new since the last delta. An empty delta is a heartbeat. The last one has a finish reason.
 
@@ -86,6 +106,8 @@ class Delta:
     usage: Usage | None = None
     seed: int | None = None  # the seed that was used
     run_record: RunRecord | None = None
+    origin: Origin | None = None
+    ids: tuple[int, ...] = ()  # the generated tokens, with the last delta
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,4 +132,6 @@ class Answer(Delta):
             usage=delta.usage or self.usage,
             seed=self.seed if delta.seed is None else delta.seed,
             run_record=delta.run_record or self.run_record,
+            origin=delta.origin or self.origin,
+            ids=delta.ids or self.ids,
         )

@@ -15,6 +15,7 @@ class Hints:
     lines: int = 1
     rare: bool = False  # folded away on the page
     neutral: Any = None  # the value without effect, where it is not the default
+    off: bool = False  # whether the neutral value is shown as "off"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Option:
     choices: tuple[str, ...]  # for text: the allowed values; empty: any text
     rare: bool
     neutral: Any  # the value without effect
+    off: bool  # whether that value is shown as "off"
     copied: Copied | None
 
 
@@ -67,5 +69,6 @@ def option_of(name: str, field: FieldInfo) -> Option:
         choices=choices,
         rare=hints.rare,
         neutral=field.default if hints.neutral is None else hints.neutral,
+        off=hints.off,
         copied=next((mark for mark in field.metadata if isinstance(mark, Copied)), None),
     )

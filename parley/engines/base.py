@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parley.errors import BadSetting
-from parley.events import Delta
+from parley.events import ContextUse, Delta, RunRecord
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
@@ -24,6 +24,7 @@ class TurnRequest:
     cancel: threading.Event  # set to end the work within one forward pass
     session: str = ""  # turns of one session share a prefix cache; an empty session shares nothing
     draft: "Engine | None" = None  # the engine of the draft model, if the strategy uses one
+    generated: Sequence[int] = ()  # tokens of the conversation as they were generated, where no cache has them
 
     @classmethod
     def of(
@@ -33,9 +34,11 @@ class TurnRequest:
         cancel: threading.Event,
         draft: "Engine | None" = None,
         session: str = "",
+        *,
+        generated: Sequence[int] = (),
     ) -> "TurnRequest":
         """Builds the request for these settings. Raises `BadSetting` for a strategy that does not exist."""
-        return cls(messages, settings, settings.effective_strategy, cancel, draft=draft, session=session)
+        return cls(messages, settings, settings.effective_strategy, cancel, session, draft, generated)
 
 
 class ClearableCache(Protocol):
@@ -61,6 +64,15 @@ class Engine(ABC):
         """The tokens that all its turns in this process generate together, lately."""
         return 0.0
 
+    def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
+        """What ran for an earlier answer, made anew; None where the engine cannot say it. Raises `ChatError`."""
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what computes its answers, see `engines.fingerprint`; empty where it is not known."""
+        return ""
+
     @property
     def memory_bytes(self) -> int:
         """The memory of the engine, reserved memory included."""
@@ -70,6 +82,13 @@ class Engine(ABC):
     def unwritten_bytes(self) -> int:
         """The part of this memory that is reserved but was never written. The system still counts it as free."""
         return 0
+
+    def context_use(self, messages: Sequence[Message], settings: Settings, session: str = "") -> ContextUse | None:
+        """How much of the context window these messages would take; None where this process has no tokenizer.
+
+        Raises `ChatError` for messages that cannot be answered.
+        """
+        return None
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:

@@ -14,17 +14,20 @@ import torch
 from transformers import StoppingCriteriaList
 
 from parley import strategies
+from parley.engines import fork_gate
 from parley.engines.base import Engine, TurnRequest
-from parley.errors import BadSetting
-from parley.events import FLUSH, Delta, FinishReason, RunRecord, Usage
+from parley.engines.fingerprint import fingerprint, revision
+from parley.errors import BadConversation, BadSetting
+from parley.events import FLUSH, ContextUse, Delta, FinishReason, Origin, RunRecord, Usage
 from parley.generation import streaming
 from parley.generation.generation_config import GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
-from parley.generation.prompt import Prompt, render_prompt
+from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
 from parley.generation.token_rate import TokenRate
+from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
@@ -52,19 +55,26 @@ class LocalEngine(Engine):
         self.turn_seconds = turn_seconds
         self.token_rate = TokenRate()
 
+    def context_use(self, messages: Sequence[Message], settings: Settings, session: str = "") -> ContextUse:
+        """See `Engine.context_use`."""
+        with fork_gate.closed():  # a worker of ZeroGPU must not inherit a tokenizer that is at work
+            return context_use(self.loaded, messages, settings, self.prefix_cache.sequence(session))
+
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
         settings, strategy = request.settings, request.strategy
         uses_cache = request.session and not strategy.needs_full_prefill
         prefix_cache = self.prefix_cache if uses_cache else NoPrefixCache()
-        prompt = render_prompt(self.loaded, request.messages, settings, prefix_cache.sequence(request.session))
+        known = prefix_cache.sequence(request.session) or self._checked(request.generated)
+        prompt = render_prompt(self.loaded, request.messages, settings, known)
         plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
         prompt_ids = prompt.ids[0].tolist()
         streamer = self._new_streamer(prompt_ids, settings, prompt, signal)
         cached_tokens = 0
+        yield Delta(origin=self._origin(settings, seed, prompt_ids))
 
         def work() -> None:
             nonlocal cached_tokens
@@ -89,11 +99,7 @@ class LocalEngine(Engine):
                 if lock:
                     lock.release()
 
-        if prompt.dropped:
-            turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
-            yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
-        if prompt.shortened:
-            yield Delta(notices=("The chat template of this model left out a part of an earlier answer.",))
+        yield from _remarks(prompt)
         yield from streaming.run(work, streamer, signal, request.cancel)
         finish = signal.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
         first = None if streamer.first_token_at is None else streamer.first_token_at - began
@@ -111,6 +117,37 @@ class LocalEngine(Engine):
             seed=seed if strategy.samples else None,
             notices=self._missing_words(streamer.ids, request) if finish in ("end", "length", "context") else (),
             run_record=self._run_record(prompt, request, plan, seed),
+            ids=tuple(streamer.ids),
+        )
+
+    def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
+        """See `Engine.run_record`; None for strategies with a draft model, which may not be loaded."""
+        request = TurnRequest.of(messages, settings, threading.Event())
+        if request.strategy.drafts:
+            return None
+        prompt = render_prompt(self.loaded, messages, settings)
+        return self._run_record(
+            prompt, request, plan_generation(self.loaded, request.strategy, settings, prompt, None), seed
+        )
+
+    def _origin(self, settings: Settings, seed: int, prompt_ids: Sequence[int]) -> Origin:
+        return Origin(
+            settings.model_dump() | {"seed": seed}, tuple(prompt_ids), revision(self.loaded), self.fingerprint
+        )
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """See `Engine.fingerprint`."""
+        return fingerprint(self.loaded)
+
+    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
+        """The same tokens. Raises `BadConversation` for one that the model does not have, because they may come from
+        anywhere.
+        """
+        if all(0 <= each < len(self.loaded.tokenizer) for each in ids):
+            return ids
+        raise BadConversation(
+            f"The stored answer has tokens that {self.loaded.spec.label} does not have. Ask the question again."
         )
 
     def _running(self) -> AbstractContextManager[Any]:
@@ -217,3 +254,12 @@ def _draft_model(request: TurnRequest) -> LoadedModel | None:
     """The draft engine's model. The registry makes sure that a draft model is local."""
     assert request.draft is None or isinstance(request.draft, LocalEngine)
     return request.draft.loaded if request.draft else None
+
+
+def _remarks(prompt: Prompt) -> Iterator[Delta]:
+    """What a visitor has to know of the prompt."""
+    if prompt.dropped:
+        turns = "turn was" if prompt.dropped == 1 else f"{prompt.dropped} turns were"
+        yield Delta(notices=(f"The oldest {turns} left out: the conversation is longer than the model can read.",))
+    if prompt.shortened:
+        yield Delta(notices=("The chat template of this model left out a part of an earlier answer.",))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from parley.errors import BadConversation, BadSetting
+from parley.events import ContextUse
 from parley.generation.chat_template import for_template, render
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.reasoning_parser import ReasoningParser, split_thought
@@ -44,7 +45,7 @@ def render_prompt(
     `cached` are the tokens of an earlier turn. Where the conversation has the same text, these tokens are reused.
     Raises `BadConversation` where the last message alone does not fit the context window.
     """
-    max_prompt_tokens = loaded.context - min(settings.max_new_tokens, loaded.context // 4)
+    max_prompt_tokens = _max_prompt_tokens(loaded, settings)
     if settings.plain:
         return _plain_text(loaded, messages, settings, cached, max_prompt_tokens)
     if not loaded.chats:
@@ -52,13 +53,10 @@ def render_prompt(
             f"{loaded.spec.label} has no chat template: it was not trained to chat. Set mode to 'plain text'."
         )
     _check_thinking(loaded, settings)
-    candidates = [list(messages)]
-    while (rest := drop_oldest_turn(candidates[-1])) is not None:
-        candidates.append(rest)
+    candidates = _candidates(messages)
     index = 0
     if _length(loaded, candidates[0], settings) > max_prompt_tokens:
-        # A shorter conversation never has more tokens, so bisection finds the longest one that fits.
-        index = bisect.bisect_left(candidates, -max_prompt_tokens, lo=1, key=lambda m: -_length(loaded, m, settings))
+        index = _first_that_fits(loaded, candidates, settings, max_prompt_tokens)
     if index == len(candidates):
         needed = _length(loaded, candidates[-1], settings)
         raise BadConversation(
@@ -80,6 +78,45 @@ def render_prompt(
             f"at most {max_prompt_tokens}. Shorten the negative prompt, or clear the chat."
         )
     return replace(prompt, negative=negative)
+
+
+def context_use(
+    loaded: LoadedModel, messages: Sequence[Message], settings: Settings, cached: Sequence[int] = ()
+) -> ContextUse:
+    """How much of the context window these messages take, as `render_prompt` would render them.
+
+    Raises `BadConversation` where the template cannot render them.
+    """
+    limit, dropped = _max_prompt_tokens(loaded, settings), 0
+    if settings.plain or not loaded.chats:
+        ids = loaded.tokenizer.encode("".join(m.content for m in messages))
+    else:
+        candidates = _candidates(messages)
+        ids = render(loaded, messages, settings).ids
+        if len(ids) > limit:
+            dropped = min(_first_that_fits(loaded, candidates, settings, limit), len(candidates) - 1)
+    tokens = len(ids) if dropped else len(reuse_generated_ids(cached, ids, loaded.tokenizer))
+    return ContextUse(tokens, loaded.context, limit, dropped)
+
+
+def _max_prompt_tokens(loaded: LoadedModel, settings: Settings) -> int:
+    return loaded.context - min(settings.max_new_tokens, loaded.context // 4)
+
+
+def _candidates(messages: Sequence[Message]) -> list[list[Message]]:
+    """The conversation, and what is left of it without its oldest turn, its two oldest turns, and so on."""
+    candidates = [list(messages)]
+    while (rest := drop_oldest_turn(candidates[-1])) is not None:
+        candidates.append(rest)
+    return candidates
+
+
+def _first_that_fits(
+    loaded: LoadedModel, candidates: Sequence[Sequence[Message]], settings: Settings, limit: int
+) -> int:
+    """The index of the longest candidate that fits, but not the first; their number if none does."""
+    # A shorter conversation never has more tokens, so bisection finds it.
+    return bisect.bisect_left(candidates, -limit, lo=1, key=lambda m: -_length(loaded, m, settings))
 
 
 def _plain_text(

@@ -87,6 +87,16 @@ class ModelPool:
         entry = self._entries.get(spec)
         return entry.engine.tokens_per_second if entry else 0.0
 
+    def fingerprint(self, name: str) -> str:
+        """Of what would answer with the model of this name; empty where it is not loaded. See `Engine.fingerprint`."""
+        entries = tuple(self._entries.items())
+        return next((entry.engine.fingerprint for spec, entry in entries if spec.name == name), "")
+
+    def at_hand(self, spec: ModelSpec) -> Engine | None:
+        """The engine of this model if it is loaded, for what needs no turn of it."""
+        entry = self._entries.get(spec)
+        return entry.engine if entry else None
+
     @contextmanager
     def lease(
         self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None = None

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, Delta
+from parley.events import HEARTBEAT, ContextUse, Delta, RunRecord
 from parley.messages import Message
-from parley.models import registry
+from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
 from parley.models.spec import ModelSpec
 from parley.serving import cancellation, gpu_budget
@@ -36,11 +36,12 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and ZeroGPU doe
 
 
 def reply(
-    run_id: str, messages: Sequence[Message], settings: Settings, session: str = ""
+    run_id: str, messages: Sequence[Message], settings: Settings, session: str = "", generated: Sequence[int] = ()
 ) -> Generator[Delta, None, None]:
     """Yields the answer while it is generated; loads the model first if needed.
 
-    `run_id` is a new, unique name for this turn, for `stop`. `session` is the visitor's secret key.
+    `run_id` is a new, unique name for this turn, for `stop`. `session` is the visitor's secret key. `generated` are
+    the tokens of the conversation as they were generated, where the session is a new one.
     Raises `ChatError` for errors that the visitor can correct.
     """
     cancel = _cancels[run_id] = threading.Event()
@@ -49,7 +50,7 @@ def reply(
         with ExitStack() as leases:
             engine = yield from _lease(leases, spec, cancel)
             draft = (yield from _lease(leases, draft_spec, cancel)) if draft_spec else None
-            deltas = engine.stream(TurnRequest.of(messages, settings, cancel, draft, session))
+            deltas = engine.stream(TurnRequest.of(messages, settings, cancel, draft, session, generated=generated))
             if os.environ.get("SPACES_ZERO_GPU") and spec.cpu_on_zerogpu:
                 deltas = _noted(deltas, f"{spec.label} answered on the CPU, which spends no GPU time.")
             yield from deltas
@@ -150,6 +151,26 @@ def detect(text: str, settings: Settings) -> Detection:
         raise BadSetting(f"{spec.label} has no tokens to look at. Choose the model that wrote the text.")
     with POOL.lease(spec, lambda _: None, threading.Event()) as engine:
         return engine.detect(text, settings)
+
+
+def run_record(messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
+    """What ran for an earlier answer, made anew; None unless its model is loaded here. Raises `ChatError`."""
+    engine = POOL.at_hand(registry.find(settings.model))
+    return engine.run_record(messages, settings, seed) if engine else None
+
+
+def answers_at_once(spec: ModelSpec) -> bool:
+    """Whether this model answers without a download, without a server and without seconds of ZeroGPU."""
+    return spec.engine != "remote" and not needs_zerogpu(spec) and (spec.engine != "local" or bool(hub.on_disk(spec)))
+
+
+def context_use(messages: Sequence[Message], settings: Settings, session: str = "") -> ContextUse | None:
+    """How much of its context window the model needs for these messages; None unless it is loaded in this process.
+
+    Loads nothing. Raises `ChatError` for messages that cannot be answered.
+    """
+    engine = POOL.at_hand(registry.find(settings.model))
+    return engine.context_use(messages, settings, session) if engine else None
 
 
 def estimate(spec: ModelSpec, traits: registry.Traits | None = None) -> LoadEstimate | None:

@@ -85,9 +85,9 @@ def load(real_model):
 def test_in_floats_every_strategy_gives_the_text_of_its_program(strategy, name, load, programs, monkeypatch):
     real = load(name)
     chosen = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
-    made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=24, **chosen)
+    made = answer(real, STORY, strategy=strategy, helper=real, max_new_tokens=12, **chosen)
     assert made.run_record.config["engine"] == f"{'PyTorch' if name == 'transformers' else 'OpenVINO'} float32"
-    assert len(made.text.split()) > 5 and programs.agree(made, monkeypatch)
+    assert len(made.text.split()) > 3 and programs.agree(made, monkeypatch)
 
 
 def test_in_floats_every_strategy_of_pytorch_answers_in_company_as_alone(load, programs):
@@ -97,7 +97,7 @@ def test_in_floats_every_strategy_of_pytorch_answers_in_company_as_alone(load, p
         number = list(STRATEGIES).index(strategy)
         question = [Message("user", "Be brief. " * (number % 4) + STORY[0].content + f" Name {number + 2} birds.")]
         chosen = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
-        return answer(real, question, strategy=strategy, helper=real, max_new_tokens=12, **chosen)
+        return answer(real, question, strategy=strategy, helper=real, max_new_tokens=6, **chosen)
 
     alone = [ask(strategy) for strategy in STRATEGIES]
     before = real.scheduler.num_shared
@@ -172,13 +172,18 @@ def talkative(load):
 
 
 @pytest.mark.parametrize("strategy", WATERMARKS)
-def test_after_200_tokens_nineteen_watermarks_of_twenty_are_found(strategy, talkative):
+def test_after_200_tokens_and_after_those_that_its_row_names_nineteen_watermarks_of_twenty_are_found(
+    strategy, talkative
+):
     def is_found(seed):
         question = [Message("user", f"Write a long story about a traveller, a lamp and {seed + 2} birds.")]
         values = {"strategy": strategy, "seed": seed, "watermark_key": 40 + seed, "max_new_tokens": 200}
-        made = answer(talkative, question, **values)
+        made, tokenizer = answer(talkative, question, **values), talkative.loaded.tokenizer
         assert made.usage.new_tokens == 200
-        return talkative.detect(made.text, Settings.check(values)).marked
+        ids = tokenizer.encode(made.text, add_special_tokens=False)
+        texts = made.text, tokenizer.decode(ids[: STRATEGIES[strategy].mark_tokens])
+        return [talkative.detect(text, Settings.check(values)).marked for text in texts]
 
     with ThreadPoolExecutor(20) as turns:
-        assert sum(turns.map(is_found, range(20))) >= 19
+        whole, beginning = map(sum, zip(*turns.map(is_found, range(20)), strict=True))
+    assert min(whole, beginning) >= 19

@@ -49,7 +49,7 @@ def test_the_page_offers_what_the_server_honours_and_names_what_it_does_not(know
     assert "Not with this model: Top-k, Min-p, Typical-p," in told and "Thinking budget" in told
     marked = {name for label, name in updates["strategy"]["choices"] if "(not with this model)" in label}
     assert marked == set(STRATEGIES) - {"greedy", "sampling"}
-    assert updates["model"]["info"] == "Runs on another server, which reads what you type."
+    assert updates["model"]["info"] == "**Runs on another server, which reads what you type.**"
     known("sound", REMOTE_SETTINGS=ALL)
     assert shown("sound")[1] == visible | set(EXTRA_REMOTE_SETTINGS)
     assert shown("sound", "greedy")[1] == {*always, "repetition_penalty", "thinking", "reasoning_effort"}
