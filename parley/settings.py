@@ -27,7 +27,7 @@ class Settings(BaseModel):
     strategy: str = Field(
         "sampling", title="Decoding strategy", description="How the next token is chosen.", max_length=40
     )
-    mode: Literal["chat", "plain text"] = Field(
+    mode: Annotated[Literal["chat", "plain text"], Hints(rare=True)] = Field(
         "chat",
         title="Mode",
         description="Chat answers a message. Plain text goes on where your text ends, without a chat template, and "
@@ -40,24 +40,24 @@ class Settings(BaseModel):
         ge=0.0,
         le=2.0,
     )
-    top_p: Annotated[float, Hints(step=0.01, neutral=1.0), Copied()] = Field(
+    top_p: Annotated[float, Hints(step=0.01, neutral=1.0, off=True), Copied()] = Field(
         0.9,
         title="Top-p",
         description="Keep the smallest set of tokens whose probabilities add up to this; 1 keeps all.",
         ge=0.05,
         le=1.0,
     )
-    top_k: Annotated[int, Hints(step=1, neutral=0), Copied()] = Field(
+    top_k: Annotated[int, Hints(step=1, neutral=0, off=True), Copied()] = Field(
         50, title="Top-k", description="Keep this many of the most likely tokens; 0 keeps all.", ge=0, le=1000
     )
-    min_p: Annotated[float, Hints(step=0.01), Copied(none_if_neutral=True)] = Field(
+    min_p: Annotated[float, Hints(step=0.01, off=True), Copied(none_if_neutral=True)] = Field(
         0.0,
         title="Min-p",
         description="Drop tokens less likely than this fraction of the most likely one; 0 drops none.",
         ge=0.0,
         le=1.0,
     )
-    typical_p: Annotated[float, Hints(step=0.01, rare=True), Copied()] = Field(
+    typical_p: Annotated[float, Hints(step=0.01, rare=True, off=True), Copied()] = Field(
         1.0,
         title="Typical-p",
         description="Keep the tokens whose information is closest to the entropy, until their probabilities add up to "
@@ -65,24 +65,24 @@ class Settings(BaseModel):
         ge=0.05,
         le=1.0,
     )
-    top_n_sigma: Annotated[float, Hints(step=0.1, rare=True)] = Field(
+    top_n_sigma: Annotated[float, Hints(step=0.1, rare=True, off=True)] = Field(
         0.0,
         title="Top-n-sigma",
         description="Keep tokens within this many standard deviations of the highest logit; 0 keeps all.",
         ge=0.0,
         le=10.0,
     )
-    top_h: Annotated[float, Hints(step=0.01, rare=True), Copied(none_if_neutral=True)] = Field(
+    top_h: Annotated[float, Hints(step=0.01, rare=True, off=True), Copied(none_if_neutral=True)] = Field(
         0.0,
         title="Top-h",
         description="Keep the most likely tokens up to this fraction of the distribution's entropy; 0 keeps all.",
         ge=0.0,
         le=1.0,
     )
-    epsilon_cutoff: Annotated[float, Hints(step=0.0005, rare=True), Copied(none_if_neutral=True)] = Field(
+    epsilon_cutoff: Annotated[float, Hints(step=0.0005, rare=True, off=True), Copied(none_if_neutral=True)] = Field(
         0.0, title="Epsilon cutoff", description="Drop tokens less likely than this; 0 drops none.", ge=0.0, le=0.1
     )
-    eta_cutoff: Annotated[float, Hints(step=0.0005, rare=True), Copied(none_if_neutral=True)] = Field(
+    eta_cutoff: Annotated[float, Hints(step=0.0005, rare=True, off=True), Copied(none_if_neutral=True)] = Field(
         0.0,
         title="Eta cutoff",
         description="Drop tokens less likely than this, or than a limit that falls as entropy rises; 0 drops none.",
@@ -143,17 +143,17 @@ class Settings(BaseModel):
         ge=1,
         le=200,
     )
-    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True)] = Field(
+    repetition_penalty: Annotated[float, Hints(step=0.01, rare=True, off=True)] = Field(
         1.0,
         title="Repetition penalty",
         description="Above 1 makes tokens that have occurred before less likely, but not those that end a turn.",
         ge=1.0,
         le=2.0,
     )
-    no_repeat_ngram_size: Annotated[int, Hints(step=1, rare=True), Copied(none_if_neutral=True)] = Field(
+    no_repeat_ngram_size: Annotated[int, Hints(step=1, rare=True, off=True), Copied(none_if_neutral=True)] = Field(
         0, title="No-repeat n-gram", description="No n tokens in a row occur twice; 0 allows all.", ge=0, le=10
     )
-    guidance_scale: Annotated[float, Hints(step=0.1, rare=True), Copied(none_if_neutral=True)] = Field(
+    guidance_scale: Annotated[float, Hints(step=0.1, rare=True, off=True), Copied(none_if_neutral=True)] = Field(
         1.0,
         title="Guidance scale",
         description="Above 1 steers the answer away from the answer to the negative prompt; 1 has no effect.",
@@ -176,14 +176,14 @@ class Settings(BaseModel):
     max_new_tokens: Annotated[int, Hints(step=1)] = Field(
         512, title="Max new tokens", description="The answer ends after at most this many tokens.", ge=1, le=4096
     )
-    thinking_budget: Annotated[int, Hints(step=1, rare=True)] = Field(
+    thinking_budget: Annotated[int, Hints(step=1, rare=True, off=True)] = Field(
         0,
         title="Thinking budget",
         description="Thinking ends after this many tokens; 0 sets no limit.",
         ge=0,
         le=4096,
     )
-    stop: Annotated[str, Hints(lines=2, rare=True)] = Field(
+    stop: Annotated[str, Hints(lines=2)] = Field(
         "",
         title="Stop strings",
         description="The answer ends before any of these texts. One on each line, with \\n for a line break and "
@@ -199,7 +199,13 @@ class Settings(BaseModel):
         title="Reasoning effort",
         description="How much the model thinks; the default is that of its chat template.",
     )
-    system_prompt: Annotated[str, Hints(lines=3)] = Field(
+    answer_start: Annotated[str, Hints(lines=1, rare=True)] = Field(
+        "",
+        title="Begin the answer with",
+        description="The model goes on from these words. They open the answer or, where it thinks, the thought.",
+        max_length=4000,
+    )
+    system_prompt: Annotated[str, Hints(lines=2)] = Field(
         "", title="System prompt", description="Who the model should be, and how to answer.", max_length=4000
     )
 

@@ -125,6 +125,7 @@ def test_page_and_api_offer_a_base_model_plain_text_only(folder, chromium):
         visitor = Visitor(chromium, app.url)
         system = visitor.page.locator("#setting-system_prompt")
         expect(system).to_be_visible()
+        visitor.page.get_by_role("button", name="More settings").click()
         visitor.page.locator("#setting-mode").get_by_label("Plain text").check()
         expect(system).to_be_hidden()
         visitor.limit(8)

@@ -19,6 +19,7 @@ from parley.generation.prompt import render_prompt
 from parley.messages import build_messages
 from parley.settings import OPTIONS, Settings
 from parley.strategies import STRATEGIES
+from parley.strategies.strategy import GROUPS, SOONER
 from tests.conftest import ROOT, Passes, draft
 from tests.strategies.loops import LOOPS, SAMPLING, SPECULATIVE
 
@@ -47,7 +48,11 @@ def answer(engine, chosen, question="Tell me a story about an owl."):
 
 
 def test_each_row_says_what_a_reader_wants_to_know():
+    groups = [row.group for row in STRATEGIES.values()]
+    assert tuple(dict.fromkeys(groups)) == GROUPS and groups == sorted(groups, key=GROUPS.index)
     for row in STRATEGIES.values():
+        says_so = "the text of greedy search" in row.when
+        assert says_so is (row.group == SOONER)
         assert row.summary.endswith(".") and row.when.endswith(".") and row.source.startswith("https://")
         assert set(row.uses) <= set(OPTIONS)
         assert callable(row.decode())

@@ -42,8 +42,10 @@ def toy(monkeypatch):
     row = Strategy(
         name="second_best",
         label="Second best",
+        group="Everyday",
+        hint="never the most likely token",
         summary="Always takes the second most likely token.",
-        when="To see how a strategy is added.",
+        when="For seeing how a strategy is added.",
         source="https://example.org/second-best",
         decoder="toy.second_best",
         events=("on_token",),
@@ -74,6 +76,9 @@ def test_one_row_and_one_function_are_in_the_dropdown_the_list_for_programs_the_
     ("lacking", "sentence"),
     [
         ({"label": ""}, "lacks its name, label"),
+        ({"group": "Toys"}, "no group"),
+        ({"hint": "h" * 41}, "too long a hint"),
+        ({"when": "To play."}, "a use without 'For'"),
         ({"decoder": "second_best"}, "names no decoder"),
         ({"events": ()}, "no events"),
         ({"requirements": ("a moon",)}, "unknown requirements"),
@@ -83,8 +88,8 @@ def test_one_row_and_one_function_are_in_the_dropdown_the_list_for_programs_the_
     ids=str,
 )
 def test_a_row_that_lacks_something_cannot_be_made(lacking, sentence):
-    whole = {"name": "toy", "label": "Toy", "summary": "A.", "when": "B.", "source": "https://example.org"}
-    whole |= {"decoder": "dola.dola", "events": ("on_token",), "cost": lambda values: 1.0}
+    whole = {"name": "toy", "label": "Toy", "group": "Search", "hint": "a toy", "summary": "A.", "when": "For B."}
+    whole |= {"source": "https://example.org", "decoder": "dola.dola", "events": ("on_token",), "cost": float}
     assert Strategy(**whole)
     with pytest.raises(ValueError, match=sentence):
         Strategy(**whole | lacking)
