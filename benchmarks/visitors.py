@@ -124,6 +124,7 @@ def play(url: str, asks: Asks, workload: Workload, chats: int, at_once: int) -> 
             for turn, question in enumerate(conversation):
                 talk.append({"role": "user", "content": question.text})
                 first, said = _read(asks(server, talk, question.new, session), places)
+                server.close()  # a server ends a connection on which nothing comes for some seconds
                 waited.append(Waited(turn, first))
                 talk.append({"role": "assistant", "content": said})
         server.close()

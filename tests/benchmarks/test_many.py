@@ -108,7 +108,7 @@ def test_goals_are_about_the_numbers_of_chats_that_they_name():
 def test_many_chats_give_the_figures_that_they_have(real_model, tmp_path, monkeypatch):
     if missing := transformers_serve.missing():
         lacking(missing)
-    for name, value in {"CHATS": {2: 6}, "DECODING": (2,), "NEXT_TURNS": 2, "NEW": 16}.items():
+    for name, value in {"CHATS": {2: 3}, "DECODING": (2,), "NEXT_TURNS": 2, "NEW": 16}.items():
         monkeypatch.setattr(many, name, value)
     for name in ("MAX_PROMPT", "MAX_ANSWER"):
         monkeypatch.setattr(share_gpt, name, 12)
