@@ -26,7 +26,6 @@ from parley.serving import gpu_budget, preload, turn
 from parley.settings import Settings
 from parley.ui import controls, page
 from parley.ui.chat_interface import ResilientChatInterface
-from parley.ui.views import real_model, watermark_detector
 
 preload.load_models(turn.POOL)  # ZeroGPU's workers get the models that are on the GPU now
 
@@ -39,20 +38,21 @@ def reply_on_gpu(
     yield from turn.reply_in_worker(run_id, messages, settings, session, seconds)
 
 
-def reply(run_id: str, messages: Sequence[Message], settings: Settings, session: str) -> Iterator[Delta]:
+def reply(
+    run_id: str, messages: Sequence[Message], settings: Settings, session: str, generated: Sequence[int]
+) -> Iterator[Delta]:
     """Runs one turn: on ZeroGPU in a GPU process if the model needs one, else in this process."""
     if turn.needs_zerogpu(registry.find(settings.model)):
         return turn.reply_on_zerogpu(reply_on_gpu, run_id, messages, settings, session)
-    return turn.reply(run_id, messages, settings, session)
+    return turn.reply(run_id, messages, settings, session, generated)
 
 
 with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
     page.header()
     with gr.Row(equal_height=False, elem_id="desk"):
         conversation = gr.Column(elem_id="conversation")
-        with gr.Column(elem_id="settings"):
+        with gr.Column(elem_id="settings") as settings:
             inputs = controls.controls()  # the controls by the names of the settings
-            watermark_detector.add(inputs)
     model, strategy, temperature, top_p, *others = inputs.values()
     with conversation:
         chat = ResilientChatInterface(
@@ -61,7 +61,7 @@ with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
             **page.chat_components(),
             api_name="chat",
         )
-        real_model.add(inputs)
+        page.add_views(demo, chat, inputs, settings)
     controls.connect(inputs)
     endpoints.add()
 demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which shows their place

@@ -52,7 +52,7 @@ class Visitor:
         self.tab.on("console", lambda m: m.type in ("error", "warning") and self.faults.append(m.text))
         self.tab.on("pageerror", lambda error: self.faults.append(str(error)))
         self.tab.on("response", lambda r: r.status >= 400 and self.faults.append(f"{r.status} {r.url}"))
-        allowed = (url, within or url, "data:", "blob:")
+        allowed = (url.partition("?")[0], within or url, "data:", "blob:")
         self.tab.on("request", lambda r: r.url.startswith(allowed) or self.faults.append(f"left the origin: {r.url}"))
         self.sessions = set()  # as the server knows them: one, but for a page that was loaded again
         self.tab.on("request", self._note_session)
@@ -75,14 +75,27 @@ class Visitor:
     def setting(self, name):
         return self.page.locator(f"#setting-{name}")
 
+    @contextlib.contextmanager
+    def settings(self):
+        """The settings in reach: on a narrow page they are in a drawer, which is closed again at the end."""
+        chip = self.page.locator("#chip")
+        drawer = chip.is_visible() and chip.get_attribute("aria-expanded") != "true"
+        if drawer:
+            chip.click()
+        yield
+        if drawer:
+            self.page.locator("#close-settings").click()
+
     def choose(self, name, label):
-        self.setting(name).locator("input").click()
-        name = re.escape(label).replace("/", r"\/")  # a bare one would end the pattern in JavaScript
-        self.page.get_by_role("option", name=re.compile(f"^{name}")).click()
+        with self.settings():
+            self.setting(name).locator("input").click()
+            name = re.escape(label).replace("/", r"\/")  # a bare one would end the pattern in JavaScript
+            self.page.get_by_role("option", name=re.compile(f"^{name}")).click()
 
     def limit(self, tokens):
         """Sets max new tokens."""
-        self.setting("max_new_tokens").locator("input[type=number]").fill(str(tokens))
+        with self.settings():
+            self.setting("max_new_tokens").locator("input[type=number]").fill(str(tokens))
 
     def send(self, text):
         self.box.fill(text)

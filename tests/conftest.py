@@ -192,8 +192,8 @@ class Space:
     command = ("app.py",)
     folder = ROOT
 
-    def __init__(self, **environment):
-        self.port = free_port()
+    def __init__(self, port=None, **environment):
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  (closed in `close`)
         self.began = time.monotonic()

@@ -55,7 +55,8 @@ def _described(row: ModelSpec) -> dict[str, Any]:
 
 def list_strategies(model: str = "") -> list[dict[str, Any]]:
     """The decoding strategies: name (for /chat), what each does, the settings that it uses with this model (the
-    default if none is named) and their defaults, what it demands, and, if this model cannot run it, why.
+    default if none is named) and their defaults, what it demands, how many tokens its watermark needs to be found
+    (0: it makes none), and, if this model cannot run it, why.
     """
     try:
         spec = registry.find(model)
@@ -71,6 +72,7 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
             "source": row.source,
             "settings": {name: OPTIONS[name].default for name in row.uses if name in spec.capabilities.settings},
             "demands": [REQUIREMENTS[name].needs for name in row.requirements],
+            "mark_tokens": row.mark_tokens,
             "unavailable": row.refusal(traits),
         }
         for row in strategies.STRATEGIES.values()

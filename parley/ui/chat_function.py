@@ -14,6 +14,7 @@ import gradio as gr
 
 from parley.errors import BadSetting, ChatError
 from parley.events import Answer, Delta
+from parley.generation.reasoning_parser import rejoined
 from parley.messages import Message, build_messages, build_plain_text
 from parley.models import registry
 from parley.models.spec import ModelSpec
@@ -27,7 +28,8 @@ from parley.ui.render import Failure
 
 log = logging.getLogger("parley")
 
-Reply = Callable[[str, Sequence[Message], Settings, str], Iterator[Delta]]  # run, messages, settings, session
+# run, messages, settings, session, and the tokens of the conversation where the session is new
+Reply = Callable[[str, Sequence[Message], Settings, str, Sequence[int]], Iterator[Delta]]
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
 
@@ -45,10 +47,16 @@ class ChatFunction:
             running.stop()
 
     async def take_turn(
-        self, message: str, history: Sequence[Any], values: Sequence[Any], request: gr.Request
+        self,
+        message: str,
+        history: Sequence[Any],
+        values: Sequence[Any],
+        request: gr.Request,
+        generated: Sequence[int] = (),
     ) -> AsyncGenerator[tuple[Answer, Failure | None]]:
-        """Yields the answer so far, and last what went wrong, if anything did."""
+        """Yields the answer so far, and last what went wrong, if anything did. `generated`: see `turn.reply`."""
         run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
+        begun = Answer()  # the words with which the visitor begins the answer
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
             settings = await self._settings(values)
@@ -56,9 +64,15 @@ class ChatFunction:
                 messages = build_plain_text(history, message)
             else:
                 messages = build_messages(history, message, settings.system_prompt)
-            deltas = self._deltas(running, lambda: self._reply(run_id, messages, settings, session), settings)
+                begun = await _begun(settings) if message else begun
+                if begun != Answer():
+                    messages.append(Message("assistant", rejoined(begun.text, begun.thought)))
+            deltas = self._deltas(
+                running, lambda: self._reply(run_id, messages, settings, session, generated), settings
+            )
             async with aclosing(_answers(deltas)) as answers:
-                async for answer in answers:
+                async for made in answers:
+                    answer = replace(made, text=begun.text + made.text, thought=begun.thought + made.thought)
                     yield answer, None
         except ChatError as refusal:
             yield answer, Failure(str(refusal))
@@ -135,6 +149,15 @@ class ChatFunction:
         if refusal := refusal or spec.capabilities.refusal(spec.label, settings):
             raise BadSetting(refusal)
         return settings
+
+
+async def _begun(settings: Settings) -> Answer:
+    """The words with which the answer has to begin. Where the model thinks, they begin its thought."""
+    start = settings.answer_start
+    if not start:
+        return Answer()
+    traits = await asyncio.to_thread(registry.traits, registry.find(settings.model))
+    return Answer(thought=start) if settings.thinking or traits.always_thinks else Answer(text=start)
 
 
 def _beside(delta: Delta, line: WaitingLine, spec: ModelSpec) -> Delta:

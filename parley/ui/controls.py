@@ -1,5 +1,6 @@
 """One control per field of `Settings`, created from its definition. Model and strategy decide which are visible."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -11,17 +12,27 @@ from parley.models import registry
 from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import turn
-from parley.settings import OPTIONS, Option
+from parley.settings import OPTIONS, Option, is_number
+from parley.ui.views import strategy_picker
 
-ON_TOP = (
-    "model",
-    "mode",
-    "strategy",
-    "thinking",
-    "reasoning_effort",
+ANSWER = ("max_new_tokens", "stop", "seed", "thinking", "reasoning_effort")  # of every answer, whatever the strategy
+TEXTS = {  # as the page writes them
+    **{"title": "Settings", "reset": "Reset all", "close": "Close", "more": "More settings"},
+    **{"chat": "Chat", "plain_text": "Plain text"},
+}
+IN_CHAT = {
     "system_prompt",
-)  # the settings that visitors change most
-IN_CHAT = {"system_prompt", "thinking", "thinking_budget", "reasoning_effort"}  # without effect on plain text
+    "answer_start",
+    "thinking",
+    "thinking_budget",
+    "reasoning_effort",
+}  # without effect on plain text
+PRESETS = {  # of the system prompt
+    "Brief": "Answer in one or two short sentences.",
+    "Teacher": "You are a patient teacher. Explain step by step, with an example, in simple words.",
+    "Storyteller": "You are a storyteller. Answer in vivid scenes, and end with a surprise.",
+}
+PRIVATE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 # The controls skip Gradio's own checks, which would fail outside the chat function. `Settings.check` does all checks.
 
@@ -93,12 +104,27 @@ class Number(gr.Number):
 
 
 def controls() -> dict[str, Component]:
-    """The controls by the names of their settings, in the state for the default model."""
+    """The controls by the names of their settings, in the state for the default model.
+
+    Their order: the model, the strategy and its own settings, the answer, the system prompt, more.
+    """
     first = registry.default().name
-    order = sorted(OPTIONS, key=lambda name: name not in ON_TOP)
-    components = {name: _control(OPTIONS[name]) for name in order if not OPTIONS[name].rare}
-    with gr.Accordion("More settings", open=False, elem_id="more"):
-        components |= {name: _control(OPTIONS[name]) for name in order if OPTIONS[name].rare}
+    with gr.Row(elem_id="settings-title"):
+        gr.Markdown(f"## {TEXTS['title']}")
+        gr.Button(TEXTS["reset"], elem_id="reset-all", size="sm")
+        gr.Button(TEXTS["close"], elem_id="close-settings", size="sm")
+    placed = ("model", "strategy", *ANSWER, "system_prompt")
+    own = [o.name for o in OPTIONS.values() if not o.rare and o.name not in placed]
+    components = {name: _control(OPTIONS[name]) for name in ("model", "strategy")}
+    for group, names in (("own", own), ("answer", ANSWER)):
+        with gr.Column(elem_id=group):
+            components |= {name: _control(OPTIONS[name]) for name in names}
+    components["system_prompt"] = _control(OPTIONS["system_prompt"])
+    with gr.Row(elem_id="presets"):
+        for label, text in PRESETS.items():
+            gr.Button(label, size="sm").click(lambda text=text: text, None, components["system_prompt"], **PRIVATE)
+    with gr.Accordion(TEXTS["more"], open=False, elem_id="more"):
+        components |= {name: _control(o) for name, o in OPTIONS.items() if o.rare}
     components["model"].value = first
     for name, update in zip(OPTIONS, for_model(first), strict=True):
         for key, value in update.items():
@@ -112,25 +138,39 @@ def messages() -> gr.JSON:
     return gr.JSON(visible=False, label="The messages before this one; if left out, the server keeps the conversation")
 
 
-def for_model(name: str) -> list[dict]:
+def defaults(model: str) -> dict[str, Any]:
+    """The value of each setting with this model if the visitor sets none: what the model recommends, or the default.
+
+    Raises `ModelUnavailable`.
+    """
+    traits = registry.traits(registry.find(model))
+    values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
+    values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
+    return values
+
+
+def for_model(name: str, chosen: Mapping[str, Any] | None = None) -> list[dict]:
     """An update for each control after another model is chosen: the recommended value, and whether it is visible.
 
+    What the visitor has set, `chosen`, stays where this model takes it. The text under the model names the rest.
     If the visitor typed an invalid name, the reason appears under the box, and nothing else changes.
     """
     try:
         spec = registry.find(name)
     except ModelUnavailable as refusal:
-        return [gr.update(info=str(refusal)) if n == "model" else gr.skip() for n in OPTIONS]
-    traits = registry.traits(spec)
-    values = {n: o.default for n, o in OPTIONS.items()} | dict(traits.recommended)
-    values["exit_layer"] = min(values["exit_layer"], _max_exit_layer(traits))
+        return [gr.update(info=f"**{refusal}**") if n == "model" else gr.skip() for n in OPTIONS]
+    traits, values = registry.traits(spec), defaults(name)
     per_model = {"strategy", "repetition_penalty", "mode", "reasoning_effort"}
     per_model |= {n for row in strategies.STRATEGIES.values() for n in row.settings}
-    kept = set(OPTIONS) - per_model - _hidden_thinking(traits)
+    unusable = _hidden_thinking(traits)
     if "strategy" in spec.capabilities.settings:  # hidden controls must send their default values
-        kept &= spec.capabilities.settings
-    updates = _updates(values["strategy"], values["mode"], spec, traits)
-    updates["model"]["info"] = _model_info(spec, traits)
+        unusable |= set(OPTIONS) - spec.capabilities.settings
+    chosen = chosen or {}
+    stay = {n: value for n, value in chosen.items() if n not in unusable and _takes(spec, traits, n, value)}
+    kept = (set(OPTIONS) - per_model - unusable) | set(stay)
+    now = values | stay
+    updates = _updates(now["strategy"], now["mode"], spec, traits)
+    updates["model"]["info"] = _model_info(spec, traits, [OPTIONS[n].label for n in chosen if n not in stay])
     strategy_traits = registry.strategy_traits(spec, traits)
     updates["strategy"]["choices"] = [
         (f"{row.label} (not with this model)" if row.refusal(strategy_traits) else row.label, name)
@@ -140,6 +180,38 @@ def for_model(name: str) -> list[dict]:
     updates["reasoning_effort"]["choices"] = [OPTIONS["reasoning_effort"].default, *traits.efforts]
     updates["exit_layer"]["maximum"] = _max_exit_layer(traits)
     return [update if n in kept else update | {"value": values[n]} for n, update in updates.items()]
+
+
+def change_model(name: str, before: Mapping[str, Any] | None, *values: Any) -> list[dict]:
+    """An update for each control after the visitor has chosen another model.
+
+    `before` are the defaults of the model before, and `values` those of all controls. What differs, the visitor set.
+    """
+    named = zip(OPTIONS, values, strict=True)
+    return for_model(name, {n: v for n, v in named if n != "model" and before and v != before.get(n)})
+
+
+def _takes(spec: ModelSpec, traits: registry.Traits, name: str, value: Any) -> bool:
+    """Whether this model can follow the value that a visitor has set with another one."""
+    if name == "strategy" and "strategy" in spec.capabilities.settings:
+        return value in strategies.STRATEGIES and not strategies.find(value).refusal(
+            registry.strategy_traits(spec, traits)
+        )
+    if name == "exit_layer":
+        return is_number(value) and value <= _max_exit_layer(traits)
+    if name == "reasoning_effort":
+        return value in traits.efforts
+    return name != "mode" or traits.chats or value != "chat"
+
+
+def reset(names: Sequence[str], model: str, strategy: str, mode: str) -> list[dict]:
+    """An update for each control that gives these settings the values of `defaults` again."""
+    try:
+        values = {n: value for n, value in defaults(model).items() if n in names and n != "model"}
+    except ModelUnavailable:  # `for_model` shows the reason
+        return [gr.skip() for _ in OPTIONS]
+    updates = for_strategy(values.get("strategy", strategy), model, values.get("mode", mode))
+    return [update | ({"value": values[n]} if n in values else {}) for n, update in zip(OPTIONS, updates, strict=True)]
 
 
 def choose_model(name: str) -> list[dict]:
@@ -160,12 +232,13 @@ def for_strategy(strategy: str, model: str, mode: str = "chat") -> list[dict]:
 
 def _updates(strategy: str, mode: str, model: ModelSpec, traits: registry.Traits) -> dict[str, dict]:
     row = strategies.find(strategy)
-    used = {"strategy", "mode", "system_prompt", "thinking", "reasoning_effort", *row.uses} - _hidden_thinking(traits)
+    used = {"strategy", "mode", "system_prompt", "answer_start", "thinking", "reasoning_effort", *row.uses}
+    used -= _hidden_thinking(traits)
     used -= IN_CHAT if mode != "chat" else set()
     updates = {n: gr.update(visible=n == "model" or n in used & model.capabilities.settings) for n in OPTIONS}
     unsupported = ", ".join(option.label for option in model.capabilities.unsupported(strategy))
-    info = f"{row.summary} Not with this model: {unsupported}." if unsupported else row.summary
-    updates["strategy"]["info"] = row.refusal(registry.strategy_traits(model, traits)) or info
+    refusal = row.refusal(registry.strategy_traits(model, traits))
+    updates["strategy"]["info"] = f"**{refusal}**" if refusal else strategy_picker.explanation(row, unsupported)
     return updates
 
 
@@ -185,13 +258,18 @@ def _max_exit_layer(traits: registry.Traits) -> int:
     return max(2, traits.layers - 1 if traits.layers else default)
 
 
-def _model_info(spec: ModelSpec, traits: registry.Traits) -> str:
+def _model_info(spec: ModelSpec, traits: registry.Traits, reset: Sequence[str]) -> str:
+    """What is known about the model, shown on demand; in bold what is always shown."""
     size = f"{spec.parameters / 1e6:,.1f} million parameters" if spec.parameters else ""
     context = f"reads {traits.context:,} tokens" if traits.context else ""
     estimate = turn.estimate(spec, traits)
     thinks = "always thinks" if traits.always_thinks else ""
-    facts = " · ".join(filter(None, (size, context, thinks, PLACE if spec.engine == "remote" else spec.licence)))
-    return "\n".join(filter(None, (facts, estimate.sentence if estimate else "")))
+    facts = " · ".join(filter(None, (size, context, thinks, "" if spec.engine == "remote" else spec.licence)))
+    place = f"**{PLACE}**" if spec.engine == "remote" else ""
+    changed = f"**Back to the default, because {spec.label} does not take what you set: {', '.join(reset)}.**"
+    fits = estimate.sentence if estimate else ""
+    fits = fits if not estimate or estimate.fits else f"**{fits}**"
+    return "\n".join(filter(None, (changed if reset else "", place, facts, fits)))
 
 
 def _control(o: Option) -> Component:
@@ -220,11 +298,23 @@ def _free_control(o: Option, look: dict[str, Any]) -> Component:
 
 
 def connect(components: dict[str, Component]) -> None:
-    """Connects the events: choosing another model or strategy updates the controls."""
-    private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    """Connects the events: choosing another model or strategy updates the controls; what is changed can be reset."""
     outputs = list(components.values())
     model, strategy, mode = components["model"], components["strategy"], components["mode"]
     assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown) and isinstance(mode, gr.Radio)
-    model.input(for_model, model, outputs, **private)
+    usual = gr.JSON(defaults(registry.default().name), visible=False)  # for panel.js, which marks what differs
+    names = gr.JSON(visible=False)
+    model.input(change_model, [model, usual, *outputs], outputs, **PRIVATE)
+    model.change(_usual, model, usual, **PRIVATE)
     for each in (strategy, mode):
-        each.input(for_strategy, [strategy, model, mode], outputs, **private)
+        each.input(for_strategy, [strategy, model, mode], outputs, **PRIVATE)
+    gr.on(None, None, [usual, *outputs], js="settingsPanel.show", **PRIVATE)
+    reset_button = gr.Button("Reset", visible="hidden", elem_id="reset")  # panel.js presses it
+    reset_button.click(reset, [names, model, strategy, mode], outputs, js="settingsPanel.toReset", **PRIVATE)
+
+
+def _usual(model: str) -> Any:
+    try:
+        return defaults(model)
+    except ModelUnavailable:  # `for_model` shows the reason
+        return gr.skip()

@@ -1,7 +1,8 @@
 """Corrections of Gradio's own scripts, made while they are served.
 
-Gradio lets no app change how a message is shown. Each row is one place in a script of the pinned version. Where a row
-does not fit, as with another version of Gradio, that script is served as it is, and the log says so.
+Gradio lets no app change how a message is shown, or what a screen reader says of it. Each row is one place in a script
+of the pinned version. Where a row does not fit, as with another version of Gradio, that script is served as it is, and
+the log says so.
 """
 
 import logging
@@ -27,6 +28,15 @@ class Patch:
     new: str
 
 
+# Names for a screen reader, by the keys of their translations.
+NAMES = {
+    "send": "Send",
+    "stop": "Stop",
+    "question": "Question",
+    "answer": "Answer",
+    "edit": "Your question",
+}
+
 PATCHES = (
     # Markdown takes the text that message_text.js has prepared. Without it, characters vanish:
     # https://github.com/gradio-app/gradio/issues/7198, https://github.com/gradio-app/gradio/issues/10450
@@ -41,6 +51,8 @@ PATCHES = (
         "blocks:[{key:e,render:async()=>j(e,e)}]",
         "blocks:[{key:e,render:async()=>{let t=document.createDocumentFragment();t.append(e);return t}}]",
     ),
+    # To clear the chat loses nothing: the conversation stays in the list.
+    Patch("Index-*.js", "i.i18n(`chatbot.clear`)", '"New conversation"'),
     # What a visitor typed is shown as they typed it.
     Patch(
         "Index-*.js",
@@ -48,6 +60,67 @@ PATCHES = (
         "get sanitize_html(){return t.sanitize_html},get render_markdown(){return t.render_markdown}",
         "get message(){return t.message.content},get latex_delimiters(){return t.latex_delimiters},"
         'get sanitize_html(){return t.sanitize_html},get render_markdown(){return t.message.role!=="user"}',
+    ),
+    # Buttons with nothing but an icon, and the box in which a question is edited, get a name.
+    *(
+        Patch(
+            "Index-*.js",
+            f'`<button data-testid="{name}-button"><!></button>`',
+            f'`<button data-testid="{name}-button" aria-label="{NAMES[key]}"><!></button>`',
+        )
+        for name, key in (("submit", "send"), ("stop", "stop"))
+    ),
+    Patch(
+        "Index-*.js",
+        '<textarea class="edit-textarea svelte-1nr59td">',
+        f'<textarea class="edit-textarea svelte-1nr59td" aria-label="{NAMES["edit"]}">',
+    ),
+    # A message is a group with a short name. Its name was its whole text, on an element that may have no name.
+    Patch(
+        "Index-*.js",
+        "I(r,`aria-label`,e),i=j(r,1,`svelte-1nr59td`",
+        f"I(r,`role`,`group`),I(r,`aria-label`,u()===`user`?`{NAMES['question']}`:`{NAMES['answer']}`),"
+        "i=j(r,1,`svelte-1nr59td`",
+    ),
+    # Not every token is read aloud: keys.js says the finished answer once.
+    Patch(
+        "Index-*.js",
+        'role="log" aria-label="chatbot conversation" aria-live="polite"',
+        'role="log" aria-label="chatbot conversation" aria-live="off" tabindex="0"',
+    ),
+    # A list whose items are no list items, and a landmark inside of the conversation.
+    Patch("Index-*.js", '<div class="examples svelte-1rn3hyj" role="list">', '<div class="examples svelte-1rn3hyj">'),
+    Patch("Index-*.js", 'content svelte-1rn3hyj" role="complementary">', 'content svelte-1rn3hyj">'),
+    # The list of a dropdown scrolls, so browsers would stop at it before the next control.
+    Patch(
+        "Index-*.js",
+        'class="option-list svelte-1ou0lab" role="listbox">',
+        'class="option-list svelte-1ou0lab" role="listbox" tabindex="-1">',
+    ),
+    # Buttons keep the English names by which page.css and keys.js know them, whatever the language of the browser is.
+    Patch("runtime-*.js", "window.navigator.language||window.navigator.languages[0]", "`en`"),
+    # The line that unfolds is a button: none is inside of it, it says whether it is unfolded, and Space works too.
+    Patch("Index-*.js", '<span class="arrow svelte-18cn3o3">', '<span class="arrow svelte-18cn3o3" inert>'),
+    Patch("Index-*.js", "I(k,`aria-busy`,C(y).content", "I(k,`aria-expanded`,C(b)),I(k,`aria-busy`,C(y).content"),
+    Patch(
+        "Index-*.js",
+        "P(`keydown`,k,e=>e.key===`Enter`&&S())",
+        "P(`keydown`,k,e=>(e.key===`Enter`||e.key===` `)&&(e.preventDefault(),S()))",
+    ),
+    # The `js` of an event may name a function of the page's own scripts, such as "settingsPanel.show". Gradio would
+    # evaluate it as source, which the content security policy forbids.
+    Patch(
+        "Blocks-*.js",
+        "function z(e){let t,n=!0,r=e.trim()",
+        'function z(e){let o=e.split(".").reduce((t,n)=>t?.[n],window);if(o)return async(...t)=>o(...t);'
+        "let t,n=!0,r=e.trim()",
+    ),
+    # Typing into a dropdown replaces what is chosen, where it was appended ("Samplingwater"), and filters the list at
+    # once, also by what is pasted or composed, where the list was one character behind.
+    Patch(
+        "Index-*.js",
+        "se(`blur`,Q,we),se(`focus`,Q,Ce)",
+        "se(`blur`,Q,we),se(`focus`,Q,e=>{Ce(e);setTimeout(()=>Q.select())}),se(`input`,Q,Te)",
     ),
 )
 

@@ -1,24 +1,44 @@
 """The look of the page and how it is served: theme, style sheet, head, texts, launch options."""
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.components import Component
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 
+from parley import strategies
 from parley.api import endpoints
 from parley.api.unread_streams import UnreadStreams
+from parley.settings import OPTIONS
+from parley.ui import controls, translations
 from parley.ui.controls import MessageBox
-from parley.ui.gradio_patches import PatchedScripts
+from parley.ui.gradio_patches import NAMES, PatchedScripts
+from parley.ui.page_head import PageHead
 from parley.ui.security import SecurityMiddleware
+from parley.ui.views import context_gauge, conversations, real_model, watermark_detector
+from parley.ui.views.strategy_picker import panel_data
 
 HERE = Path(__file__).parent
-TITLE = "Parley"
-HEADER = "# Parley\nTalk with open language models, and choose how they decode. [Settings](#settings)"
-INVITATION = (
-    "## What shall we talk about?\n"
-    "An open model answers, word by word. Which one, and how it picks its words, is yours to set."
+# In this order: keys.js is the first that hears of a key.
+SCRIPTS = (
+    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
+    *("panel.js", "context_gauge.js", "links.js", "conversations.js"),
 )
+STYLES = ("page.css", "panel.css", "conversations.css")
+TITLE = "Parley"
+TEXTS = {
+    "tagline": "Talk with open language models, and choose how they decode.",
+    "colours": "Light or dark",
+    "question": "What shall we talk about?",
+    "invitation": "An open model answers, word by word. Which one, and how it picks its words, is yours to set.",
+    "message": "Message",
+    "placeholder": "Message…",
+}
+# Not translated: the bundled model knows English only.
 EXAMPLES = [
     "Hello, who are you?",
     "Tell me a story about an owl.",
@@ -61,21 +81,37 @@ MATHEMATICS: list[dict[str, str | bool]] = [
 ]
 
 
+def english() -> dict[str, str]:
+    """All texts of the page that can be translated, by name."""
+    tables = {"page": TEXTS, "name": NAMES, "detector": watermark_detector.TEXTS, "panel": controls.TEXTS}
+    settings = {n: {"label": o.label, "help": o.help} for n, o in OPTIONS.items()}
+    rows = {n: {"summary": row.summary, "when": row.when} for n, row in strategies.STRATEGIES.items()}
+    tables |= {f"setting.{name}": texts for name, texts in settings.items()}
+    tables |= {f"strategy.{name}": texts for name, texts in rows.items()}
+    return {f"{table}.{name}": text for table, texts in tables.items() for name, text in texts.items()}
+
+
 def _head() -> str:
-    html, style = ((HERE / name).read_text() for name in ("head.html", "page.css"))
-    scripts = (f"<script>{(HERE / name).read_text()}</script>" for name in ("message_text.js", "details.js"))
-    return "".join((html, f"<style>{style}</style>", *scripts))
+    languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
+    asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
+    data = json.dumps(panel_data() | {"asks": asks}).replace("</", "<\\/")
+    known = f'<script type="application/json" id="panel-data">{data}</script>'
+    return "".join(((HERE / "head.html").read_text(), languages, known))
 
 
 LAUNCH: dict[str, Any] = {
     "theme": THEME,
-    # Not Gradio's `css` option, which breaks selectors that contain a comma or are inside of @media.
-    "head": _head(),
     "favicon_path": HERE / "parley.svg",
-    "footer_links": ["api", "settings"],
+    "footer_links": ["gradio"],  # without any, the page grows without end in a frame of a Space
     "app_kwargs": {
-        "middleware": [Middleware(SecurityMiddleware), Middleware(PatchedScripts), Middleware(UnreadStreams)],
-        "routes": endpoints.ROUTES,
+        "middleware": [
+            Middleware(GZipMiddleware, minimum_size=4096, compresslevel=6),  # not the streams of answers
+            Middleware(SecurityMiddleware),
+            Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
+            Middleware(PatchedScripts),
+            Middleware(UnreadStreams),
+        ],
+        "routes": [*endpoints.ROUTES, *translations.routes(english())],
     },
     "ssr_mode": False,
     "run_history": False,
@@ -88,8 +124,10 @@ LAUNCH: dict[str, Any] = {
 
 
 def header() -> None:
-    """The title, and the link to the settings on a small screen."""
-    gr.Markdown(HEADER, elem_id="title")
+    """The title, and the button for light or dark (see colours.js)."""
+    with gr.Row(elem_id="header"):
+        gr.Markdown(f"# {TITLE}\n{TEXTS['tagline']}", elem_id="title")
+        gr.Button(TEXTS["colours"], size="sm", elem_id="colours")
 
 
 def chat_components() -> dict[str, Any]:
@@ -99,16 +137,17 @@ def chat_components() -> dict[str, Any]:
         show_label=False,
         height=None,
         layout="bubble",
-        editable="user",
+        editable="all",
         feedback_options=None,
         buttons=["copy"],
         latex_delimiters=MATHEMATICS,
         group_consecutive_messages=False,  # in a group, Copy would also copy the thought and the line of figures
-        placeholder=INVITATION,
+        placeholder=f"## {TEXTS['question']}\n{TEXTS['invitation']}",
     )
     textbox = MessageBox(
         elem_id="message",
-        placeholder="Message…",
+        label=TEXTS["message"],
+        placeholder=TEXTS["placeholder"],
         submit_btn=True,
         stop_btn=True,
         show_label=False,
@@ -116,4 +155,17 @@ def chat_components() -> dict[str, Any]:
         max_lines=8,
     )
     examples = [[example] for example in EXAMPLES]
-    return {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples}
+    # Two that nobody sees: what the browser keeps of the last answer, and what makes it again after it broke off.
+    stored = gr.Textbox(elem_id="stored-answer", visible="hidden")
+    resume = gr.Button("Go on", elem_id="resume-answer", visible="hidden")
+    chat = {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples}
+    return chat | {"stored": stored, "resume": resume}
+
+
+def add_views(page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column) -> None:
+    """The views below the chat, which is a `gr.ChatInterface`, and below the settings."""
+    conversations.add(page, chat, inputs)
+    context_gauge.add(inputs, chat)
+    real_model.add(inputs)
+    with settings:
+        watermark_detector.add(inputs, chat.chatbot)

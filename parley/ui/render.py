@@ -55,11 +55,12 @@ def render(
     if text:
         shown.append(_message("assistant", text))
     if answer.beams:
-        shown.append(_titled(f"{len(answer.beams)} hypotheses", _beam_table(answer.beams), "done"))
+        over = bool(answer.finish or failure)
+        shown.append(_titled(_beam_count(answer.beams), _beam_table(answer.beams), "done" if over else "pending"))
     if failure:
         shown.append(_titled("**Could not finish**", failure.sentence))  # bold marks an error for the style sheet
     elif answer.finish:
-        shown.append(_titled(stats_line(answer, before), _details(answer, url), "done"))
+        shown.append(_titled(stats_line(answer, before), details(answer, url), "done"))
     elif not answer.text and not answer.thought:
         shown.append(_titled(answer.status or "Reading…", "", "pending"))
     if failure and failure.instead:
@@ -90,6 +91,13 @@ def partial_answer(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
 def question(text: str) -> gr.ChatMessage:
     """The message that shows the visitor's question."""
     return _message("user", replace_lone_surrogates(text))
+
+
+def edited_answer(text: str) -> gr.ChatMessage:
+    """The message that shows an answer as the visitor has edited it. It offers to go on from there."""
+    message = _message("assistant", replace_lone_surrogates(text))
+    message.options = [{"label": "Go on from here", "value": CONTINUE}]
+    return message
 
 
 def trim_folded(shown: Sequence[Any]) -> list[Any]:
@@ -161,9 +169,28 @@ def _earlier_usage(title: str) -> Usage | None:
     return Usage(0, int(tokens.replace(",", "")), None, float(seconds), unit=unit)
 
 
+def _beam_count(beams: Sequence[Beam]) -> str:
+    """How many beams go on, and how many candidates for the answer there are with those that are finished."""
+    running = sum(not beam.finished for beam in beams)
+    candidates = f"{len(beams)} candidate{'' if len(beams) == 1 else 's'}"
+    return f"{running} beam{'' if running == 1 else 's'}, {candidates}" if running else f"{candidates}, all finished"
+
+
 def _beam_table(beams: Sequence[Beam]) -> str:
-    rows = [f"| {beam.score:.2f} | {'finished' if beam.finished else 'kept'} | {_cell(beam.text)} |" for beam in beams]
+    """The candidates, the best first. What all begin with is in italics, for the style sheet; the rest is bold."""
+    words = [beam.text.split() for beam in beams]
+    common = next((i for i, each in enumerate(zip(*words, strict=False)) if len(set(each)) > 1), min(map(len, words)))
+    rows = [
+        f"| {beam.score:.2f} | {'✓ finished' if beam.finished else 'goes on'} | {_marked(of_beam, common)} |"
+        for beam, of_beam in zip(beams, words, strict=True)
+    ]
     return "\n".join(["| score | | text |", "|---:|---|---|", *rows])
+
+
+def _marked(words: Sequence[str], common: int) -> str:
+    """The words as a cell, the first ones in italics and the others bold."""
+    parts = (("i", words[:common]), ("b", words[common:]))
+    return " ".join(f"<{tag}>{_cell(' '.join(part))}</{tag}>" for tag, part in parts if part)
 
 
 def _cell(text: str) -> str:
@@ -171,7 +198,7 @@ def _cell(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+.!|~$-])", r"\\\1", " ".join(text.split()))
 
 
-def _details(answer: Answer, url: str) -> str:
+def details(answer: Answer, url: str) -> str:
     """The figures and, below links that details.js makes tabs of, one block of code for each further tab."""
     figures = "\n".join(f"- {line}" for line in _figures(answer))
     blocks = _run_details(answer.run_record, url) if answer.run_record else []

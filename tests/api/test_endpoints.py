@@ -90,7 +90,7 @@ def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, in
     assert loaded.plan.sentence in controls.for_model("budgie")[0]["info"]
     monkeypatch.setenv("QUANTIZATION", "int3")
     sentence = "QUANTIZATION is 'int3'. Set it to one of auto, none, int8, int4."
-    assert controls.for_model("budgie")[0]["info"].endswith(f"Apache-2.0\n{sentence}")
+    assert controls.for_model("budgie")[0]["info"].endswith(f"Apache-2.0\n**{sentence}**")
     assert client.predict(api_name="/models")[0]["plan"] == sentence
 
 

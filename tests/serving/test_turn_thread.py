@@ -103,9 +103,12 @@ class Page:
     async def clear(self):
         return await self.steps[self.on(self.chat.chatbot, "clear")].fn(self.request)
 
-    def answer(self, shown, model=None):
+    async def answer(self, shown, model=None):
         """What the second step shows, one after the other."""
-        return self.steps[self.second].fn(self.request, shown, model, *(None for _ in OPTIONS))
+        steps = self.steps[self.second].fn(self.request, shown, "", model, *(None for _ in OPTIONS))
+        async with aclosing(steps):
+            async for messages, box, _ in steps:
+                yield messages, box
 
     async def recover(self, shown):
         return await self.steps[self.after(self.second, trigger_only_on_failure=True)].fn(self.request, shown)

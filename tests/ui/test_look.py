@@ -100,8 +100,7 @@ def test_the_box_is_always_in_view(visit, width, height):
     visitor.ask("A line.\n\n" * 25)
     in_view(visitor)
     assert visitor.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    beside = visitor.setting("model").bounding_box()["y"] < height
-    assert beside == (width > 860)
+    assert visitor.setting("model").is_visible() == (width > 860)  # on a narrow page it is in the drawer
     visitor.box.fill("a long message\n" * 30)
     in_view(visitor)
 
@@ -171,7 +170,7 @@ def test_light_and_dark_are_followed_and_readable(visit, scheme):
         visitor.answer.locator("p"),
         visitor.folded.get_by_role("link", name="curl"),
         visitor.folded.locator("code").last,
-        visitor.page.get_by_role("button", name="Use via API"),
+        visitor.page.get_by_role("link", name="Built with Gradio"),
         visitor.quiet,
         visitor.questions.locator(".md"),
         visitor.setting("model").locator(".info-text"),
@@ -181,3 +180,50 @@ def test_light_and_dark_are_followed_and_readable(visit, scheme):
         seen = text.evaluate(CONTRAST)
         assert seen["contrast"] >= 4.5, text
         assert (seen["behind"] > 0.5) == (scheme == "light")
+
+
+def test_the_button_in_the_title_changes_the_colours_and_the_browser_keeps_the_choice(visit):
+    visitor = visit(scheme="dark")
+    body, button = visitor.page.locator("body"), visitor.page.get_by_role("button", name="Light or dark")
+    dark = re.compile(r"\bdark\b")
+    expect(body).to_have_class(dark)
+    visitor.tab.emulate_media(color_scheme="light")  # nothing is chosen, so the page follows
+    expect(body).not_to_have_class(dark)
+    button.click()
+    expect(body).to_have_class(dark)
+    visitor.tab.emulate_media(color_scheme="dark")
+    visitor.tab.emulate_media(color_scheme="light")
+    expect(body).to_have_class(dark)
+    visitor.tab.reload()
+    expect(button).to_be_visible()
+    expect(body).to_have_class(dark)
+    button.click()
+    expect(body).not_to_have_class(dark)
+
+
+def test_the_footer_has_no_panel_for_developers(visitor):
+    footer = visitor.page.locator("footer")
+    expect(footer.get_by_role("link")).to_have_text(["Built with Gradio"])
+    expect(footer.get_by_role("button")).to_have_count(0)
+
+
+def test_the_whole_conversation_is_printed_and_nothing_else(visit):
+    visitor = visit(scheme="dark", width=700, height=500)
+    visitor.choose("model", "Parrot")
+    visitor.tab.evaluate("scrollTo(0, 0)")
+    for part in ("first", "last"):
+        visitor.ask("A line.\n\n" * 30 + f"The {part} word. $x$ costs $5.")
+    visitor.tab.emulate_media(media="print", color_scheme="dark")
+    shown = visitor.tab.locator("button, input, textarea, footer, #settings, #message, #title a")
+    assert not any(each.is_visible() for each in shown.all())
+    rows = visitor.tab.locator("#chat .message-row")
+    height = visitor.tab.evaluate("document.documentElement.scrollHeight")
+    assert rows.count() == 6
+    for row in rows.all():
+        box = row.bounding_box()
+        assert box["y"] >= 0 and box["y"] + box["height"] <= height + 1
+    for text in (visitor.questions.locator(".md").first, visitor.answer.locator("p").last, visitor.quiet):
+        assert text.evaluate(CONTRAST)["behind"] == 1
+        assert text.evaluate(CONTRAST)["contrast"] >= 4.5
+    pages = re.findall(rb"/Type\s*/Page\b", visitor.tab.pdf(print_background=False))
+    assert len(pages) >= height / 1100

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 from parley.settings import OPTIONS
 from parley.strategies import STRATEGIES
 from tests.browser import QUIET, Visitor
+from tests.conftest import until
 from tests.strategies.loops import LOOPS
 
 pytest_plugins = ["tests.browser"]
@@ -53,24 +54,36 @@ def test_every_loop_streams_and_stops_on_the_page(tab, name):
     tab.stop_button.click()
     tab.until_free()
     expect(tab.quiet).to_contain_text("stopped")
-    tab.press("Clear")
+    tab.press("New conversation")
     expect(tab.questions).to_have_count(0)
 
 
-def test_the_beams_can_be_watched_while_they_live(chatterbox):
+BEAMS = re.compile(r"candidates")
+
+
+def test_the_beams_are_open_while_they_run_and_fold_at_the_end(chatterbox):
     visitor, _ = chatterbox
     visitor.choose("strategy", "Beam search")
     visitor.send("Tell me a story about an owl.")
-    beams = visitor.folded.filter(has_text=re.compile("hypotheses"))
-    expect(beams).to_be_visible()
-    beams.locator(".title").click()
+    beams = visitor.folded.filter(has_text=BEAMS)
     rows = beams.locator("tbody tr")
     expect(rows).to_have_count(4)
+    expect(rows.first).to_be_visible()  # without a click
+    expect(beams.locator(".title")).to_contain_text("4 beams, 4 candidates")
     before = rows.first.inner_text()
-    assert re.match(r"-\d\.\d\d\s+kept\s+\w+", before)
-    expect(rows.first).not_to_have_text(before)  # it stays unfolded, and goes on
+    assert re.match(r"-\d\.\d\d\s+goes on\s+\w+", before)
+    expect(rows.first).not_to_have_text(before)
+    # The cells are made anew again and again. What is no longer shown has no colour.
+    grey_and_dark = """(row) => {
+        const [common, own] = ["i", "b"].map((tag) => row.querySelector(tag))
+            .map((part) => part && getComputedStyle(part));
+        return Boolean(common?.color && own?.color && common.color !== own.color);
+    }"""
+    until(lambda: rows.first.evaluate(grey_and_dark))
     visitor.stop_button.click()
     visitor.until_free()
+    expect(rows.first).to_be_hidden()
+    beams.locator(".title").click()
     shown = " ".join(visitor.answer.inner_text().split())
     assert shown and shown in " ".join(rows.first.inner_text().split())
 
@@ -78,10 +91,11 @@ def test_the_beams_can_be_watched_while_they_live(chatterbox):
 def test_the_answer_of_a_beam_search_is_its_best_hypothesis(visitor):
     visitor.choose("strategy", "Diverse beam search")
     visitor.ask("Tell me a story about an owl.")
-    beams = visitor.folded.filter(has_text=re.compile("hypotheses"))
+    beams = visitor.folded.filter(has_text=BEAMS)
     beams.locator(".title").click()
-    best = beams.locator("tbody tr").first.locator("td").nth(2)
-    expect(best).to_have_text(" ".join(visitor.answer.inner_text().split()))
+    best = beams.locator("tbody tr").first.locator("td")
+    expect(best.nth(1)).to_have_text("✓ finished")
+    expect(best.nth(2)).to_have_text(" ".join(visitor.answer.inner_text().split()))
     expect(visitor.quiet).to_have_text(QUIET)
 
 

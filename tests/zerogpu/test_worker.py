@@ -103,7 +103,7 @@ def tab(chromium, zero):
 def reader(tab):
     """An empty page, used before."""
     if tab.questions.count():
-        tab.press("Clear")
+        tab.press("New conversation")
         expect(tab.questions).to_have_count(0)
     tab.box.fill("")
     yield tab

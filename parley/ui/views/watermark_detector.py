@@ -1,5 +1,7 @@
 """The watermark detector: on the page below the settings of a watermark, and as an API endpoint."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -10,8 +12,19 @@ from parley.errors import ChatError
 from parley.models import registry
 from parley.serving import turn
 from parley.settings import OPTIONS, Settings, replace_lone_surrogates
+from parley.strategies.processors.watermark_detection import MAX_P_VALUE, Verdict
 
 MAX_CHARACTERS = 10_000
+FULL = 10  # the length of a full bar; in its middle the text begins to count as marked
+TEXTS = {
+    "last": "Check the last answer",
+    "pasted": "Or a text from elsewhere",
+    "check": "Check this text",
+    "unanswered": "There is no answer yet. Ask something first.",
+    Verdict.FOUND.name: "Found: the text has this mark.",
+    Verdict.UNSURE.name: "The text is too short or too predictable to say.",
+    Verdict.NONE.name: "No sign of this mark.",
+}
 
 
 def detect(
@@ -22,8 +35,9 @@ def detect(
 ) -> dict[str, Any]:
     """Whether a text has the watermark of this strategy and key, with the tokens of this model.
 
-    Returns the number of scored tokens, how many standard deviations their score lies above chance (z), and how likely
-    a text without the watermark has a score as high (p).
+    Returns the verdict (found, no sign, or too short or too predictable to say), the number of scored tokens, how many
+    standard deviations their score lies above chance (z), and how likely a text without the watermark has a score as
+    high (p).
     """
     try:
         return _detect(text, model, strategy, watermark_key)
@@ -32,55 +46,80 @@ def detect(
 
 
 def _detect(text: Any, model: str, strategy: str, watermark_key: Any) -> dict[str, Any]:
-    row = registry.find(model)
-    settings = Settings.check({"model": row.name, "strategy": strategy, "watermark_key": watermark_key})
-    if "watermark_key" not in strategies.find(strategy).uses:
-        raise ChatError(f"{strategies.find(strategy).label} leaves no mark. Choose a strategy with a watermark.")
+    spec, row = registry.find(model), strategies.find(strategy)
+    settings = Settings.check({"model": spec.name, "strategy": strategy, "watermark_key": watermark_key})
+    if not row.watermark:
+        raise ChatError(f"{row.label} leaves no mark. Choose a strategy with a watermark.")
     if not isinstance(text, str) or not 0 < len(text) <= MAX_CHARACTERS:
         raise ChatError(f"Give a text of at most {MAX_CHARACTERS:,} characters.")
     found = turn.detect(replace_lone_surrogates(text), settings)
-    return {"marked": found.marked, "z": round(found.z, 2), "p": found.p, "scored": found.scored}
+    verdict = found.verdict(row.mark_tokens)
+    return {
+        "verdict": verdict.value,
+        "marked": found.marked,
+        "z": round(found.z, 2),
+        "p": found.p,
+        "scored": found.scored,
+        "needed": row.mark_tokens,
+    }
 
 
-def sentence(text: str, model: str, strategy: str, watermark_key: Any) -> str:
-    """The result of `detect` as a sentence for the page, also for an error."""
+def report(text: str, model: str, strategy: str, watermark_key: Any) -> Any:
+    """An update of the result on the page: the verdict, a bar (see page.css), and the figures; also an error."""
     try:
         found = _detect(text, model, strategy, watermark_key)
     except ChatError as refusal:
-        return str(refusal)
-    if not found["scored"]:
-        return "The text is too short to tell."
-    figures = f"z = {found['z']} over {found['scored']} tokens, p = {found['p']:.1g}."
-    if found["marked"]:
-        return f"**The text has this watermark.** {figures}"
-    return f"No sign of this watermark. A short or predictable text shows little of it. {figures}"
+        return _result(str(refusal))
+    evidence = math.log10(max(found["p"], 1e-300)) / math.log10(MAX_P_VALUE)  # from 1 on the mark is found
+    figures = f"{found['scored']} tokens counted · z = {found['z']} · p = {found['p']:.1g}"
+    share = min(FULL, int(evidence * FULL / 2))
+    return _result(f"**{TEXTS[Verdict(found['verdict']).name]}**\n\n{figures}", f"evidence-{share}")
 
 
-def add(inputs: dict[str, Component]) -> None:
+def report_last_answer(shown: Sequence[Any], *arguments: Any) -> Any:
+    """The same for the last answer of the conversation."""
+    answers = (message for message in reversed(shown) if _says(message))
+    text = "".join(part.get("text", "") for part in next(answers, {"content": []})["content"])
+    return report(text[:MAX_CHARACTERS], *arguments) if text else _result(TEXTS["unanswered"])
+
+
+def _result(text: str, bar: str = "") -> Any:
+    return gr.update(value=text, elem_classes=[bar] if bar else [])
+
+
+def _says(message: Any) -> bool:
+    """Whether a message of the chatbot is the text of an answer, and no folded one."""
+    return message["role"] == "assistant" and not (message.get("metadata") or {}).get("title")
+
+
+def add(inputs: dict[str, Component], chatbot: gr.Chatbot) -> None:
     """Adds the detector below the settings, visible while the strategy makes a watermark, and the endpoint /detect."""
     first = strategies.find(inputs["strategy"].value)
-    with gr.Column(visible=_marks(first.name), elem_id="detector") as box:
-        text = gr.Textbox(
-            label="Whose text?", info="Paste a text to look for this mark.", lines=2, max_length=MAX_CHARACTERS
-        )
-        button = gr.Button("Look for the mark", size="sm")
+    with gr.Column(visible=bool(first.watermark), elem_id="detector") as box:
+        needed = gr.Markdown(_needed(first), elem_id="needed")
+        last = gr.Button(TEXTS["last"], size="sm")
+        text = gr.Textbox(label=TEXTS["pasted"], lines=2, max_length=MAX_CHARACTERS)
+        check = gr.Button(TEXTS["check"], size="sm")
         found = gr.Markdown(elem_id="detected")
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    arguments = [text, inputs["model"], inputs["strategy"], inputs["watermark_key"]]
-    button.click(sentence, arguments, found, **private)
+    arguments = [inputs["model"], inputs["strategy"], inputs["watermark_key"]]
+    last.click(report_last_answer, [chatbot, *arguments], found, **private)
+    check.click(report, [text, *arguments], found, **private)
     for each in (inputs["model"], inputs["strategy"]):
         assert isinstance(each, gr.Dropdown)
-        each.change(_visibility, [inputs["model"], inputs["strategy"]], box, **private)
+        each.change(_updates, [inputs["model"], inputs["strategy"]], [box, needed, found], **private)
     gr.api(detect, api_name="detect")
 
 
-def _visibility(model: str, strategy: str) -> Any:
+def _updates(model: str, strategy: str) -> list[Any]:
+    """Updates of the detector, its first line, and its result, after another model or strategy is chosen."""
     try:
         local = registry.find(model).engine == "local"
     except ChatError:  # the model's control shows the reason
         local = False
-    return gr.update(visible=local and _marks(strategy))
+    row = strategies.find(strategy)
+    return [gr.update(visible=local and bool(row.watermark)), gr.update(value=_needed(row)), _result("")]
 
 
-def _marks(strategy: str) -> bool:
-    return "watermark_key" in strategies.find(strategy).uses
+def _needed(row: strategies.Strategy) -> str:
+    return f"Whoever has the key can find the mark, in most texts of {row.mark_tokens} tokens and more."

@@ -1,10 +1,13 @@
 """A watermarked answer is detected among others, by programs and on the page."""
 
+import re
+
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 
+from parley.strategies import STRATEGIES
 from tests.strategies.test_registry import answer, settings
 
 pytest_plugins = ["tests.browser"]
@@ -30,10 +33,13 @@ def test_a_program_learns_whether_a_text_bears_the_mark_of_a_key(client, marked,
         return client.predict(text, strategy=name, **asked, api_name="/detect")
 
     found = detect(marked[name])
+    assert found["verdict"] == "found"
     assert found["marked"] and found["z"] > 3 and found["p"] < 0.001 and found["scored"] > 60
     assert not detect(marked[name], watermark_key=7)["marked"]
-    assert not detect(marked["sampling"])["marked"]
-    assert detect("Hi")["scored"] <= 1
+    assert detect(marked["sampling"])["verdict"] == "no sign"
+    short = detect("Hi")
+    assert short["scored"] <= 1 < short["needed"]
+    assert short["verdict"] == "too short or too predictable to say"
 
 
 @pytest.mark.parametrize(
@@ -54,15 +60,26 @@ def test_what_cannot_be_looked_for_is_refused_with_one_sentence(client, asked, s
         client.predict(**{"text": "hello", "api_name": "/detect"} | asked)
 
 
-def test_the_page_has_a_place_to_look_for_the_mark_where_there_is_one(visitor, marked):
+def test_the_page_gives_three_verdicts_and_takes_the_last_answer_without_copying(visitor, marked):
     box, found = visitor.page.locator("#detector"), visitor.page.locator("#detected")
     expect(box).to_be_hidden()
     visitor.choose("strategy", "Watermark: green list")
-    box.locator("textarea").fill(marked["green_list"])
-    visitor.press("Look for the mark")
-    expect(found).to_contain_text("The text has this watermark. z = ")
-    box.locator("textarea").fill(marked["sampling"])
-    visitor.press("Look for the mark")
-    expect(found).to_contain_text("No sign of this watermark")
+    expect(box).to_contain_text(f"{STRATEGIES['green_list'].mark_tokens} tokens")
+    visitor.press("Check the last answer")
+    expect(found).to_have_text("There is no answer yet. Ask something first.")
     visitor.choose("model", "Parrot")
     expect(box).to_be_hidden()
+    visitor.ask(marked["green_list"])  # the parrot's answer is this text
+    visitor.choose("model", "Budgie")
+    visitor.choose("strategy", "Watermark: green list")
+    visitor.press("Check the last answer")
+    expect(found).to_contain_text("Found: the text has this mark. ")
+    expect(found).to_have_class(re.compile(r"\bevidence-10\b"))
+    for text, sentence in (
+        (marked["sampling"], "No sign of this mark."),
+        ("Hello, who are you?", "The text is too short or too predictable to say."),
+    ):
+        box.locator("textarea").fill(text)
+        visitor.press("Check this text")
+        expect(found).to_contain_text(sentence)
+        expect(found).to_have_class(re.compile(r"\bevidence-[0-4]\b"))

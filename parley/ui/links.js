@@ -1,0 +1,33 @@
+/* Settings, a first message and how the page looks can stand in the address: ?model=…&strategy=beams&prompt=…&run=1&embed=1 */
+window.links = (() => {
+  const OWN = ["prompt", "run", "embed", "lang"], GRADIO = /^__|^(view|deep_link|logs)$/, USED = "parley.link";
+  const query = new URLSearchParams(location.search);
+  document.documentElement.classList.toggle("embed", query.get("embed") === "1");
+
+  /* What the address asks for, once for each tab; null where it asks for nothing. */
+  function given() {
+    const settings = Object.fromEntries([...query].filter(([name]) => !OWN.includes(name) && !GRADIO.test(name)));
+    const prompt = query.get("prompt") ?? "", asked = Object.keys(settings).length > 0 || prompt;
+    if (!asked || sessionStorage.getItem(USED) === location.search) return null;
+    sessionStorage.setItem(USED, location.search);
+    return { settings, prompt, run: query.get("run") === "1" && Boolean(prompt) };
+  }
+  /* Resolves when the page can be seen, also inside of a frame that is scrolled to later. */
+  const seen = () => new Promise((done) => {
+    new IntersectionObserver((entries, observer) => {
+      if (!entries.some((each) => each.isIntersecting)) return;
+      observer.disconnect();
+      done();
+    }).observe(document.querySelector("#message") ?? document.body);
+  });
+  function address(settings, usual, prompt, extra = {}) {
+    const link = new URL(location.pathname, location.origin);
+    for (const [name, value] of Object.entries(settings))
+      if (name === "model" || name === "strategy" || (value ?? "") !== (usual[name] ?? "")) link.searchParams.set(name, value ?? "");
+    if (prompt) link.searchParams.set("prompt", prompt);
+    for (const [name, value] of Object.entries(extra)) link.searchParams.set(name, value);
+    return String(link);
+  }
+  const embed = (url) => `<iframe src="${url.replaceAll("&", "&amp;")}" width="700" height="500" title="Parley"></iframe>`;
+  return { given, seen, address, embed };
+})();

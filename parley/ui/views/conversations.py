@@ -1,0 +1,154 @@
+"""Conversations stay in the visitor's browser: conversations.js keeps them, and these events connect it to the page.
+
+Nothing is kept on the server. What comes back from a browser is checked as everything that a visitor sends.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import gradio as gr
+from gradio.components import Component
+
+from parley import strategies
+from parley.errors import BadSetting, ChatError, ModelUnavailable
+from parley.events import Answer, FinishReason, RunRecord
+from parley.messages import build_messages, build_plain_text
+from parley.models import registry
+from parley.serving import turn
+from parley.settings import OPTIONS, Settings
+from parley.ui import controls, render, stored_answer
+from parley.ui.client_snippets import address
+
+HIDDEN: dict[str, Any] = {"visible": "hidden"}
+PRESSED = ("open-conversation", "apply-settings", "remake-details", "compare-fingerprints")  # by conversations.js
+
+
+def add(page: gr.Blocks, chat: Any, inputs: dict[str, Component]) -> None:
+    """Adds the button that opens the list of conversations, and the events."""
+    gr.Button("Conversations", elem_id="show-conversations", size="sm")
+    hidden = {name: gr.Button(name, elem_id=name, **HIDDEN) for name in PRESSED}
+    given, said = gr.Textbox(**HIDDEN), gr.Textbox(**HIDDEN)
+    private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    values = list(inputs.values())
+    restored = [chat.chatbot, chat.textbox, chat.stored]
+    page.load(None, None, restored, js="conversations.start", **private)
+    hidden["open-conversation"].click(None, None, restored, js="conversations.taken", **private).then(
+        chat.forget_end, None, None, **private
+    )
+    hidden["remake-details"].click(remake, [chat.chatbot, given], chat.chatbot, js="conversations.unfolded", **private)
+    hidden["apply-settings"].click(apply, given, [*values, said], js="conversations.settings", **private).then(
+        None, said, None, js="conversations.applied", **private
+    )
+    hidden["compare-fingerprints"].click(differs, given, said, js="conversations.made", **private).then(
+        None, said, None, js="conversations.compared", **private
+    )
+    gr.on(
+        [chat.chatbot.change, chat.stored.change],
+        None,
+        [chat.chatbot, chat.stored, *values],
+        None,
+        js="conversations.absorb",
+        **private,
+    )
+    gr.on(
+        [each.change for each in values],  # type: ignore[attr-defined]
+        None,
+        values,
+        None,
+        js="conversations.keepSettings",
+        **private,
+    )
+
+
+def apply(text: str) -> list[Any]:
+    """An update for each control that shows the settings of this JSON, and what is to be said of it, as JSON: a notice
+    that names what was refused, and whether the model can answer at once and for nothing.
+    """
+    values = _object(text)
+    updates, refused = _for_values(values)
+    at_once = turn.answers_at_once(registry.find(updates[0]["value"]))
+    return [*updates, json.dumps({"notice": " ".join(refused), "atOnce": at_once})]
+
+
+def _for_values(values: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
+    """An update for each control that shows these settings, and a sentence for each that was refused.
+
+    What is refused is left as the model has it. Numbers may be text, as in a link.
+    """
+    given, refused = {}, []
+    for name, value in values.items():
+        try:
+            given[name] = getattr(Settings.check({name: _typed(name, value)}), name)
+        except BadSetting as refusal:
+            refused.append(str(refusal))
+    try:
+        spec = registry.find(given.pop("model", ""))
+    except ModelUnavailable as refusal:
+        refused.append(str(refusal))
+        spec = registry.default()
+    updates = dict(zip(OPTIONS, controls.choose_model(spec.name), strict=True))
+    strategy = given.get("strategy", updates["strategy"]["value"])
+    mode = given.get("mode", OPTIONS["mode"].default)
+    for name, update in zip(OPTIONS, controls.for_strategy(strategy, spec.name, mode), strict=True):
+        updates[name] |= update | ({"value": given[name]} if name in given else {})
+    if (no := strategies.find(strategy).refusal(registry.strategy_traits(spec))) and "strategy" in given:
+        refused.append(no)
+    return list(updates.values()), refused
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value as the setting has it, where it is text that means one."""
+    option = OPTIONS.get(name)
+    if option is None or option.kind is str or not isinstance(value, str):
+        return value
+    if option.kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}.get(value.lower(), value)
+    try:
+        return float(value) if value else None
+    except ValueError:
+        return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The object of this JSON; an empty one for anything else."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def remake(shown: list[Any], text: str, request: gr.Request) -> Any:
+    """The messages shown, with the details of the stats line that was unfolded made anew: they are not stored."""
+    asked = _object(text)
+    index, stored = asked.get("index"), stored_answer.read(json.dumps(asked.get("stored")))
+    if not isinstance(index, int) or not 0 < index < len(shown) or not stored.settings:
+        return gr.skip()
+    end = next((i + 1 for i in reversed(range(index)) if shown[i]["role"] == "user"), 0)
+    try:
+        answer = _answer(shown[:end], stored)
+    except ChatError as refusal:
+        text = str(refusal)
+    else:
+        text = render.details(answer, address(request))
+    return [*shown[:index], shown[index] | {"content": [{"type": "text", "text": text}]}, *shown[index + 1 :]]
+
+
+def _answer(history: list[Any], stored: stored_answer.StoredAnswer) -> Answer:
+    """A stored answer, with what ran. Raises `ChatError`."""
+    settings = Settings.check(stored.settings)
+    seed = settings.seed or 0
+    plain = settings.plain
+    messages = build_plain_text(history, "") if plain else build_messages(history, "", settings.system_prompt)
+    values = {name: value for name, value in settings.model_dump().items() if value != OPTIONS[name].default}
+    record = turn.run_record(messages, settings, seed) or RunRecord("", {}, "", messages, values)
+    finish = cast(FinishReason, stored.finish if stored.finish in render.ENDINGS else "stopped")
+    return Answer(finish=finish, usage=stored.usage, seed=seed, run_record=record)
+
+
+def differs(text: str) -> str:
+    """Whether another thing made this stored answer than would answer now; empty where that is not known."""
+    stored = stored_answer.read(text)
+    current = turn.POOL.fingerprint(str(stored.settings.get("model", "")))
+    return "differs" if current and stored.fingerprint and current != stored.fingerprint else ""

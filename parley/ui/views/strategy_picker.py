@@ -1,0 +1,30 @@
+"""What the list of strategies and the panel tell of a strategy, beside its name."""
+
+from typing import Any
+
+from parley.settings import OPTIONS
+from parley.strategies import STRATEGIES, Strategy
+
+
+def explanation(row: Strategy, unsupported: str = "") -> str:
+    """What stands under the chosen strategy, as Markdown."""
+    source = "Paper" if any(host in row.source for host in ("arxiv.org", "doi.org")) else "Documentation"
+    lacks = f" Not with this model: {unsupported}." if unsupported else ""
+    return f"{row.summary}{lacks}\nGood {row.when[0].lower()}{row.when[1:]} [{source}]({row.source})"
+
+
+def panel_data() -> dict[str, Any]:
+    """What panel.js has to know: the settings in their order, which value of them is "off", and the strategies."""
+    return {
+        "settings": {o.name: {"label": o.label, "off": o.neutral if o.off else None} for o in OPTIONS.values()},
+        "strategies": [
+            {
+                "name": row.name,
+                "label": row.label,
+                "group": row.group,
+                "hint": row.hint,
+                "temperature": "temperature" in row.settings,
+            }
+            for row in STRATEGIES.values()
+        ],
+    }

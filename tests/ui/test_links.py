@@ -1,0 +1,74 @@
+"""Links: what stands in the address sets the page up, and `embed=1` gives a page for a frame."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import Visitor
+from tests.ui.test_conversations import Kept
+
+pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def opened(inside, chromium):
+    """Opens the page at a query string."""
+    visitors = []
+
+    def open_tab(query, **look):
+        visitors.append(Visitor(chromium, f"{inside.url}/{query}", **look))
+        return visitors[-1]
+
+    yield open_tab
+    for visitor in visitors:
+        visitor.close()
+
+
+def test_a_link_sets_the_page_up_asks_once_and_names_what_it_refuses(opened):
+    visitor = opened(
+        "?model=budgie&strategy=beams&num_beams=3&top_p=7&temperatur=1&max_new_tokens=8&prompt=Hello&run=1"
+    )
+    expect(visitor.quiet).to_have_text(re.compile("Beam search · "))
+    expect(visitor.questions).to_have_text(["Hello"])
+    expect(visitor.setting("num_beams").locator("input[type=number]")).to_have_value("3")
+    note = visitor.page.locator("#conversation-note")
+    expect(note).to_contain_text("There is no setting called 'temperatur'.")
+    expect(note).to_contain_text("Top-p must be a number from 0.05 to 1.0; 7.0 is not.")
+    visitor.tab.reload()
+    expect(visitor.questions).to_have_count(1)  # the stored conversation, which is not asked again
+    visitor.until_free()
+    expect(visitor.page.locator("#chat .bot-row:not(:has(.thought-group))")).to_have_count(1)
+
+
+def test_without_run_the_message_waits_in_the_box(opened):
+    visitor = opened("?prompt=Hello&model=nobody%2Fhere")
+    expect(visitor.box).to_have_value("Hello")
+    expect(visitor.page.locator("#conversation-note")).to_contain_text("There is no model called 'nobody/here' here.")
+    expect(visitor.questions).to_have_count(0)
+
+
+def test_a_copied_link_opens_the_same_settings(opened, chromium):
+    visitor = opened("")
+    chromium.grant_permissions(["clipboard-read", "clipboard-write"])
+    visitor.choose("strategy", "Beam search")
+    visitor.limit(9)
+    visitor.box.fill("a first message")
+    Kept(visitor).show().dialog.get_by_role("button", name="Copy link").click()
+    expect(visitor.page.locator("#conversation-note")).to_contain_text("Copied.")
+    link = visitor.tab.evaluate("navigator.clipboard.readText()")
+    other = opened(link[link.index("?") :])
+    expect(other.setting("strategy").locator("input")).to_have_value("Beam search")
+    expect(other.setting("max_new_tokens").locator("input[type=number]")).to_have_value("9")
+    expect(other.box).to_have_value("a first message")
+
+
+def test_an_embedded_page_has_no_title_no_footer_and_does_not_grow(opened):
+    visitor = opened("?embed=1", width=700, height=500)
+    expect(visitor.page.locator("#title")).to_be_hidden()
+    expect(visitor.page.locator("footer")).to_be_hidden()
+    expect(visitor.page.locator("#settings")).to_be_hidden()  # a drawer
+    assert visitor.tab.evaluate("document.documentElement.scrollHeight") <= 500
+    visitor.ask("Hello, who are you?")
+    assert visitor.tab.evaluate("document.documentElement.scrollHeight") <= 500
