@@ -25,7 +25,7 @@ from parley.engines.openvino.decoder import MAX_ROWS
 CHATS = {1: 2, 4: 4, 8: 8, 16: 16, 32: 32}
 SHAPE_CHATS = {4: 4, 16: 16}
 SLOW = 8  # chats that those are asked by at most which take several times as long
-ROUNDS = 2  # at most
+ROUNDS = 1  # at most; one takes about ten minutes
 WARM_UP = 99  # the seed of conversations that are not measured
 DECODING = (4, 8, 16)  # chats whose decoding alone is measured
 NEXT_TURNS = 8  # chats whose next turns are measured
