@@ -12,12 +12,12 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from parley import strategies
 from parley.api import endpoints
+from parley.api.page_head import PageHead
 from parley.api.unread_streams import UnreadStreams
 from parley.settings import OPTIONS
 from parley.ui import controls, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import NAMES, PatchedScripts
-from parley.ui.page_head import PageHead
 from parley.ui.security import SecurityMiddleware
 from parley.ui.views import context_gauge, conversations, real_model, watermark_detector
 from parley.ui.views.strategy_picker import panel_data

@@ -155,7 +155,9 @@ def test_ten_turns_with_the_prefix_cache_are_those_without(name, load):
     real, history, talks = load(name), [], {"kept": [], "": []}
     for turn in range(10):
         question = f"Tell me one more thing about the number {turn + 2}."
-        made = {each: answer(real, build_messages(history, question), session=each, max_new_tokens=10) for each in talks}
+        made = {
+            each: answer(real, build_messages(history, question), session=each, max_new_tokens=10) for each in talks
+        }
         assert made["kept"].text == made[""].text and made[""].usage.cached_tokens == 0
         assert bool(made["kept"].usage.cached_tokens) == bool(turn)
         history += [{"role": "user", "content": question}, {"role": "assistant", "content": made[""].text}]
