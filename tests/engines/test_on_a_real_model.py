@@ -1,6 +1,7 @@
 """A real chat model, SmolLM2-135M-Instruct, with every strategy and both engines of a CPU."""
 
 import contextlib
+import copy
 import functools
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -33,7 +34,11 @@ class Programs:
     """Runs printed programs with stock transformers; loads the weights once."""
 
     def __init__(self, folder):
-        self.folder, self.load = str(folder), functools.cache(AutoModelForCausalLM.from_pretrained)
+        self.folder, self.loaded = str(folder), functools.cache(AutoModelForCausalLM.from_pretrained)
+
+    def load(self, *names, **options):
+        """Gives a model of its own, with its own settings, over weights that all share."""
+        return copy.copy(self.loaded(*names, **options))
 
     def run(self, program, monkeypatch):
         printed = io.StringIO()
