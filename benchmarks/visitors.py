@@ -108,7 +108,9 @@ class ChatCompletions:
 
 
 def play(url: str, asks: Asks, workload: Workload, chats: int, at_once: int) -> Played:
-    """Plays all conversations, by so many visitors, of whom the server is asked by `at_once` together."""
+    """Plays all conversations. `chats` visitors take them one after the other, and at most `at_once` visitors ask the
+    server at the same time.
+    """
     waiting, taking, places = iter(workload.conversations), threading.Lock(), threading.Semaphore(at_once)
     waited = list[Waited]()
     began = time.perf_counter()

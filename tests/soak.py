@@ -24,7 +24,7 @@ import httpx2
 import psutil
 
 from tests.api.visitor import is_at_rest, visit
-from tests.conftest import Inside, save_endless
+from tests.conftest import Inside, save_endless, until
 from tests.standins.hub import save_tiny_model
 
 VISITORS = 16
@@ -136,11 +136,9 @@ class Soak:
     def _held(self):
         """What the app holds as soon as nobody is answered any more."""
         deadline = time.monotonic() + QUIET
-        while not is_at_rest(self._inside):
-            if time.monotonic() > deadline:
-                self.broken.append(f"{QUIET} seconds after the last request turns still run: see which.")
-                break
-            time.sleep(0.1)  # between two looks
+        until(lambda: is_at_rest(self._inside) or time.monotonic() > deadline)
+        if not is_at_rest(self._inside):
+            self.broken.append(f"{QUIET} seconds after the last request turns still run: see which.")
         gc.collect()
         return Held(self._process.memory_full_info().uss, threading.active_count(), self._process.num_fds())
 

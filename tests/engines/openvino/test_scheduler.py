@@ -14,13 +14,10 @@ from parley.engines.openvino.paged_kv import BLOCK_SIZE, OutOfBlocks
 from parley.messages import Message
 from parley.strategies import STRATEGIES
 from tests.conftest import endless_engine, engine, until
+from tests.engines.company import LONG, Company, values_of
 from tests.engines.openvino.asking import answer, deltas
 from tests.engines.openvino.passes import watched
 from tests.strategies.loops import SAMPLING
-
-CHOSEN = {"force_words": "lantern", "exit_layer": 3}
-TOPICS = ["an owl", "the sea", "a lamp by the river", "the number nine", "red tea", "a bird that counts"]
-LONG = "Tell me a story about an owl and a lamp by the river. "
 
 
 @functools.cache
@@ -29,30 +26,8 @@ def own():
     return engine()
 
 
-def values_of(strategy, seed=0):
-    used = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
-    return {"strategy": strategy, "max_new_tokens": 16, "seed": seed, **used}
-
-
-def ask(turn, **more):
-    """The answer to one of many questions, of different lengths; `turn` is its number and its values."""
-    number, values = turn
-    topic = TOPICS[number % len(TOPICS)]
-    question = [Message("user", LONG * (number % 3) + f"Tell me about {topic}, {number}.")]
-    made = answer(own(), question, session=f"{number}", **(values | more))
-    return made.text, made.usage.new_tokens, [beam.text for beam in made.beams]
-
-
-def together(turns, **more):
-    """The answers of turns that run at the same time."""
-    barrier = threading.Barrier(len(turns))
-
-    def begin(turn):
-        barrier.wait()
-        return ask(turn, **more)
-
-    with ThreadPoolExecutor(len(turns)) as threads:
-        return list(threads.map(begin, turns))
+company = Company(own)
+ask, together = company.ask, company.together
 
 
 def forget():

@@ -12,12 +12,9 @@ from parley.engines.transformers.pass_line import line_of
 from parley.messages import Message
 from parley.strategies import STRATEGIES
 from tests.conftest import draft, engine, until
+from tests.engines.company import LONG, Company, values_of
 from tests.engines.openvino.asking import answer
 from tests.strategies.loops import SAMPLING
-
-CHOSEN = {"force_words": "lantern", "exit_layer": 3}
-TOPICS = ["an owl", "the sea", "a lamp by the river", "the number nine", "red tea", "a bird that counts"]
-LONG = "Tell me a story about an owl and a lamp by the river. "
 
 
 @functools.cache
@@ -26,31 +23,8 @@ def own():
     return engine(ENGINE="transformers")
 
 
-def values_of(strategy, seed=0):
-    used = {key: value for key, value in CHOSEN.items() if key in STRATEGIES[strategy].uses}
-    return {"strategy": strategy, "max_new_tokens": 16, "seed": seed, **used}
-
-
-def ask(turn, cancel=None, **more):
-    """The answer to one of many questions, of different lengths; `turn` is its number and its values."""
-    number, values = turn
-    topic = TOPICS[number % len(TOPICS)]
-    question = [Message("user", LONG * (number % 3) + f"Tell me about {topic}, {number}.")]
-    helper = draft("transformers")
-    made = answer(own(), question, cancel, session=f"{number}", helper=helper, **(values | more))
-    return made.text, made.usage.new_tokens, [beam.text for beam in made.beams]
-
-
-def together(turns, **more):
-    """The answers of turns that run at the same time."""
-    barrier = threading.Barrier(len(turns))
-
-    def begin(turn):
-        barrier.wait()
-        return ask(turn, **more)
-
-    with ThreadPoolExecutor(len(turns)) as threads:
-        return list(threads.map(begin, turns))
+company = Company(own, helper=lambda: draft("transformers"))
+ask, together = company.ask, company.together
 
 
 def alone(turns):
