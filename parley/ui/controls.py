@@ -18,7 +18,7 @@ from parley.ui.views import strategy_picker
 ANSWER = ("max_new_tokens", "stop", "seed", "thinking", "reasoning_effort")  # of every answer, whatever the strategy
 TEXTS = {  # as the page writes them
     **{"title": "Settings", "reset": "Reset all", "close": "Close", "more": "More settings"},
-    **{"chat": "Chat", "plain_text": "Plain text"},
+    **{"chat": "Chat", "plain_text": "Plain text", "about": "About this model"},
 }
 IN_CHAT = {
     "system_prompt",

@@ -8,21 +8,11 @@ has a key of its own in the local storage, so that two tabs write different keys
 `absorb` finds out what has changed from what the chatbot shows: after a question without an answer comes a new version. */
 window.conversations = (() => {
   const KEY = "parley.conversation.", OPEN = "parley.open", RESUME = 10 * 60_000, UNDO = 10_000, SAVE = 500;
-  const text = {
-    list: "Conversations", fresh: "New conversation", begin: "New", search: "Search", rename: "Rename", remove: "Delete", undo: "Undo",
-    removed: "Deleted.", none: "Nothing here yet. What you write is kept in this browser only.", versions: "Versions",
-    earlier: "Earlier version", later: "Later version", markdown: "Save as Markdown", json: "Save as JSON",
-    import: "Open a file", close: "Close", untitled: "Untitled", unreadable: "This file has no conversation of Parley's.",
-    blocked: "This browser blocks storage here, so conversations last until this tab is closed.",
-    full: "The browser's storage is full, so this conversation is not kept. Save one as a file, or delete one.",
-    copy: "Another tab has changed this conversation, so this tab goes on with a copy.",
-    elsewhere: "This was made by another model file, engine or kind of machine: the same settings may give other words.",
-    goOn: "Continue", unanswered: "The page was closed before the answer began. Press Retry.",
-    link: "Copy link", embed: "Copy embed code", copied: "Copied.",
-  };
+  const { settings: known, asks, conversations: text } = JSON.parse(document.getElementById("panel-data").textContent);
   const now = () => Date.now(), id = () => crypto.randomUUID?.() ?? String(Math.random()).slice(2);
   const press = (name) => document.querySelector(`#${name}`)?.click();
   let open = create(), settingsNow = {}, defaults = null, saving = null, lost = false, note = "", link = null;
+  const detailed = new Set();  // the answers whose details are on the page, by the ids of their nodes
   let settling = false;  // while the controls get the settings of a conversation, theirs are not those of the visitor
 
   function create() {
@@ -77,7 +67,6 @@ window.conversations = (() => {
     return { role: message.role, metadata: message.metadata, content, ...(message.options?.length && { options: message.options }) };
   }
 
-  const { settings: known, asks } = JSON.parse(document.getElementById("panel-data").textContent);
   const named = (values) => Object.fromEntries(Object.keys(known).map((name, i) => [name, values[i]]));
 
   function absorb(shown, stored, ...values) {
@@ -108,6 +97,8 @@ window.conversations = (() => {
         if (role === "assistant" && !messages.some((m) => m.metadata?.title)) node.edited = true;
       }
       open.nodes[node.id] = { ...node, messages: messages.map(kept) };
+      if (messages.some((m) => isStats(m) && m.content.some((p) => p.text))) detailed.add(node.id);
+      else detailed.delete(node.id);
       path.push(node.id);
       parent = node.id;
       if (isVersion) break;  // Gradio still shows what followed the one before
@@ -399,7 +390,7 @@ window.conversations = (() => {
     let first = 0;
     const node = ids(open).find((each) => (first += each.messages.length) > index);
     const message = node?.messages[index - first + node.messages.length];
-    if (!node?.stored || !isStats(message ?? {}) || line.closest(".thought-group").querySelector('a[href^="#tab-"]')) return;
+    if (!node?.stored || !isStats(message ?? {}) || detailed.has(node.id)) return;
     asked = JSON.stringify({ index, stored: node.stored });
     press("remake-details");
   }, true);  // Gradio lets no click on this line through

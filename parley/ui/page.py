@@ -20,7 +20,7 @@ from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import NAMES, PatchedScripts
 from parley.ui.security import SecurityMiddleware
 from parley.ui.views import context_gauge, conversations, real_model, watermark_detector
-from parley.ui.views.strategy_picker import panel_data
+from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
@@ -85,7 +85,8 @@ def english() -> dict[str, str]:
     """All texts of the page that can be translated, by name."""
     tables = {"page": TEXTS, "name": NAMES, "detector": watermark_detector.TEXTS, "panel": controls.TEXTS}
     settings = {n: {"label": o.label, "help": o.help} for n, o in OPTIONS.items()}
-    rows = {n: {"summary": row.summary, "when": row.when} for n, row in strategies.STRATEGIES.items()}
+    rows = {n: {"summary": row.summary, "when": good(row)} for n, row in strategies.STRATEGIES.items()}
+    tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
     tables |= {f"strategy.{name}": texts for name, texts in rows.items()}
     return {f"{table}.{name}": text for table, texts in tables.items() for name, text in texts.items()}
@@ -94,7 +95,7 @@ def english() -> dict[str, str]:
 def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
-    data = json.dumps(panel_data() | {"asks": asks}).replace("</", "<\\/")
+    data = json.dumps(panel_data() | {"asks": asks, "conversations": conversations.TEXTS}).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
 

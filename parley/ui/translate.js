@@ -32,7 +32,12 @@
     }).observe(document.body, {
       subtree: true, childList: true, characterData: true, attributes: true, attributeFilter: NAMES,
     });
-    document.documentElement.lang = language;
+    const root = document.documentElement;
+    const name = () => {
+      if (root.lang !== language) root.lang = language;
+    };
+    new MutationObserver(name).observe(root, { attributeFilter: ["lang"] }); // Gradio names its own language
+    name();
     all(document.body);
   };
   if (languages.includes(language))

@@ -64,6 +64,12 @@ FINISHED = "(kept) => Object.values(kept.nodes).at(-1)?.stored?.finish"
 def test_a_conversation_survives_a_reload_with_its_settings_and_the_draft(visitor):
     visitor.limit(12)
     visitor.ask("Hello, who are you?")
+    visitor.tab.evaluate(
+        "document.querySelector('#remake-details').addEventListener('click', () => { window.remade = 1 })"
+    )
+    visitor.quiet.click()  # the details of a new answer are there
+    expect(visitor.folded.last).to_contain_text("Seed: ")
+    assert visitor.tab.evaluate("window.remade") is None
     visitor.box.fill("a draft")
     wait_until_stored(visitor, "(kept) => kept.draft === 'a draft'")
     said = visitor.answer.inner_text()
@@ -238,7 +244,7 @@ def test_a_conversation_goes_into_a_file_and_back(visitor, tmp_path):
     content["parley"]["answers"][1]["system_fingerprint"] = "fp_of_another_machine"
     file.write_text(json.dumps(content))
     kept.dialog.locator("input[type=file]").set_input_files(file)
-    expect(visitor.page.locator("#conversation-note")).to_contain_text("made by another model file")
+    expect(visitor.page.locator("#conversation-note")).to_contain_text("made with another model file")
     kept.close()
     expect(visitor.questions).to_have_text(["Hello, who are you?"])
     visitor.ask("and then?")

@@ -214,7 +214,7 @@ def test_the_whole_conversation_is_printed_and_nothing_else(visit):
     for part in ("first", "last"):
         visitor.ask("A line.\n\n" * 30 + f"The {part} word. $x$ costs $5.")
     visitor.tab.emulate_media(media="print", color_scheme="dark")
-    shown = visitor.tab.locator("button, input, textarea, footer, #settings, #message, #title a")
+    shown = visitor.tab.locator("button, input, textarea, footer, #settings, #message, #real-model")
     assert not any(each.is_visible() for each in shown.all())
     rows = visitor.tab.locator("#chat .message-row")
     height = visitor.tab.evaluate("document.documentElement.scrollHeight")

@@ -27,6 +27,8 @@ def test_the_address_names_the_language(visit, inside):
     expect(visitor.setting("temperature")).to_contain_text(german["setting.temperature.help"])
     visitor.choose("strategy", "Beam search")  # its texts come from the server
     expect(visitor.setting("strategy")).to_contain_text(german["strategy.beams.summary"])
+    expect(visitor.setting("strategy")).to_contain_text(german["strategy.beams.when"])
+    expect(visitor.page.locator("#show-conversations")).to_have_text(german["conversations.list"])
     expect(visitor.setting("num_beams")).to_contain_text(german["setting.num_beams.help"])
     visitor.choose("model", "Parrot")
     said = OPTIONS["seed"].help

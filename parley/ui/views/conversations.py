@@ -20,13 +20,41 @@ from parley.settings import OPTIONS, Settings
 from parley.ui import controls, render, stored_answer
 from parley.ui.client_snippets import address
 
+TEXTS = {  # of conversations.js
+    "list": "Conversations",
+    "begin": "New",
+    "search": "Search",
+    "rename": "Rename",
+    "remove": "Delete",
+    "undo": "Undo",
+    "removed": "Deleted.",
+    "none": "Nothing here yet. What you write is kept in this browser only.",
+    "versions": "Versions",
+    "earlier": "Earlier version",
+    "later": "Later version",
+    "markdown": "Save as Markdown",
+    "json": "Save as JSON",
+    "import": "Open a file",
+    "close": "Close",
+    "untitled": "Untitled",
+    "unreadable": "This file has no conversation of Parley's.",
+    "blocked": "This browser blocks storage here, so conversations last until this tab is closed.",
+    "full": "The browser's storage is full, so this conversation is not kept. Save one as a file, or delete one.",
+    "copy": "Another tab has changed this conversation, so this tab goes on with a copy.",
+    "elsewhere": "This was made with another model file, engine or kind of machine, so words may differ.",
+    "goOn": "Continue",
+    "unanswered": "The page was closed before the answer began. Press Retry.",
+    "link": "Copy link",
+    "embed": "Copy embed code",
+    "copied": "Copied.",
+}
 HIDDEN: dict[str, Any] = {"visible": "hidden"}
 PRESSED = ("open-conversation", "apply-settings", "remake-details", "compare-fingerprints")  # by conversations.js
 
 
 def add(page: gr.Blocks, chat: Any, inputs: dict[str, Component]) -> None:
     """Adds the button that opens the list of conversations, and the events."""
-    gr.Button("Conversations", elem_id="show-conversations", size="sm")
+    gr.Button(TEXTS["list"], elem_id="show-conversations", size="sm")
     hidden = {name: gr.Button(name, elem_id=name, **HIDDEN) for name in PRESSED}
     given, said = gr.Textbox(**HIDDEN), gr.Textbox(**HIDDEN)
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -67,7 +95,8 @@ def apply(text: str) -> list[Any]:
     """
     values = _object(text)
     updates, refused = _for_values(values)
-    at_once = turn.answers_at_once(registry.find(updates[0]["value"]))
+    named = dict(zip(OPTIONS, updates, strict=True))
+    at_once = turn.answers_at_once(registry.find(named["model"]["value"]))
     return [*updates, json.dumps({"notice": " ".join(refused), "atOnce": at_once})]
 
 
@@ -144,7 +173,8 @@ def _answer(history: list[Any], stored: stored_answer.StoredAnswer) -> Answer:
     values = {name: value for name, value in settings.model_dump().items() if value != OPTIONS[name].default}
     record = turn.run_record(messages, settings, seed) or RunRecord("", {}, "", messages, values)
     finish = cast(FinishReason, stored.finish if stored.finish in render.ENDINGS else "stopped")
-    return Answer(finish=finish, usage=stored.usage, seed=seed, run_record=record)
+    drawn = seed if settings.effective_strategy.samples else None
+    return Answer(finish=finish, usage=stored.usage, seed=drawn, run_record=record)
 
 
 def differs(text: str) -> str:

@@ -10,7 +10,12 @@ def explanation(row: Strategy, unsupported: str = "") -> str:
     """What stands under the chosen strategy, as Markdown."""
     source = "Paper" if any(host in row.source for host in ("arxiv.org", "doi.org")) else "Documentation"
     lacks = f" Not with this model: {unsupported}." if unsupported else ""
-    return f"{row.summary}{lacks}\nGood {row.when[0].lower()}{row.when[1:]} [{source}]({row.source})"
+    return f"{row.summary}{lacks}\n{good(row)} [{source}]({row.source})"
+
+
+def good(row: Strategy) -> str:
+    """The sentence that says what the strategy is good for."""
+    return f"Good {row.when[0].lower()}{row.when[1:]}"
 
 
 def panel_data() -> dict[str, Any]:

@@ -75,6 +75,8 @@ def test_a_new_machine_answers_at_once_says_that_budgie_is_a_toy_and_offers_a_re
     visitor.ask("Hello, who are you?")
     expect(visitor.quiet).to_have_text(QUIET)
     expect(visitor.line).to_be_visible()
+    visitor.tab.emulate_media(media="print")
+    expect(visitor.line).to_be_hidden()
 
 
 def test_the_line_goes_with_budgie_and_comes_back_with_it(visit):
