@@ -2,6 +2,7 @@
 
 import contextlib
 import http.server
+import itertools
 import re
 import shutil
 import threading
@@ -96,6 +97,15 @@ class Visitor:
         """Sets max new tokens."""
         with self.settings():
             self.setting("max_new_tokens").locator("input[type=number]").fill(str(tokens))
+
+    @contextlib.contextmanager
+    def refused(self):
+        """The server takes neither the next turn nor the page's second try, as one does that is full."""
+        self.expected, count = re.compile("50[0-9]|Too busy"), itertools.count(1)
+        answer = {"status": 503, "json": {"detail": "Too busy"}}
+        self.tab.route("**/queue/join*", lambda route: route.fulfill(**answer), times=2)
+        with self.tab.expect_response(lambda answer: answer.status == 503 and next(count) == 2):
+            yield
 
     def send(self, text):
         self.box.fill(text)

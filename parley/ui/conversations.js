@@ -11,7 +11,7 @@ window.conversations = (() => {
   const { settings: known, asks, conversations: text } = JSON.parse(document.getElementById("panel-data").textContent);
   const now = () => Date.now(), id = () => crypto.randomUUID?.() ?? String(Math.random()).slice(2);
   const press = (name) => document.querySelector(`#${name}`)?.click();
-  let open = create(), settingsNow = {}, defaults = null, saving = null, lost = false, note = "", link = null;
+  let open = create(), settingsNow = {}, defaults = null, saving = null, lost = false, resumedAt = "", note = "", link = null;
   const detailed = new Set();  // the answers whose details are on the page, by the ids of their nodes
   let settling = false;  // while the controls get the settings of a conversation, theirs are not those of the visitor
 
@@ -117,7 +117,7 @@ window.conversations = (() => {
         for (const other of Object.values(open.nodes)) if (other !== last && other.stored) other.stored.prompt_ids = [];
       }
     }
-    if (last.stored?.finish && !broke(last)) lost = false;
+    if (last.stored?.finish && !broke(last)) [lost, resumedAt] = [false, ""];
     if (lost && broke(last)) setTimeout(resume);
   }
   const broke = (node) => node?.messages.some((m) => m.metadata?.title?.startsWith("**"));
@@ -172,8 +172,10 @@ window.conversations = (() => {
   function resume() {
     lost = false;
     const last = open.nodes[open.path.at(-1)];
+    const at = [open.id, ...ids(open).map((node) => words(node.messages).length).filter(Boolean)].join();
     if (!last || now() - open.updated > RESUME) return;
-    if (asks) return;
+    if (asks || at === resumedAt) return;  // where that brought no word, it waits for a click
+    resumedAt = at;
     press("resume-answer");
   }
   /* On ZeroGPU to go on spends seconds of the visitor's, so that it takes a click. */

@@ -136,6 +136,13 @@ window.settingsPanel = (() => {
     event.preventDefault();
     event.stopImmediatePropagation();
   }, true);
+  /* A list's box selects its text when it gets the focus; to release the mouse would put the cursor into it again. */
+  document.addEventListener("mousedown", (event) => {
+    const box = event.target;
+    if (box.role !== "combobox" || box === document.activeElement || event.button) return;
+    event.preventDefault();
+    box.focus();
+  });
 
   let watched = null;
   function watch() {

@@ -189,9 +189,8 @@ def test_an_exception_in_the_model_keeps_the_partial_answer_and_reaches_the_page
 
 
 def test_when_the_server_cannot_take_a_turn_the_question_stands_and_retry_works(parrot):
-    parrot.expected = re.compile("50[0-9]|Too busy")
-    parrot.tab.route("**/queue/join*", lambda route: route.fulfill(status=503, json={"detail": "Too busy"}), times=1)
-    parrot.send("are you there?")
+    with parrot.refused():
+        parrot.send("are you there?")
     expect(parrot.error).to_have_text(re.compile("could not take this turn"))
     parrot.until_free()
     expect(parrot.questions).to_have_text(["are you there?"])

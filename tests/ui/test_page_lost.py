@@ -87,12 +87,14 @@ def test_a_connection_that_has_not_broken_is_not_asked_after(far):
     assert not [url for url in asked if url.endswith("/app_id")]
 
 
-@pytest.mark.parametrize("answer", [{"status": 502, "body": "<h1>Bad Gateway</h1>"}, {"body": "data: \n\n"}])
-def test_a_proxy_that_answers_for_a_server_which_is_away_does_not_end_the_talk(far, answer):
+@pytest.mark.parametrize(
+    ("path", "answer"), [("data", {"status": 502}), ("data", {"body": "data: \n\n"}), ("join", {"status": 503})]
+)
+def test_a_proxy_that_answers_for_a_server_which_is_away_does_not_end_the_talk(far, path, answer):
     """It says so, or ends the stream as if all had been said. The answer is made again without a click."""
     visitor, _ = far
     visitor.ask("one")
-    visitor.tab.route("**/queue/data*", lambda route: route.fulfill(**answer), times=1)
+    visitor.tab.route(f"**/queue/{path}*", lambda route: route.fulfill(**answer), times=1)
     visitor.send("two")
     expect(visitor.answer).to_have_text("two")
     visitor.until_free()
