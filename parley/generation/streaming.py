@@ -20,7 +20,7 @@ from parley.models.reasoning_dialects import THINK, Dialect
 from parley.strategies.decoders.beams import Hypothesis
 
 MAX_FLUSH = 4 * FLUSH  # seconds; the longest time for which text is collected
-FLUSH_TURNS = 4  # with more turns than this at a time, text is collected for longer
+FLUSH_TURNS = 2  # with more turns than this at a time, text is collected for longer
 _END = object()
 _running: set[int] = set()  # the turns whose text is read, by the ids of their streamers
 _thread_local = threading.local()

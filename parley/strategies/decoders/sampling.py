@@ -27,6 +27,8 @@ KEPT_ONLY = (TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper, EpsilonLog
 MAX_KEPT = 1024  # tokens; for more, `torch.multinomial` is as fast
 SPARE = 16  # more candidates than top-k keeps, because it keeps all that are equal to the last one
 
+BLOCK = 64  # entries whose maximum is taken first
+
 DRAWS = (torch.multinomial, torch.Tensor.multinomial, torch.rand, torch.rand_like)  # all that `generate` uses
 
 
@@ -77,7 +79,7 @@ class Sampler:
         """
         if scores.device.type != "cpu" or self._top_k is None or self._top_k + SPARE > min(MAX_KEPT, scores.shape[1]):
             return None
-        found, tokens = scores[0].topk(self._top_k + SPARE)
+        found, tokens = highest(scores[0], self._top_k + SPARE)
         found = found / self._temperature
         if found[0] == -math.inf or found[-1] >= found[self._top_k - 1]:
             return None
@@ -94,6 +96,21 @@ class Sampler:
             return None
         tokens = (scores[0] > -math.inf).nonzero()[:, 0]
         return (tokens, scores[:, tokens]) if 0 < len(tokens) <= MAX_KEPT else None
+
+
+def highest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The highest scores of shape (vocabulary,), and their tokens, both of shape (count,); `topk` gives the same.
+
+    They lie in the blocks with the highest maxima. Which of equal scores come last may differ.
+    """
+    end = len(scores) // BLOCK * BLOCK
+    if count * BLOCK > end // 2:
+        return scores.topk(count)
+    blocks = scores[:end].view(-1, BLOCK).amax(-1).topk(count).indices
+    near = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    near = torch.cat([near, torch.arange(end, len(scores))])
+    found, at = scores[near].topk(count)
+    return found, near[at]
 
 
 class DrawFrom(TorchFunctionMode):
