@@ -1,6 +1,6 @@
 """The engine for a model on the CPU, which runs as an OpenVINO graph."""
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -50,11 +50,14 @@ class OpenVinoEngine(LocalEngine):
     def _library(self) -> str:
         return "OpenVINO"
 
+    def _running(self) -> AbstractContextManager[Any]:
+        return TURNS.running()  # before the turn takes its prefix, so that no thread reads the rest of it meanwhile
+
     def _generate(
         self, prompt: Prompt, arguments: dict[str, Any], signal: StopSignal, streamer: AnswerStreamer
     ) -> None:
         layer = arguments["generation_config"].assistant_early_exit
-        with TURNS.running(), ExitStack() as stack:
+        with ExitStack() as stack:
             if layer is not None:
                 stack.enter_context(self._exit.lease(layer, self._progress(layer, streamer)))
             # These hold for this thread, which ends with the turn, and for threads that begin later.

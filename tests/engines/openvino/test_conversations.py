@@ -1,14 +1,17 @@
 """A conversation is the same, token for token, whether it was kept, given up, read again while idle, or restarted."""
 
 import functools
+import threading
 
 import pytest
 
 pytest.importorskip("openvino")
 
+from parley.engines.openvino.turns import TURNS
 from parley.messages import build_messages
 from tests.conftest import engine, until
 from tests.engines.openvino.asking import answer, ids
+from tests.engines.openvino.passes import watched
 
 QUESTIONS = [
     "Hello, my name is Maya. Who are you?",
@@ -107,3 +110,21 @@ def test_ten_turns_are_those_that_are_read_from_the_beginning(way, precision, st
         assert not any(cached)
     else:
         assert [bool(each) for each in cached] == [turn not in (0, 3, 8) for turn in range(10)]
+
+
+def test_a_turn_that_comes_at_once_reads_the_rest_of_the_answer_together_with_its_question(monkeypatch):
+    model, readers = asked("none"), []
+    decoder = model.loaded.model.decoder
+    monkeypatch.setattr(model.loaded.model.generation_config, "eos_token_id", None)
+    said = answer(model, build_messages([], QUESTIONS[1]), session="at once", max_new_tokens=decoder.max_rows + 36)
+
+    def happens(number):
+        reader = threading.current_thread().name
+        if reader == "read-answer":  # of which a first chunk may be under way when the turn comes
+            until(lambda: TURNS.num_running)
+        readers.append(reader)
+
+    history = [{"role": "user", "content": QUESTIONS[1]}, {"role": "assistant", "content": said.text}]
+    with watched(decoder, happens):
+        answer(model, build_messages(history, QUESTIONS[2]), session="at once", max_new_tokens=1)
+    assert readers in (["generate"], ["generate"] * 2, ["read-answer", "generate"])
