@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from transformers import (
     EpsilonLogitsWarper,
     EtaLogitsWarper,
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     TemperatureLogitsWarper,
@@ -47,9 +48,9 @@ class Sampler:
         if not all(isinstance(each, KEPT_ONLY) for each in rest):
             top_k, rest = len(processors), []
         begin = top_k - any(isinstance(each, TemperatureLogitsWarper) for each in processors[top_k - 1 : top_k])
-        self._before = LogitsProcessorList(processors[:begin])
-        self._cut = LogitsProcessorList(processors[begin : top_k + 1])  # temperature and top-k
-        self._after = LogitsProcessorList(rest)
+        self._before = processors[:begin]
+        self._cut = processors[begin : top_k + 1]  # temperature and top-k
+        self._after = rest
         self._top_k = next((each.top_k for each in processors[top_k : top_k + 1]), None)
         self._temperature = next((each.temperature for each in processors[begin:top_k]), 1.0)
         self._do_sample, self._generator = do_sample, generator
@@ -57,15 +58,15 @@ class Sampler:
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """The token, shape (1, 1), that follows `input_ids`, shape (1, tokens). `logits` has shape (1, vocabulary)."""
-        scores = self._before(input_ids, logits)
+        scores = _processed(self._before, input_ids, logits)
         if not self._do_sample:
-            return self._cut(input_ids, scores).argmax(-1, keepdim=True)
-        kept = self._candidates(scores) or self._kept(self._cut(input_ids, scores))
+            return _processed(self._cut, input_ids, scores).argmax(-1, keepdim=True)
+        kept = self._candidates(scores) or self._kept(_processed(self._cut, input_ids, scores))
         if kept is None:
-            scores = self._after(input_ids, self._cut(input_ids, scores))
+            scores = _processed([*self._cut, *self._after], input_ids, scores)
             return torch.multinomial(scores.softmax(-1), 1, generator=self._generator)
         tokens, kept_scores = kept
-        probabilities = self._after(input_ids, kept_scores).softmax(-1)[0]
+        probabilities = _processed(self._after, input_ids, kept_scores).softmax(-1)[0]
         if len(self._uniform) != scores.shape[1]:
             self._uniform = scores.new_empty(scores.shape[1], dtype=torch.float64)
         self._uniform.uniform_(generator=self._generator)
@@ -81,9 +82,11 @@ class Sampler:
             return None
         found, tokens = highest(scores[0], self._top_k + SPARE)
         found = found / self._temperature
-        if found[0] == -math.inf or found[-1] >= found[self._top_k - 1]:
+        values = found.tolist()  # far sooner looked at than a tensor
+        least = values[self._top_k - 1]
+        if values[0] == -math.inf or not values[-1] < least:
             return None
-        kept = int((found >= found[self._top_k - 1]).sum())
+        kept = sum(each >= least for each in values)
         return tokens[:kept], found[None, :kept]
 
     @staticmethod
@@ -96,6 +99,13 @@ class Sampler:
             return None
         tokens = (scores[0] > -math.inf).nonzero()[:, 0]
         return (tokens, scores[:, tokens]) if 0 < len(tokens) <= MAX_KEPT else None
+
+
+def _processed(processors: Sequence[LogitsProcessor], input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """As a `LogitsProcessorList`, which looks at the signature of each of them for every token."""
+    for each in processors:
+        scores = each(input_ids, scores)
+    return scores
 
 
 def highest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
