@@ -161,6 +161,7 @@ class Crowded:
 
     def __init__(self, pool, free):
         self.pool = pool
+        until(lambda: pool.num_free == pool.num_blocks - 1)  # the thread of the last turn holds some till it ends
         self.taken = [pool.allocate() for _ in range(pool.num_free - free)]
 
     def __enter__(self):
