@@ -66,6 +66,32 @@ class Beam:
 
 
 @dataclass(frozen=True, slots=True)
+class Candidate:
+    """A token that could have stood in the place of another. Log probabilities are in nats."""
+
+    id: int
+    text: str
+    logprob: float  # by the model alone
+    after: float  # after the processors of the strategy; minus infinity where one of them removed it
+    removed_by: str  # the setting whose processor removed it; empty where it was kept
+    quotient: float | None  # its probability divided by its exponential noise: the largest is drawn; None: no draw
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """Why a token was chosen, see `generation.scoring`. Log probabilities and the entropy are in nats."""
+
+    id: int
+    text: str  # what it completes; empty where a character is not complete
+    logprob: float  # by the model alone
+    rank: int  # 1 for the likeliest
+    after: float  # after the processors of the strategy
+    after_rank: int
+    entropy: float  # of the model's distribution
+    candidates: tuple[Candidate, ...]  # the likeliest first
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """What exactly ran, for people who want to see it or to run it again."""
 

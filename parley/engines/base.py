@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parley.errors import BadSetting
-from parley.events import ContextUse, Delta, RunRecord
+from parley.events import ContextUse, Delta, RunRecord, TokenScore
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
@@ -89,6 +89,14 @@ class Engine(ABC):
         Raises `ChatError` for messages that cannot be answered.
         """
         return None
+
+    def scores(self, request: TurnRequest, ids: Sequence[int]) -> list[TokenScore]:
+        """Why each of these tokens was chosen after the messages of the request: read once more, see
+        `generation.scoring`.
+
+        With the seed of the settings the draws are those of the answer. Raises `ChatError`.
+        """
+        raise BadSetting("This model runs on a server, which does not show its choices. Choose a model that runs here.")
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:

@@ -11,24 +11,26 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from transformers import StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from parley import strategies
 from parley.engines import fork_gate
 from parley.engines.base import Engine, TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
 from parley.errors import BadConversation, BadSetting
-from parley.events import FLUSH, ContextUse, Delta, FinishReason, Origin, RunRecord, Usage
+from parley.events import FLUSH, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
 from parley.generation import streaming
-from parley.generation.generation_config import GenerationPlan, plan_generation
+from parley.generation.generation_config import DECODE_LOOP, GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
+from parley.generation.scoring import Scorer
 from parley.generation.token_rate import TokenRate
 from parley.messages import Message
 from parley.settings import Settings
+from parley.strategies.decoders.teacher_forcing import teacher_forcing
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
@@ -119,6 +121,28 @@ class LocalEngine(Engine):
             run_record=self._run_record(prompt, request, plan, seed),
             ids=tuple(streamer.ids),
         )
+
+    def scores(self, request: TurnRequest, ids: Sequence[int]) -> list[TokenScore]:
+        """See `Engine.scores`."""
+        settings = request.settings
+        prompt = render_prompt(self.loaded, request.messages, settings, self._checked(request.generated))
+        strategy = request.strategy.searched
+        plan = plan_generation(self.loaded, strategy, settings, prompt)
+        draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
+        device, scores = self.loaded.model.device, list[TokenScore]()
+        generator = torch.Generator(device).manual_seed(settings.seed or 0) if draws else None
+        arguments = {
+            "generation_config": GenerationConfig(**plan.config),
+            "logits_processor": LogitsProcessorList(plan.processors),
+            "custom_generate": teacher_forcing,
+            "given": self._checked(ids),
+            "on_step": Scorer(self.loaded, prompt.ids[0].tolist(), scores.append),
+            "generator": generator,
+        }
+        signal = streaming.StopSignal(request.cancel, self.turn_seconds)
+        with streaming.stops(signal), self._running(), torch.inference_mode():
+            self._generate(prompt, arguments, signal)
+        return scores
 
     def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
         """See `Engine.run_record`; None for strategies with a draft model, which may not be loaded."""
@@ -237,7 +261,7 @@ class LocalEngine(Engine):
         prompt: Prompt,
         arguments: dict[str, Any],
         signal: streaming.StopSignal,
-        streamer: streaming.AnswerStreamer,
+        streamer: streaming.AnswerStreamer | None = None,
     ) -> None:
         device = self.loaded.model.device
         negative = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}

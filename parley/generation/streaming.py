@@ -65,6 +65,16 @@ def stop_check() -> Callable[[], bool]:
     return lambda: signal is not None and signal.reason in ("stopped", "time")
 
 
+@contextlib.contextmanager
+def stops(signal: StopSignal) -> Iterator[None]:
+    """Makes this the signal of the turn of this thread."""
+    _thread_local.signal = signal
+    try:
+        yield
+    finally:
+        del _thread_local.signal
+
+
 def raise_if_stopped() -> None:
     """Raises `Interrupted` if the turn of this thread was stopped or has reached its time limit."""
     if stop_check()():
@@ -241,9 +251,9 @@ def run(
     """
 
     def target() -> None:
-        _thread_local.signal = signal
         try:
-            work()
+            with stops(signal):
+                work()
         except Interrupted:
             streamer.close()
         except BaseException as error:

@@ -54,18 +54,18 @@ class OpenVinoEngine(LocalEngine):
         return TURNS.running()  # before the turn takes its prefix, so that no thread reads the rest of it meanwhile
 
     def _generate(
-        self, prompt: Prompt, arguments: dict[str, Any], signal: StopSignal, streamer: AnswerStreamer
+        self, prompt: Prompt, arguments: dict[str, Any], signal: StopSignal, streamer: AnswerStreamer | None = None
     ) -> None:
         layer = arguments["generation_config"].assistant_early_exit
         with ExitStack() as stack:
-            if layer is not None:
+            if layer is not None and streamer:
                 stack.enter_context(self._exit.lease(layer, self._progress(layer, streamer)))
             # These hold for this thread, which ends with the turn, and for threads that begin later.
             in_graphs = isinstance(arguments.get("draft", self._model), ModelAdapter)
             torch.set_num_threads(1 if in_graphs else THREADS)  # a second thread would busy-wait on a core
             stack.callback(torch.set_num_threads, THREADS)
             stack.enter_context(fork_gate.closed())
-            super()._generate(prompt, arguments, signal, streamer)
+            super()._generate(prompt, arguments, signal)
 
     @staticmethod
     def _progress(layer: int, streamer: AnswerStreamer) -> Progress:

@@ -1,0 +1,91 @@
+"""Why each token of an answer was chosen: its probability before and after the strategy's processors, and the draw.
+
+Nothing is kept while an answer streams. The exact tokens are read once more when somebody asks (teacher forcing), in
+the mode in which they were decoded.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import LogitsProcessor
+
+from parley.events import Candidate, TokenScore
+from parley.generation.detokenizer import IncrementalDetokenizer
+from parley.generation.loaded_model import LoadedModel
+from parley.strategies.decoders.teacher_forcing import Step
+
+SHOWN = 10  # candidates of a token
+# The settings whose processors remove tokens or change their scores, by the class of the processor.
+SETTING_OF = {
+    "TemperatureLogitsWarper": "temperature",
+    "TopKLogitsWarper": "top_k",
+    "TopPLogitsWarper": "top_p",
+    "MinPLogitsWarper": "min_p",
+    "TypicalLogitsWarper": "typical_p",
+    "EpsilonLogitsWarper": "epsilon_cutoff",
+    "EtaLogitsWarper": "eta_cutoff",
+    "NoRepeatNGramLogitsProcessor": "no_repeat_ngram_size",
+    "RepetitionPenalty": "repetition_penalty",
+    "ThinkingBudget": "thinking_budget",
+    "TopNSigma": "top_n_sigma",
+    "UnbatchedClassifierFreeGuidanceLogitsProcessor": "guidance_scale",
+}
+
+
+def setting_of(processor: LogitsProcessor) -> str:
+    """The setting that a processor stands for; for one that belongs to the strategy, the name of its class."""
+    name = type(processor).__name__
+    return SETTING_OF.get(name, name)
+
+
+class Scorer:
+    """Makes a `TokenScore` of each step of `teacher_forcing`."""
+
+    def __init__(self, loaded: LoadedModel, prompt_ids: Sequence[int], take: Callable[[TokenScore], None]) -> None:
+        self._tokenizer, self._take = loaded.tokenizer, take
+        self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_ids, skip_special_tokens=False)
+
+    def __call__(self, step: Step) -> None:
+        """Scores one token."""
+        own, after = step.logits.log_softmax(-1), step.scores.log_softmax(-1)
+        ids = self._candidates(step, own, after)
+        removed = _removed_by(step, ids)
+        noise = step.noise(ids)
+        quotients = [None] * len(ids) if noise is None else (after[ids].exp() / noise).tolist()
+        texts = [self._tokenizer.decode([each]) for each in ids.tolist()]
+        rows = zip(ids.tolist(), texts, own[ids].tolist(), after[ids].tolist(), removed, quotients, strict=True)
+        candidates = tuple(Candidate(*row) for row in rows)
+        chosen = own[step.token]
+        self._take(
+            TokenScore(
+                id=step.token,
+                text=self._detokenizer.step(step.token),
+                logprob=float(chosen),
+                rank=int((own > chosen).sum()) + 1,
+                after=float(after[step.token]),
+                after_rank=int((after > after[step.token]).sum()) + 1,
+                entropy=float(-(own.exp() * own.clamp_min(torch.finfo(own.dtype).min)).sum()),
+                candidates=candidates,
+            )
+        )
+
+    def _candidates(self, step: Step, own: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        """The best tokens by the model, the best after the processors, the one that the draw gives, and the chosen."""
+        best = [own.topk(SHOWN).indices, after.topk(SHOWN // 2).indices, torch.tensor([step.token])]
+        if step.uniform is not None:
+            kept = (step.scores > -torch.inf).nonzero()[:, 0]
+            noise = step.noise(kept)
+            assert noise is not None
+            best.append(kept[(step.scores.softmax(-1)[kept] / noise).argmax()].view(1))
+        ids = torch.cat(best).unique()
+        return ids[own[ids].argsort(descending=True)]
+
+
+def _removed_by(step: Step, ids: torch.Tensor) -> list[str]:
+    """For each token the setting that removed it; empty where it was kept."""
+    removed = [""] * len(ids)
+    for processor, scores in step.chain:
+        for index, kept in enumerate((scores[ids] > -torch.inf).tolist()):
+            if not kept and not removed[index]:
+                removed[index] = setting_of(processor)
+    return removed

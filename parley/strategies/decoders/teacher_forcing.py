@@ -1,0 +1,100 @@
+"""Reads given tokens instead of choosing them, and keeps what the strategy would have seen at each of them.
+
+So the choice of every token can be shown later: the logits, what each processor made of them, and the draw. See
+`decode_loop` for the loop that chose the tokens.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+
+from parley.strategies.decoders.causal_lm import CausalLM, PagedCausalLM
+from parley.strategies.decoders.decode_loop import next_logits
+from parley.strategies.decoders.guidance import Guidance, split_guidance
+
+ROWS = 32  # tokens that are read in one pass; their logits are held until they have been looked at
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a decode loop has at one token."""
+
+    token: int
+    logits: torch.Tensor  # those of the model, shape (vocabulary,)
+    chain: Sequence[tuple[LogitsProcessor, torch.Tensor]]  # each processor and the scores after it, (vocabulary,)
+    uniform: torch.Tensor | None  # the random numbers of the draw, float64, (vocabulary,); None: nothing was drawn
+
+    @property
+    def scores(self) -> torch.Tensor:
+        """What the token was chosen by, shape (vocabulary,)."""
+        return self.chain[-1][1] if self.chain else self.logits
+
+    def noise(self, ids: torch.Tensor) -> torch.Tensor | None:
+        """The exponential noise of these tokens: the one with the largest quotient of probability and noise is drawn.
+
+        See `sampling.Sampler`. None where nothing was drawn.
+        """
+        return None if self.uniform is None else -torch.log1p(-self.uniform[ids]).float()
+
+
+@torch.no_grad()
+def teacher_forcing(
+    model: CausalLM,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    given: Sequence[int],
+    on_step: Callable[[Step], None],
+    generator: torch.Generator | None = None,
+    **inputs: Any,
+) -> torch.Tensor:
+    """For `generate(custom_generate=…)`: reads `given` after one prompt, shape (1, tokens), and calls `on_step`.
+
+    Returns prompt and answer, shape (1, tokens). `generator` stands where it stood before the first token was drawn;
+    without one nothing was drawn. An OpenVINO graph reads the tokens in decode mode, so that the logits are those by
+    which they were chosen. A model of torch rounds several tokens in a pass otherwise than single ones.
+    """
+    guidance, processors = None, list(logits_processor)
+    if isinstance(model, PagedCausalLM):
+        guidance, processors = split_guidance(logits_processor, input_ids)
+    uniform = None
+    for token, logits in zip(given, _rows(model, input_ids, given, generation_config, inputs, guidance), strict=True):
+        scores, chain = logits, []
+        for each in processors:
+            scores = each(input_ids, scores.clone())
+            chain.append((each, scores[0]))
+        if generator is not None:
+            uniform = torch.empty(logits.shape[1], dtype=torch.float64, device=logits.device)
+            uniform.uniform_(generator=generator)
+        on_step(Step(token, logits[0], chain, uniform))
+        input_ids = torch.cat([input_ids, input_ids.new_tensor([[token]])], -1)
+    return input_ids
+
+
+def _rows(
+    model: CausalLM,
+    input_ids: torch.Tensor,
+    given: Sequence[int],
+    generation_config: GenerationConfig,
+    inputs: Mapping[str, Any],
+    guidance: Guidance | None,
+) -> Iterator[torch.Tensor]:
+    """The logits before each of the given tokens, shape (1, vocabulary), with guidance those that it makes."""
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
+    outputs = model._prefill(input_ids, generation_config, inputs)
+    cache, logits = outputs.past_key_values, outputs.logits[:, -1:].float()
+    if guidance and isinstance(model, PagedCausalLM):
+        logits = torch.cat([logits, model.prefill_beside(cache, guidance.negative_ids)])
+    yield guidance(logits[:, 0]) if guidance else logits[:, 0]
+    read = given[:-1]  # the logits after the last one are not wanted
+    rows = 1 if guidance else ROWS  # two sequences are read token by token
+    for begin in range(0, len(read), rows):
+        piece = input_ids.new_tensor([read[begin : begin + rows]])
+        input_ids = torch.cat([input_ids, piece], -1)
+        logits = next_logits(model, inputs, cache, input_ids.expand(2 if guidance else 1, -1), piece.shape[1])
+        for position in range(piece.shape[1]):
+            yield guidance(logits[:, position]) if guidance else logits[:, position]
