@@ -96,7 +96,7 @@ class Engine(ABC):
 
         With the seed of the settings the draws are those of the answer. Raises `ChatError`.
         """
-        raise BadSetting("This model runs on a server, which does not show its choices. Choose a model that runs here.")
+        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:

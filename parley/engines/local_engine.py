@@ -138,6 +138,7 @@ class LocalEngine(Engine):
             "given": self._checked(ids),
             "on_step": Scorer(self.loaded, prompt.ids[0].tolist(), scores.append),
             "generator": generator,
+            "dola_layers": plan.options.get("dola_layers", ""),
         }
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
         with streaming.stops(signal), self._running(), torch.inference_mode():

@@ -5,9 +5,9 @@ the mode in which they were decoded.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from transformers import LogitsProcessor
 
 from parley.events import Candidate, TokenScore
 from parley.generation.detokenizer import IncrementalDetokenizer
@@ -29,11 +29,13 @@ SETTING_OF = {
     "ThinkingBudget": "thinking_budget",
     "TopNSigma": "top_n_sigma",
     "UnbatchedClassifierFreeGuidanceLogitsProcessor": "guidance_scale",
+    "Guidance": "guidance_scale",
+    "int": "dola_layers",  # the early layer with which DoLa compared
 }
 
 
-def setting_of(processor: LogitsProcessor) -> str:
-    """The setting that a processor stands for; for one that belongs to the strategy, the name of its class."""
+def setting_of(processor: Any) -> str:
+    """The setting that stands for what changed scores (see `Step.chain`); for a watermark, the name of its class."""
     name = type(processor).__name__
     return SETTING_OF.get(name, name)
 

@@ -75,10 +75,10 @@ def decode_loop(
         drafts = drafts[: rotation.drafts(input_ids.shape[1], len(drafts))]
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guidance else ahead
-        logits = next_logits(model, inputs, cache, ahead, len(drafts) + 1)
+        logits = _next_logits(model, inputs, cache, ahead, len(drafts) + 1)
 
 
-def next_logits(
+def _next_logits(
     model: CausalLM, inputs: Mapping[str, Any], cache: KVCache, input_ids: torch.Tensor, count: int
 ) -> torch.Tensor:
     """The logits after each of the last `count` tokens, in float32. The caller may change them in place."""

@@ -45,16 +45,12 @@ def dola(
     Each step takes the early layer that differs most from the last one (Jensen-Shannon divergence).
     `dola_layers` is "low" or "high".
     """
-    config = model.config.get_text_config()
-    layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, dola_layers)
-    wanted = "early_logits" if isinstance(model, PagedCausalLM) else "output_hidden_states"
-    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {wanted: True}
+    contrast = Contrast(model, dola_layers)
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | contrast.inputs
     outputs = model._prefill(input_ids, generation_config, inputs)
     while True:
         inputs = model._update_model_kwargs_for_generation(outputs, inputs)
-        last = outputs.logits[:, -1].float()
-        early = _early_logits(model, outputs, layers)
-        scores = logits_processor(input_ids, _contrast(last, early[_most_divergent(last, early)]))
+        scores = logits_processor(input_ids, contrast(outputs)[0])
         if generation_config.do_sample:
             token = torch.multinomial(scores.softmax(-1), num_samples=1)
         else:
@@ -66,15 +62,32 @@ def dola(
         outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **inputs))
 
 
-def _early_logits(model: CausalLM, outputs: Any, layers: list[int]) -> torch.Tensor:
-    """The logits from the last token's hidden states before these layers; shape (layers, 1, vocabulary).
+class Contrast:
+    """Compares the last layer of a model with the early one that differs most from it."""
 
-    An OpenVINO graph computes them in the same pass as the last logits.
-    """
-    if isinstance(model, PagedCausalLM):
-        return outputs.early_logits[[model.early_layers.index(layer) for layer in layers], :, -1]
-    head = model.get_output_embeddings()
-    return torch.stack([head(outputs.hidden_states[layer][:, -1]).float() for layer in layers])
+    def __init__(self, model: CausalLM, dola_layers: str) -> None:
+        config = model.config.get_text_config()
+        self._model = model
+        self._layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, dola_layers)
+        wanted = "early_logits" if isinstance(model, PagedCausalLM) else "output_hidden_states"
+        self.inputs = {wanted: True}  # of the forward pass, so that its outputs have what is compared
+
+    def __call__(self, outputs: Any, position: int = -1) -> tuple[torch.Tensor, int]:
+        """The scores after the token at `position`, shape (1, vocabulary), and the early layer."""
+        last, early = outputs.logits[:, position].float(), self._early_logits(outputs, position)
+        chosen = _most_divergent(last, early)
+        return _contrast(last, early[chosen]), self._layers[chosen]
+
+    def _early_logits(self, outputs: Any, position: int) -> torch.Tensor:
+        """The logits from the token's hidden states before these layers; shape (layers, 1, vocabulary).
+
+        An OpenVINO graph computes them in the same pass as the last logits.
+        """
+        if isinstance(self._model, PagedCausalLM):
+            rows = [self._model.early_layers.index(layer) for layer in self._layers]
+            return outputs.early_logits[rows, :, position]
+        head = self._model.get_output_embeddings()
+        return torch.stack([head(outputs.hidden_states[layer][:, position]).float() for layer in self._layers])
 
 
 def _most_divergent(last: torch.Tensor, early: torch.Tensor) -> int:

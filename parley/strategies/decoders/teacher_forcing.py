@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from parley.strategies.decoders.causal_lm import CausalLM, PagedCausalLM
-from parley.strategies.decoders.decode_loop import next_logits
+from parley.strategies.decoders.causal_lm import CausalLM, PagedCausalLM, next_inputs
+from parley.strategies.decoders.dola import Contrast
 from parley.strategies.decoders.guidance import Guidance, split_guidance
 
 ROWS = 32  # tokens that are read in one pass; their logits are held until they have been looked at
@@ -24,7 +24,7 @@ class Step:
 
     token: int
     logits: torch.Tensor  # those of the model, shape (vocabulary,)
-    chain: Sequence[tuple[LogitsProcessor, torch.Tensor]]  # each processor and the scores after it, (vocabulary,)
+    chain: Sequence[tuple[Any, torch.Tensor]]  # what changed the scores, and the scores after it, (vocabulary,)
     uniform: torch.Tensor | None  # the random numbers of the draw, float64, (vocabulary,); None: nothing was drawn
 
     @property
@@ -50,20 +50,33 @@ def teacher_forcing(
     given: Sequence[int],
     on_step: Callable[[Step], None],
     generator: torch.Generator | None = None,
+    dola_layers: str = "",
     **inputs: Any,
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: reads `given` after one prompt, shape (1, tokens), and calls `on_step`.
 
     Returns prompt and answer, shape (1, tokens). `generator` stands where it stood before the first token was drawn;
-    without one nothing was drawn. An OpenVINO graph reads the tokens in decode mode, so that the logits are those by
-    which they were chosen. A model of torch rounds several tokens in a pass otherwise than single ones.
+    without one nothing was drawn. With `dola_layers` early layers are compared, as `dola` does. An OpenVINO graph
+    reads the tokens in decode mode, so that the logits are those by which they were chosen. A model of torch rounds
+    several tokens in a pass otherwise than single ones.
     """
     guidance, processors = None, list(logits_processor)
     if isinstance(model, PagedCausalLM):
         guidance, processors = split_guidance(logits_processor, input_ids)
+    contrast = Contrast(model, dola_layers) if dola_layers else None
+    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
+    inputs |= contrast.inputs if contrast else {}
+    outputs = _outputs(model, input_ids, given, generation_config, inputs, guidance)
     uniform = None
-    for token, logits in zip(given, _rows(model, input_ids, given, generation_config, inputs, guidance), strict=True):
-        scores, chain = logits, []
+    for token, (read, position) in zip(given, outputs, strict=True):
+        logits = read.logits[:1, position].float()
+        scores, chain = logits, list[tuple[Any, torch.Tensor]]()
+        if guidance:
+            scores = guidance(read.logits[:, position])
+            chain.append((guidance, scores[0]))
+        if contrast:
+            scores, layer = contrast(read, position)
+            chain.append((layer, scores[0]))
         for each in processors:
             scores = each(input_ids, scores.clone())
             chain.append((each, scores[0]))
@@ -75,26 +88,29 @@ def teacher_forcing(
     return input_ids
 
 
-def _rows(
+def _outputs(
     model: CausalLM,
     input_ids: torch.Tensor,
     given: Sequence[int],
     generation_config: GenerationConfig,
     inputs: Mapping[str, Any],
     guidance: Guidance | None,
-) -> Iterator[torch.Tensor]:
-    """The logits before each of the given tokens, shape (1, vocabulary), with guidance those that it makes."""
-    inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
-    outputs = model._prefill(input_ids, generation_config, inputs)
-    cache, logits = outputs.past_key_values, outputs.logits[:, -1:].float()
+) -> Iterator[tuple[Any, int]]:
+    """For each given token the outputs of the pass before it, and its place in them, counted from the end."""
+    outputs = model._prefill(input_ids, generation_config, dict(inputs))
+    cache = outputs.past_key_values
     if guidance and isinstance(model, PagedCausalLM):
-        logits = torch.cat([logits, model.prefill_beside(cache, guidance.negative_ids)])
-    yield guidance(logits[:, 0]) if guidance else logits[:, 0]
+        outputs.logits = torch.cat([outputs.logits[:, -1:], model.prefill_beside(cache, guidance.negative_ids)])
+    yield outputs, -1
     read = given[:-1]  # the logits after the last one are not wanted
     rows = 1 if guidance else ROWS  # two sequences are read token by token
     for begin in range(0, len(read), rows):
         piece = input_ids.new_tensor([read[begin : begin + rows]])
+        count = piece.shape[1]
         input_ids = torch.cat([input_ids, piece], -1)
-        logits = next_logits(model, inputs, cache, input_ids.expand(2 if guidance else 1, -1), piece.shape[1])
-        for position in range(piece.shape[1]):
-            yield guidance(logits[:, position]) if guidance else logits[:, position]
+        ids = input_ids.expand(2 if guidance else 1, -1)
+        with_these = {**inputs, **next_inputs(inputs, cache, ids)}
+        with_these |= {"logits_to_keep": count} if "logits_to_keep" in with_these else {}
+        outputs = model(**model.prepare_inputs_for_generation(ids, next_sequence_length=count, **with_these))
+        for position in range(-count, 0):
+            yield outputs, position
