@@ -1,5 +1,7 @@
-"""The endpoints that a program needs before it calls /chat (/models and /strategies), and fixes of Gradio's API."""
+"""The endpoints beside /chat: /models and /strategies for before, /tokens for after. And fixes of Gradio's API."""
 
+import math
+from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -10,13 +12,14 @@ from gradio.data_classes import ResetBody
 from gradio.server_messages import ProcessCompletedMessage
 
 from parley import strategies
-from parley.errors import ChatError
+from parley.errors import BadConversation, ChatError
+from parley.messages import build_messages
 from parley.models import registry
 from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.serving.waiting_line import LINES
-from parley.settings import OPTIONS
+from parley.settings import OPTIONS, Settings
 from parley.strategies.requirements import REQUIREMENTS
 
 
@@ -79,6 +82,45 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
     ]
 
 
+def tokens(
+    messages: list[dict[str, Any]],
+    answer: str = "",
+    ids: list[int] | None = None,
+    prompt_ids: list[int] | None = None,
+    settings: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Why each token of an answer was chosen. The answer is a text, or better its exact ids.
+
+    For each token: id, text, logprob (by the model alone, in nats) and rank; after and after_rank, the same after the
+    processors of the strategy; entropy (nats); and the candidates, the likeliest first, each with its id, text,
+    logprob, after (None where it was removed), removed_by (the setting that removed it), and quotient: of probability
+    and random noise, of which the largest is drawn (None without a seed, and where nothing is drawn).
+
+    `messages` (a list of {"role", "content"}) is the conversation before the answer, `prompt_ids` its exact tokens
+    where they are known, and `settings` those of the answer, with its model, strategy and seed.
+    """
+    try:
+        chosen = Settings.check(settings or {})
+        prompt = build_messages(messages, "", chosen.system_prompt)
+        scores = turn.scores(prompt, chosen, answer if ids is None else _ids(ids), _ids(prompt_ids or []))
+    except ChatError as refusal:
+        raise gr.Error(str(refusal), print_exception=False) from refusal
+    return [_finite(asdict(each)) for each in scores]
+
+
+def _ids(values: Any) -> list[int]:
+    """Raises `BadConversation` where these are no tokens."""
+    if not isinstance(values, list) or any(type(each) is not int for each in values):
+        raise BadConversation("Tokens are a list of whole numbers such as [504, 44588].")
+    return values
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The same with None for minus infinity, which JSON does not have."""
+    candidates = [each | {"after": None} if each["after"] == -math.inf else each for each in values["candidates"]]
+    return values | {"candidates": candidates, "after": None if values["after"] == -math.inf else values["after"]}
+
+
 class Page(gr.Blocks):
     """A page whose API has the default None for the settings of /chat, which stands for the model's own value.
 
@@ -113,6 +155,7 @@ ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # they preced
 
 
 def add() -> None:
-    """Adds /models and /strategies to the present `gr.Blocks` context."""
+    """Adds /models, /strategies and /tokens to the present `gr.Blocks` context."""
     gr.api(models, api_name="models", queue=False)
     gr.api(list_strategies, api_name="strategies", queue=False)
+    gr.api(tokens, api_name="tokens", concurrency_limit=2)

@@ -90,11 +90,11 @@ class Engine(ABC):
         """
         return None
 
-    def scores(self, request: TurnRequest, ids: Sequence[int]) -> list[TokenScore]:
-        """Why each of these tokens was chosen after the messages of the request: read once more, see
-        `generation.scoring`.
+    def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
+        """Why each token of this answer, or text, was chosen after the messages of the request.
 
-        With the seed of the settings the draws are those of the answer. Raises `ChatError`.
+        It is read once more, see `generation.scoring`. With the seed of the settings the draws are those of the
+        answer. Raises `ChatError`.
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 

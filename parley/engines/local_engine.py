@@ -122,10 +122,18 @@ class LocalEngine(Engine):
             ids=tuple(streamer.ids),
         )
 
-    def scores(self, request: TurnRequest, ids: Sequence[int]) -> list[TokenScore]:
-        """See `Engine.scores`."""
+    def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
+        """See `Engine.scores`; raises `BadConversation` for an answer that has no token, or too many."""
         settings = request.settings
+        tokenizer = self.loaded.tokenizer
+        ids = tokenizer.encode(answer, add_special_tokens=False) if isinstance(answer, str) else self._checked(answer)
         prompt = render_prompt(self.loaded, request.messages, settings, self._checked(request.generated))
+        room = self.loaded.context - prompt.length
+        if not 0 < len(ids) <= room:
+            raise BadConversation(
+                f"The answer has {len(ids)} tokens. {self.loaded.spec.label} can look at 1 to {room} after this "
+                "conversation. Give another one."
+            )
         strategy = request.strategy.searched
         plan = plan_generation(self.loaded, strategy, settings, prompt)
         draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
@@ -135,7 +143,7 @@ class LocalEngine(Engine):
             "generation_config": GenerationConfig(**plan.config),
             "logits_processor": LogitsProcessorList(plan.processors),
             "custom_generate": teacher_forcing,
-            "given": self._checked(ids),
+            "given": ids,
             "on_step": Scorer(self.loaded, prompt.ids[0].tolist(), scores.append),
             "generator": generator,
             "dola_layers": plan.options.get("dola_layers", ""),

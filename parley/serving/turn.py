@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, ContextUse, Delta, RunRecord
+from parley.events import HEARTBEAT, ContextUse, Delta, RunRecord, TokenScore
 from parley.messages import Message
 from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
@@ -151,6 +151,24 @@ def detect(text: str, settings: Settings) -> Detection:
         raise BadSetting(f"{spec.label} has no tokens to look at. Choose the model that wrote the text.")
     with POOL.lease(spec, lambda _: None, threading.Event()) as engine:
         return engine.detect(text, settings)
+
+
+def scores(
+    messages: Sequence[Message], settings: Settings, answer: str | Sequence[int], generated: Sequence[int] = ()
+) -> list[TokenScore]:
+    """Why each token of this answer, or text, was chosen; loads the model first if needed. `generated`: see `reply`.
+
+    Raises `ChatError`. Runs in this process, where ZeroGPU has no GPU.
+    """
+    spec = registry.find(settings.model)
+    if needs_zerogpu(spec):
+        raise BadSetting(
+            f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU."
+        )
+    cancel = threading.Event()
+    request = TurnRequest.of(messages, settings, cancel, generated=generated)
+    with POOL.lease(spec, lambda _: None, cancel) as engine:
+        return engine.scores(request, answer)
 
 
 def run_record(messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
