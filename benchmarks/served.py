@@ -18,7 +18,7 @@ from parley.engines.openvino.engine import OpenVinoEngine
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import BlockTable
 from parley.engines.openvino.scheduler import Scheduler
-from parley.generation.token_rate import TokenRate
+from parley.engines.token_rate import TokenRate
 from parley.models import registry
 from parley.serving import turn
 

@@ -17,6 +17,7 @@ from parley import strategies
 from parley.engines import fork_gate
 from parley.engines.base import Engine, TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
+from parley.engines.token_rate import TokenRate
 from parley.errors import BadConversation, BadSetting
 from parley.events import FLUSH, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
 from parley.generation import streaming
@@ -27,7 +28,6 @@ from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
 from parley.generation.scoring import Scorer
-from parley.generation.token_rate import TokenRate
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.decoders.teacher_forcing import teacher_forcing

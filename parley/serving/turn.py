@@ -162,9 +162,7 @@ def scores(
     """
     spec = registry.find(settings.model)
     if needs_zerogpu(spec):
-        raise BadSetting(
-            f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU."
-        )
+        raise BadSetting(f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU.")
     cancel = threading.Event()
     request = TurnRequest.of(messages, settings, cancel, generated=generated)
     with POOL.lease(spec, lambda _: None, cancel) as engine:

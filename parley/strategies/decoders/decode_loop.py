@@ -13,9 +13,9 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from parley.positions import Rotation
 from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM, in_company, next_inputs
-from parley.strategies.decoders.guidance import split_guidance
 from parley.strategies.decoders.prompt_lookup import PromptLookup
 from parley.strategies.decoders.sampling import Sampler
+from parley.strategies.processors.guidance import split_guidance
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from parley.strategies.decoders.causal_lm import CausalLM, PagedCausalLM, next_inputs
 from parley.strategies.decoders.dola import Contrast
-from parley.strategies.decoders.guidance import Guidance, split_guidance
+from parley.strategies.processors.guidance import Guidance, split_guidance
 
 ROWS = 32  # tokens that are read in one pass; their logits are held until they have been looked at
 
