@@ -138,16 +138,22 @@ def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
     line.cut()  # what the server still holds open
 
 
-def test_a_message_that_is_sent_without_a_connection_stays_in_the_box(far):
+def test_a_message_that_is_sent_without_a_connection_is_answered_when_there_is_one(far):
     visitor, line = far
     visitor.ask("one")
     line.cut()
-    with visitor.tab.expect_event("requestfailed", lambda request: "/run/predict" in request.url):
+    with visitor.tab.expect_event("requestfailed", lambda request: "/queue/join" in request.url):
         visitor.send("two")
+    expect(visitor.questions).to_have_text(["one", "two"])
+    visitor.box.fill("three")
     with visitor.tab.expect_response(lambda answer: "/app_id" in answer.url):
         line.mend()
-    expect(visitor.box).to_have_value("two")
-    expect(visitor.page.locator("#chat > .wrap")).to_be_hidden()  # "Error", over the whole talk
-    expect(visitor.questions).to_have_text(["one"])
-    visitor.ask("two")
     expect(visitor.answer).to_have_text("two")
+    visitor.until_free()
+    expect(visitor.page.locator("#chat > .wrap")).to_be_hidden()  # "Error", over the whole talk
+    expect(visitor.error).to_have_count(0)
+    expect(visitor.box).to_have_value("three")
+    visitor.box.press("Enter")
+    expect(visitor.answer).to_have_text("three")
+    expect(visitor.questions).to_have_text(["one", "two", "three"])
+    expect(visitor.page.get_by_role("group", name="Versions")).to_have_count(0)
