@@ -1,6 +1,7 @@
 """The chat on the page: the server's part of a turn (see turns.js for the page's), and a failure never locks it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
@@ -29,6 +30,7 @@ TEXTS = {  # of turns.js
     "goOn": "Go on from here",
     "proceed": CONTINUE,
 }
+MAX_END_SECONDS = 10.0  # for which a lost turn is waited for
 DIFFERS = "The words before the break came out otherwise this time."
 
 
@@ -108,7 +110,9 @@ class ResilientChatInterface(gr.ChatInterface):
             **private,
         )
         answer.success(None, None, box, js="turns.ended", **at_once)
-        answer.failure(None, None, [shown, box], js="turns.failed", **at_once)
+        lost = answer.failure(self._end_lost, asked, None, js="turns.number", **at_once)
+        for after in (lost.success, lost.failure):
+            after(None, None, [shown, box], js="turns.failed", **at_once)
         box.stop(self._stop, asked, None, js="turns.number", **at_once)
         shown.undo(None, shown, [shown, box], js="turns.undo", **at_once)
         shown.clear(None, None, None, js="turns.clear", **at_once)
@@ -127,6 +131,14 @@ class ResilientChatInterface(gr.ChatInterface):
     async def _stop(self, request: gr.Request, number: Any) -> None:
         if isinstance(number, int) and self._turns.stop(request.session_hash, number):
             self.chat_function.stop(request)
+
+    async def _end_lost(self, request: gr.Request, number: Any) -> None:
+        """Ends a turn whose connection is lost. The server may not have noticed it, and its stream would take what
+        comes of the next turn.
+        """
+        await self._stop(request, number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._turns.until_over(request.session_hash), MAX_END_SECONDS)
 
     async def _answer(
         self, request: gr.Request, asked: Any, shown: Shown, *settings: Any

@@ -1,7 +1,8 @@
 """The turns of the sessions on the page, which counts them."""
 
+import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 MAX_STEP_SECONDS = 100.0  # after this time the question of a turn that was stopped is not expected any more
 
@@ -14,6 +15,7 @@ class TurnState:
     named_at: float  # time.monotonic()
     begun: bool = False
     stopped: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Turns:
@@ -37,8 +39,14 @@ class Turns:
             turn.stopped = True
         return turn is not None
 
+    async def until_over(self, session: str | None) -> None:
+        """Waits until the session has no turn that runs."""
+        while (turn := self._newest.get(session)) and turn.begun:
+            await turn.over.wait()
+
     def end(self, session: str | None, turn: TurnState) -> None:
         """Forgets the turn. The session may have its next one already."""
+        turn.over.set()
         if self._newest.get(session) is turn:
             del self._newest[session]
 

@@ -87,7 +87,6 @@ window.turns = (() => {
     failed() {
       const parts = turn.shown.filter(isPart), options = parts.length ? [{ label: proceed, value: proceed }] : null;
       const failure = message("assistant", refused, { metadata: { title: "**Could not finish**" }, options });
-      document.querySelector("#message .stop-button")?.click();  // the server may not have noticed the broken connection
       turn.over = true;
       return [show([...parts, failure]), FREE];
     },
