@@ -127,6 +127,13 @@ PATCHES = (
         "s.type===`data`&&await this.handle_data(r.outputs,s.data)",
         "s.type===`data`&&await this.handle_data(r.outputs,window.turns.received(s.data))",
     ),
+    # What has not changed in a conversation is not made again for each token.
+    Patch(
+        "Index-*.js",
+        "let i=e.content.map(n=>Ce(e,n,t,r));",
+        "let i=window.turns.converted(e,r,()=>e.content.map(n=>Ce(e,n,t,r)));",
+    ),
+    Patch("Index-*.js", "if(!t){n.push([a]);continue}", "if(!t){n.push(window.turns.row(a));continue}"),
     # Typing into a dropdown replaces what is chosen, where it was appended ("Samplingwater"), and filters the list at
     # once, also by what is pasted or composed, where the list was one character behind.
     Patch(

@@ -10,6 +10,12 @@ window.turns = (() => {
   const press = (name) => document.querySelector(`#${name}`).click();
   let turn = { number: 0, over: true };
 
+  /* A message that will not change. Gradio leaves it as it is, so that a token costs no more in a long conversation: it
+     would else wrap, convert and compare each message for each token (see gradio_patches.py). */
+  class Settled { constructor(values) { Object.assign(this, values) } }
+  const settled = (messages) => messages.map((each) => (each instanceof Settled ? each : new Settled(each)));
+  const rows = new WeakMap(), converted = new WeakMap();
+
   const message = (role, text, more) => ({ role, metadata: null, content: [{ type: "text", text }], options: null, ...more });
   const question = (text) => message("user", text.toWellFormed?.() ?? text);
   const text = ({ content }) => content.map((part) => part.text ?? "").join("");
@@ -26,7 +32,8 @@ window.turns = (() => {
     if (!turn.over || !conversation.length) return;
     const stored = conversations.stored(resume);
     const shown = partial.filter(isPart);  // of the answer
-    turn = { number: turn.number + 1, over: false, cleared: false, conversation, partial, shown, resume, stored, box };
+    turn = { number: turn.number + 1, over: false, cleared: false, partial, shown, resume, stored, box };
+    turn.conversation = settled(conversation);
     press("begin-turn");
   }
   function again(shown, resume) {
@@ -41,6 +48,17 @@ window.turns = (() => {
   }
 
   return {
+    /* As Gradio's chatbot has a message in the place `index`, and the row that it shows it in. */
+    converted(message, index, convert) {
+      if (!(message instanceof Settled)) return convert();
+      const known = converted.get(message);
+      if (known?.index !== index) converted.set(message, { index, made: convert() });
+      return converted.get(message).made;
+    },
+    row(message) {
+      if (!rows.has(message)) rows.set(message, [message]);
+      return rows.get(message);
+    },
     send(said, shown) {
       if (said.trim()) begin([...(shown ?? []), question(said)], { box: { value: "" } });
     },

@@ -51,7 +51,7 @@ ROUND_TRIPS = """() => {
 def test_the_question_is_shown_in_the_frame_of_the_key(visitor):
     visitor.tab.evaluate(FIRST_FRAME)
     visitor.send("Hello, who are you?")
-    visitor.tab.wait_for_function("window.frame")
+    visitor.tab.wait_for_function("() => window.frame")
     assert visitor.tab.evaluate("frame") == {"question": "Hello, who are you?", "box": "", "stop": True}
     visitor.until_free()
 
