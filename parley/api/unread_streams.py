@@ -1,4 +1,7 @@
-"""Ends turns whose stream nobody opens: a POST alone must not hold a place. Forgets the sessions of programs."""
+"""Ends turns whose stream nobody opens: a POST alone must not hold a place. Forgets the sessions of programs.
+
+The page opens the stream of a turn together with the POST, which saves a round trip. A stream that is faster waits.
+"""
 
 import asyncio
 import json
@@ -7,6 +10,7 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_UNOPENED_SECONDS = 10.0  # after the POST that began the turn
@@ -26,6 +30,7 @@ class UnreadStreams:
         self._app = app
         self._ending: set[asyncio.Task[None]] = set()  # kept, because the event loop holds its tasks weakly
         self._open: Counter[str] = Counter()  # streams by event id or session
+        self._awaited: dict[str, asyncio.Event] = {}  # the first POST of a session whose stream is faster
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request or connection."""
@@ -35,7 +40,10 @@ class UnreadStreams:
         elif method == "GET" and (reader := _reader(scope)):
             self._open[reader] += 1
             try:
-                await self._app(scope, receive, send)
+                if _READS.search(path) or await self._is_joined(scope["app"], reader, receive):
+                    await self._app(scope, receive, send)
+                else:
+                    await JSONResponse({"detail": "This session has no turn."}, 404)(scope, receive, send)
             finally:
                 self._open[reader] -= 1
                 if not self._open[reader]:
@@ -55,7 +63,30 @@ class UnreadStreams:
 
         await self._app(scope, receive, send_and_read)
         if event_id := _event_id(answer):
+            self._tell(scope["app"])
             asyncio.get_running_loop().call_later(MAX_UNOPENED_SECONDS, self._check, scope["app"], event_id)
+
+    async def _is_joined(self, app: Any, session: str, receive: Receive) -> bool:
+        """Waits until the session has a turn; False where its reader goes, or none comes for a while.
+
+        Gradio would end all turns of a session when it is handed a stream whose reader has gone.
+        """
+        if session in app.get_blocks()._queue.pending_messages_per_session:
+            return True
+        joined = self._awaited.setdefault(session, asyncio.Event())
+        waits = [asyncio.ensure_future(each) for each in (joined.wait(), _gone(receive))]
+        try:
+            await asyncio.wait(waits, timeout=MAX_UNOPENED_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            return joined.is_set() and not waits[1].done()
+        finally:
+            for each in waits:
+                each.cancel()
+            self._awaited.pop(session, None)
+
+    def _tell(self, app: Any) -> None:
+        """Lets the streams go on whose sessions have a turn now."""
+        for session in self._awaited.keys() & app.get_blocks()._queue.pending_messages_per_session.keys():
+            self._awaited[session].set()
 
     def _check(self, app: Any, event_id: str) -> None:
         """Ends the event if it still runs or waits, and no stream of it is open."""
@@ -67,6 +98,12 @@ class UnreadStreams:
             task.add_done_callback(self._ending.discard)
         if not self._open[event_id]:
             _forget(app, event_id, was_read=False)
+
+
+async def _gone(receive: Receive) -> None:
+    """Waits until the reader has gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _forget(app: Any, event_id: str, was_read: bool) -> None:

@@ -1,16 +1,16 @@
-"""The chat on the page. The messages shown are its only state, and a failure never locks it."""
+"""The chat on the page: the server's part of a turn (see turns.js for the page's), and a failure never locks it."""
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import gradio as gr
 from gradio.components import Component
 
-from parley.events import Answer, Usage
+from parley.events import Answer
 from parley.generation.reasoning_parser import rejoined
 from parley.models import registry
 from parley.serving.turn import cpu_model
@@ -19,36 +19,25 @@ from parley.ui import stored_answer
 from parley.ui.chat_function import ChatFunction, Reply, with_named_parameters
 from parley.ui.client_snippets import address
 from parley.ui.controls import choose_model
-from parley.ui.render import CONTINUE, Failure, edited_answer, partial_answer, question, render, trim_folded
+from parley.ui.render import CONTINUE, Failure, partial_answer, render
 from parley.ui.stored_answer import StoredAnswer
-from parley.ui.turn_state import EARLY, ON_CLEAR, ON_SECOND_STEP, ON_STOP, Phase, TurnState
+from parley.ui.turn_state import Turns
 
 Shown = list[Any]  # the messages shown in the chatbot, as Gradio passes them
 
-FREE = gr.update(submit_btn=True, stop_btn=False)
-BUSY = gr.update(submit_btn=False, stop_btn=True)
-SKIP = gr.skip(), gr.skip()
-UNCHANGED = [gr.skip()] * len(OPTIONS)  # the controls of the settings
-STALE_AFTER_SECONDS = 5.0  # after this time a question without its second step no longer blocks the session's next one
-MAX_STEP_SECONDS = 100.0  # after this time the second step is not expected any more
+TEXTS = {  # of turns.js
+    "refused": "The server was not reached, or could not take this turn. Nothing is lost: press Retry.",
+    "goOn": "Go on from here",
+    "proceed": CONTINUE,
+}
+MAX_END_SECONDS = 10.0  # for which a lost turn is waited for
 DIFFERS = "The words before the break came out otherwise this time."
-REFUSED = "The server was not reached, or could not take this turn. Nothing is lost: press Retry."
-
-
-@dataclass(frozen=True)
-class SentEnd:
-    """What the server sent at the end of a turn, to find out whether the page has received it."""
-
-    num_asked: int  # messages up to the question
-    num_shown: int  # all messages
-    sent_at: float  # time.monotonic()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What the second step of a turn has to do."""
+    """What a turn has to do."""
 
-    conversation: Shown  # up to the question
     message: str  # empty where an answer goes on, which is the last message of `history`
     history: Shown
     settings: Sequence[Any]  # in the order of `OPTIONS`
@@ -69,25 +58,23 @@ class Task:
 
 
 class ResilientChatInterface(gr.ChatInterface):
-    """A ChatInterface that answers in two steps, after each of send, retry, edit, example, continue and resume.
+    """A ChatInterface whose turns begin in the browser, after each of send, retry, edit, example, continue and resume.
 
-    The first step runs at once, outside the queue. It shows the question or, for continue, removes the messages below
-    the partial answer. The second step answers the last question shown, or continues its answer. Resume makes an
-    answer again that broke off, with its seed, and goes on to show it where it is longer than what was shown.
-    After any failure the question is in the chat or still in the textbox, which is never disabled. Stock Gradio
-    disables the textbox during an answer, permanently if an event fails, and keeps a second history that can differ
-    from the messages shown.
+    turns.js shows the question or, for continue, removes the messages below the partial answer. Then `_answer` answers
+    the last question, or continues its answer, and sends the messages of the answer alone. Resume makes an answer
+    again that broke off, with its seed, and goes on to show it where it is longer than what was shown.
+    After any failure the question is in the chat, and the textbox is never disabled. Stock Gradio disables the textbox
+    during an answer, permanently if an event fails, and keeps a second history that can differ from the messages
+    shown.
     """
 
     def __init__(
-        self, reply: Reply, *, additional_inputs: list[Component], stored: gr.Textbox, resume: gr.Button, **rest: Any
+        self, reply: Reply, *, additional_inputs: list[Component], hidden: Mapping[str, gr.Button], **rest: Any
     ) -> None:
-        """`stored` takes what the browser keeps of the last answer; `resume` is pressed where it broke off."""
+        """`hidden` has the buttons that the page's scripts press, by their names."""
         self.chat_function = ChatFunction(reply)
-        self._turns: dict[str | None, TurnState] = {}  # by session
-        self._ends: dict[str | None, SentEnd] = {}
-        self.stored = stored
-        self.resume = resume
+        self.hidden = hidden
+        self._turns = Turns()
         super().__init__(
             with_named_parameters(self.chat_function.chat),
             additional_inputs=list[str | Component](additional_inputs),
@@ -97,34 +84,38 @@ class ResilientChatInterface(gr.ChatInterface):
         )
 
     def _setup_events(self) -> None:
-        shown, box = self.chatbot, self.textbox
+        shown, box, hidden = self.chatbot, self.textbox, self.hidden
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         at_once: dict[str, Any] = private | {"queue": False}
-        first_steps = [
-            box.submit(self._send, [box, shown], [shown, box], **at_once),
-            shown.retry(self._retry, shown, [shown, box], **at_once),
-            shown.edit(self._edit, shown, [shown, box], **at_once),
-            shown.example_select(self._example, shown, [shown, box], **at_once),
-            shown.option_select(self._continue, shown, [shown, box, *self.additional_inputs[:-1]], **at_once),
-            self.resume.click(self._resume, [shown, self.stored], [shown, box], **at_once),
-        ]
-        inputs = [shown, self.stored, *self.additional_inputs]
-        answers = [
-            first_step.success(
-                self._answer,
-                inputs,
-                [shown, box, self.stored],
-                concurrency_limit=None,
-                trigger_mode="multiple",
-                **private,
-            )
-            for first_step in first_steps
-        ]
-        for answer in answers:
-            answer.failure(self._recover, shown, [shown, box], **at_once)
-        box.stop(self._stop, None, None, **at_once)
-        shown.undo(self._undo, shown, [shown, box], **at_once)
-        shown.clear(self._clear, None, box, **at_once)
+        box.submit(None, [box, shown], None, js="turns.send", **at_once)
+        shown.retry(None, shown, None, js="turns.retry", **at_once)
+        shown.edit(None, shown, shown, js="turns.edit", **at_once)
+        shown.example_select(None, shown, None, js="turns.example", **at_once)
+        shown.option_select(None, shown, None, js="turns.option", **at_once)
+        hidden["resume-answer"].click(None, shown, None, js="turns.resume", **at_once)
+        controls = self.additional_inputs[:-1]  # the last one is the API's `messages`
+        hidden["choose-other-model"].click(_choose_other_model, None, controls, **at_once).success(
+            None, shown, None, js="turns.goOn", **at_once
+        )
+        begun = hidden["begin-turn"].click(None, None, [shown, box], js="turns.begun", **at_once)
+        asked = gr.JSON(visible=False)  # what turns.js says of the turn
+        answer = begun.success(
+            self._answer,
+            [asked, shown, *controls],
+            shown,
+            js="turns.asked",
+            concurrency_limit=None,
+            trigger_mode="multiple",
+            postprocess=False,
+            **private,
+        )
+        answer.success(None, None, box, js="turns.ended", **at_once)
+        lost = answer.failure(self._end_lost, asked, None, js="turns.number", **at_once)
+        for after in (lost.success, lost.failure):
+            after(None, None, [shown, box], js="turns.failed", **at_once)
+        box.stop(self._stop, asked, None, js="turns.number", **at_once)
+        shown.undo(None, shown, [shown, box], js="turns.undo", **at_once)
+        shown.clear(None, None, None, js="turns.clear", **at_once)
         self._add_api()
 
     def _add_api(self) -> None:
@@ -137,179 +128,102 @@ class ResilientChatInterface(gr.ChatInterface):
             postprocess=False,
         )
 
-    def _begin(
-        self,
-        request: gr.Request,
-        shown: Shown,
-        earlier: Usage | None = None,
-        again: StoredAnswer | None = None,
-        **box: Any,
-    ) -> tuple[Any, Any]:
-        """Begins a turn and shows its messages; does nothing if the session already has a turn."""
-        now, own_session = time.monotonic(), request.session_hash
-        self._turns = {
-            session: turn
-            for session, turn in self._turns.items()
-            if turn.phase not in EARLY
-            or now - turn.started_at < (STALE_AFTER_SECONDS if session == own_session else MAX_STEP_SECONDS)
-        }
-        self._ends = {session: end for session, end in self._ends.items() if now - end.sent_at < STALE_AFTER_SECONDS}
-        if own_session in self._turns:
-            return SKIP
-        self._turns[own_session] = TurnState(now, len(shown), earlier, again)
-        return shown, BUSY | box
-
-    async def _send(self, request: gr.Request, text: str, shown: Shown) -> tuple[Any, Any]:
-        if not text.strip() or self._is_end_in_transit(request, shown):
-            return SKIP
-        return self._begin(request, [*trim_folded(shown), question(text)], value="")
-
-    def _is_end_in_transit(self, request: gr.Request, shown: Shown) -> bool:
-        """Whether the page has not received the end of the last answer yet. A new question would overwrite it."""
-        end = self._ends.get(request.session_hash)
-        if end is None or time.monotonic() - end.sent_at >= STALE_AFTER_SECONDS:
-            return False
-        return len(shown) < end.num_shown and len(_split_at_last_question(shown)[0]) == end.num_asked
-
-    async def forget_end(self, request: gr.Request) -> None:
-        """Called when the page shows another conversation: no end of an answer is on its way to it."""
-        self._ends.pop(request.session_hash, None)
-
-    async def _retry(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        conversation, _ = _split_at_last_question(shown)
-        return self._begin(request, conversation) if conversation else SKIP
-
-    async def _edit(self, request: gr.Request, shown: Shown, edit: gr.EditData) -> tuple[Any, Any]:
-        index, text = _index(edit), edit.value
-        if not text.strip() or (shown[index].get("metadata") or {}).get("title"):
-            return SKIP
-        if shown[index]["role"] == "assistant":  # no turn: the visitor chooses whether it goes on
-            return ([*shown[:index], edited_answer(text)], gr.skip()) if self._is_free(request) else SKIP
-        return self._begin(request, [*shown[:index], question(text)])
-
-    async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
-        return self._begin(request, [*shown, question(example.value["text"])])  # the textbox keeps its text
-
-    async def _continue(self, request: gr.Request, shown: Shown, option: gr.SelectData) -> tuple[Any, ...]:
-        """Continues the answer with the same model, or answers or continues with the one that the option names."""
-        conversation, rest = _split_at_last_question(shown)
-        answer, before = partial_answer(rest)
-        other = cpu_model() if option.value != CONTINUE else None
-        if not conversation or not (answer or other):
-            return *SKIP, *UNCHANGED
-        controls = await asyncio.to_thread(choose_model, other.name) if other else UNCHANGED
-        return *self._begin(request, [*conversation, *answer], before.usage), *controls
-
-    async def _resume(self, request: gr.Request, shown: Shown, stored: str) -> tuple[Any, Any]:
-        """Makes the answer again that broke off; where a server answers, it goes on with what there is."""
-        conversation, rest = _split_at_last_question(shown)
-        if not conversation:
-            return SKIP
-        answer, before = partial_answer(rest)
-        again = stored_answer.read(stored)
-        row = registry.models().get(str(again.settings.get("model")))
-        if row and row.engine == "remote":
-            return self._begin(request, [*conversation, *answer], before.usage)
-        return self._begin(request, [*conversation, *answer], again=again)
-
-    def _is_free(self, request: gr.Request) -> bool:
-        return request.session_hash not in self._turns
-
-    async def _undo(self, request: gr.Request, shown: Shown) -> tuple[Any, Any]:
-        conversation, _ = _split_at_last_question(shown)
-        if not conversation or not self._is_free(request):
-            return SKIP
-        return conversation[:-1], gr.update(value=_text(conversation[-1]))
-
-    async def _stop(self, request: gr.Request) -> None:
-        if turn := self._turns.get(request.session_hash):
-            turn.advance(ON_STOP)
+    async def _stop(self, request: gr.Request, number: Any) -> None:
+        if isinstance(number, int) and self._turns.stop(request.session_hash, number):
             self.chat_function.stop(request)
 
-    async def _clear(self, request: gr.Request) -> Any:
-        if turn := self._turns.get(request.session_hash):
-            turn.advance(ON_CLEAR)
-            self.chat_function.stop(request)
-        return gr.skip() if turn else FREE
+    async def _end_lost(self, request: gr.Request, number: Any) -> None:
+        """Ends a turn whose connection is lost. The server may not have noticed it, and its stream would take what
+        comes of the next turn.
+        """
+        await self._stop(request, number)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._turns.until_over(request.session_hash), MAX_END_SECONDS)
 
     async def _answer(
-        self, request: gr.Request, shown: Shown, stored: str, *values: Any
-    ) -> AsyncGenerator[tuple[Any, Any, Any]]:
-        turn = self._turns.get(request.session_hash)
-        if turn and turn.phase is Phase.CLEARED_EARLY:
-            del self._turns[request.session_hash]
-            yield [], FREE, ""
+        self, request: gr.Request, asked: Any, shown: Shown, *settings: Any
+    ) -> AsyncGenerator[dict[str, Any]]:
+        """Yields the number of the turn, the messages of the answer so far, and what the browser keeps of it. The last
+        one says only that it is over, because Gradio sends that one whole again.
+        """
+        number, resumes, stored = _asked(asked)
+        turn = self._turns.begin(request.session_hash, number)
+        task = _task(shown, stored, settings, resumes)
+        if turn is None or task is None:
+            yield {"turn": number, "over": True}
             return
-        # The second step also comes after a first step that was refused.
-        if not turn or turn.phase not in EARLY or turn.num_messages != len(shown):
-            yield *SKIP, gr.skip()
-            return
-        *settings, _ = values  # the last one is the API's `messages`
-        task = _task(shown, stored_answer.read(stored), settings, turn)
-        turn.advance(ON_SECOND_STEP)
-        answer, failure, url = Answer(), None, address(request)
+        self.chat_function.stop(request)  # an earlier turn, whose connection is lost, and that the server still runs
+        answer, url = Answer(), address(request)
 
-        def messages(answer: Answer, failure: Failure | None = None) -> Shown:
-            return [*task.conversation, *render(task.longest(answer), failure, url, task.before)]
+        def event(
+            answer: Answer, failure: Failure | None = None, known: dict[str, Any] | None = None
+        ) -> dict[str, Any]:
+            messages = render(task.longest(answer), failure, url, task.before)
+            return {"turn": number, "shown": [asdict(each) for each in messages], "stored": known}
 
         try:
-            yield messages(answer), gr.skip(), ""
-            if turn.phase is not Phase.ANSWERING:  # stopped or cleared meanwhile
-                answer = Answer(finish="stopped")
+            yield event(answer)
+            if turn.stopped:
+                yield event(Answer(finish="stopped"))
             else:
                 taken = self.chat_function.take_turn(
                     task.message, task.history, task.settings, request, task.generated
                 )
-                known = ""
+                known = None
                 async with aclosing(taken):
                     async for answer, failure in taken:
-                        if turn.phase is not Phase.CLEARED:
-                            before, known = known, stored_answer.write(answer, task.before)
-                            yield messages(answer, failure), gr.skip(), gr.skip() if known == before else known
-            final = [] if turn.phase is Phase.CLEARED else messages(answer, failure)
-            self._ends[request.session_hash] = SentEnd(len(task.conversation), len(final), time.monotonic())
-            yield final, FREE, gr.skip() if final else ""
+                        if answer.finish or not known:
+                            known = stored_answer.write(answer, task.before)
+                        yield event(answer, failure, known)
+            yield {"turn": number, "over": True}
         finally:
-            if self._turns.get(request.session_hash) is turn:  # the session may have its next turn already
-                del self._turns[request.session_hash]
-
-    async def _recover(self, request: gr.Request, shown: Shown) -> tuple[Shown, Any]:
-        self._turns.pop(request.session_hash, None)
-        self.chat_function.stop(request)  # the turn still runs if the server has not noticed the broken connection
-        conversation, rest = _split_at_last_question(shown)  # empty if the chat was cleared during the answer
-        before = partial_answer(rest)[1]
-        messages = render(Answer(), Failure(REFUSED), before=before) if conversation else []
-        return [*conversation, *messages], FREE
+            self._turns.end(request.session_hash, turn)
 
 
-def _task(shown: Shown, stored: StoredAnswer, settings: Sequence[Any], turn: TurnState) -> Task:
-    """The task of a turn that has just begun. `stored`: the last answer of the conversation, as the browser has it."""
+async def _choose_other_model() -> list[Any]:
+    """Updates of the controls, to go on with a model that needs no GPU."""
+    other = cpu_model()
+    return await asyncio.to_thread(choose_model, other.name) if other else [gr.skip()] * len(OPTIONS)
+
+
+def _asked(asked: Any) -> tuple[int, bool, StoredAnswer]:
+    """What turns.js says of a turn: its number, whether it makes an answer again that broke off, a stored answer."""
+    values = asked if isinstance(asked, dict) else {}
+    number = values.get("turn")
+    return (
+        number if isinstance(number, int) else 0,
+        bool(values.get("resume")),
+        stored_answer.read(values.get("stored")),
+    )
+
+
+def _task(shown: Shown, stored: StoredAnswer, settings: Sequence[Any], resumes: bool) -> Task | None:
+    """The task of a turn that begins; None where nothing was asked.
+
+    Where a server answers, an answer that broke off is not made again, but goes on with what there is.
+    """
     conversation, rest = _split_at_last_question(shown)
-    _, before = partial_answer(rest)
-    before, already = replace(before, usage=turn.earlier), Answer()
-    generated: Sequence[int] = stored.generated
-    if again := turn.again:
-        cut = len(again.before.text), len(again.before.thought)
+    if not conversation:
+        return None
+    before, already, generated = partial_answer(rest), Answer(), stored.generated
+    row = registry.models().get(str(stored.settings.get("model")))
+    if resumes and not (row and row.engine == "remote"):
+        cut = len(stored.before.text), len(stored.before.thought)
         already = Answer(text=before.text[cut[0] :], thought=before.thought[cut[1] :])
-        before, generated = again.before, again.prompt_ids
-        settings = [again.settings.get(name) for name in OPTIONS] if again.settings else settings
+        before, generated = stored.before, list(stored.prompt_ids)
+        settings = [stored.settings.get(name) for name in OPTIONS] if stored.settings else settings
     if before.text or before.thought:
         partial_message = {"role": "assistant", "content": rejoined(before.text, before.thought)}
         message, history = "", [*conversation, partial_message]
     else:
         message, history = _text(conversation[-1]), conversation[:-1]
-    return Task(conversation, message, history, settings, generated, before, already)
+    return Task(message, history, settings, generated, before, already)
 
 
 def _split_at_last_question(shown: Shown) -> tuple[Shown, Shown]:
     """The messages up to and including the last question, and the messages below it."""
     end = next((i + 1 for i in reversed(range(len(shown))) if shown[i]["role"] == "user"), 0)
     return shown[:end], shown[end:]
-
-
-def _index(edit: gr.EditData) -> int:
-    """The index of the edited message. Gradio's type also allows a pair of numbers."""
-    return edit.index if isinstance(edit.index, int) else edit.index[0]
 
 
 def _text(message: Any) -> str:

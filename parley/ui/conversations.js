@@ -5,7 +5,8 @@ the chatbot shows them (without the details of a stats line, which are made anew
 stored answer. `path` has the ids of the nodes that are shown. A version is a node with the same parent. Each conversation
 has a key of its own in the local storage, so that two tabs write different keys.
 
-`absorb` finds out what has changed from what the chatbot shows: after a question without an answer comes a new version. */
+`absorb` finds out what has changed from what the chatbot shows: after a question without an answer comes a new version.
+`answered` takes what comes of the last answer. */
 window.conversations = (() => {
   const KEY = "parley.conversation.", OPEN = "parley.open", RESUME = 10 * 60_000, UNDO = 10_000, SAVE = 500;
   const { settings: known, asks, conversations: text } = JSON.parse(document.getElementById("panel-data").textContent);
@@ -69,10 +70,8 @@ window.conversations = (() => {
 
   const named = (values) => Object.fromEntries(Object.keys(known).map((name, i) => [name, values[i]]));
 
-  function absorb(shown, stored, ...values) {
-    settingsNow = named(values);
-    defaults ??= settingsNow;
-    if (!shown?.length) {
+  function absorb(shown) {
+    if (!shown.length) {
       if (open.path.length) {
         save();
         const { settings } = open;
@@ -96,27 +95,39 @@ window.conversations = (() => {
         node = { id: id(), parent, role, made: now() };
         if (role === "assistant" && !messages.some((m) => m.metadata?.title)) node.edited = true;
       }
-      open.nodes[node.id] = { ...node, messages: messages.map(kept) };
-      if (messages.some((m) => isStats(m) && m.content.some((p) => p.text))) detailed.add(node.id);
-      else detailed.delete(node.id);
+      open.nodes[node.id] = filled(node, messages);
       path.push(node.id);
       parent = node.id;
       if (isVersion) break;  // Gradio still shows what followed the one before
     }
     open.path = path;
-    if (!settling) open.settings = settingsNow;
-    saveSoon();
     requestAnimationFrame(decorate);
-    const last = open.nodes[path.at(-1)];
-    if (last.role === "assistant" && stored) {
-      const made = JSON.parse(stored);
-      // The record of the answer before may still be there when the first words of this one are shown.
-      if (made.finish && !last.messages.some(isStats)) return;
-      if (!last.stored || last.stored.finish !== made.finish || last.stored.ids.length !== made.ids.length) {
-        last.stored = made;
-        for (const other of Object.values(open.nodes)) if (other !== last && other.stored) other.stored.prompt_ids = [];
-      }
+    noted(open.nodes[path.at(-1)]);
+  }
+  /* What has come of the answer to the last question. One that failed without a word is no version of it. */
+  function answered(messages, stored) {
+    let last = open.nodes[open.path.at(-1)];
+    if (last.role === "user") {
+      const failed = Object.values(open.nodes).find((node) => node.parent === last.id && broke(node) && !words(node.messages));
+      last = failed ?? { id: id(), parent: last.id, role: "assistant", made: now() };
+      delete last.stored;
+      open.path.push(last.id);
+      requestAnimationFrame(decorate);
     }
+    last = open.nodes[last.id] = filled(last, messages);
+    if (stored) {
+      last.stored = { ids: [], usage: null, ...stored };
+      for (const other of Object.values(open.nodes)) if (other !== last && other.stored) other.stored.prompt_ids = [];
+    }
+    noted(last);
+  }
+  function filled(node, messages) {
+    if (messages.some((m) => isStats(m) && m.content.some((p) => p.text))) detailed.add(node.id);
+    else detailed.delete(node.id);
+    return Object.assign(node, { messages: messages.map(kept) });
+  }
+  function noted(last) {
+    saveSoon();
     if (last.stored?.finish && !broke(last)) [lost, resumedAt] = [false, ""];
     if (lost && broke(last)) setTimeout(resume);
   }
@@ -124,15 +135,15 @@ window.conversations = (() => {
 
   /* ---- showing another conversation or version ---- */
   const ids = (each) => each.path.map((name) => each.nodes[name]);
-  function shown() {
-    const last = open.nodes[open.path.at(-1)];
-    const { before, usage, ...stored } = last?.stored ?? {};
-    return [ids(open).flatMap((node) => node.messages), last?.stored ? JSON.stringify({ before, usage, ...stored }) : ""];
-  }
   function taken() {
-    const [messages, stored] = shown();
     requestAnimationFrame(decorate);
-    return [messages, open.draft, stored];
+    return [ids(open).flatMap((node) => node.messages), open.draft];
+  }
+  /* Of an answer that is made again, all that is kept of it; else the tokens of the conversation as they were generated. */
+  function stored(resume) {
+    if (resume) return open.nodes[open.path.at(-1)]?.stored ?? null;
+    const { prompt_ids, ids: generated } = ids(open).findLast((node) => node.stored)?.stored ?? {};
+    return { prompt_ids, ids: generated };
   }
   async function free() {
     document.querySelector("#message .stop-button")?.click();
@@ -192,7 +203,8 @@ window.conversations = (() => {
     const last = open.nodes[open.path.at(-1)];
     return last && (last.role === "user" || (!isOver(last) && !last.messages.some((m) => m.options?.length)) || broke(last));
   }
-  function start() {
+  function start(...values) {
+    settingsNow = defaults = named(values);
     link = links.given();
     const before = link ? null : read(KEY + sessionStorage.getItem(OPEN));
     open = before ?? { ...open, draft: link?.prompt ?? "", settings: link?.settings ?? null };
@@ -415,7 +427,7 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, start, taken, applied,
+    absorb, answered, start, stored, taken, applied,
     keepSettings(...values) {
       settingsNow = named(values);
       if (settling || !open.path.length) return;

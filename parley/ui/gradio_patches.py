@@ -115,6 +115,25 @@ PATCHES = (
         'function z(e){let o=e.split(".").reduce((t,n)=>t?.[n],window);if(o)return async(...t)=>o(...t);'
         "let t,n=!0,r=e.trim()",
     ),
+    # Such a function finds what is told of the event, as which message was edited, in `eventData`.
+    Patch(
+        "Blocks-*.js",
+        "this.functions.frontend&&(i=await this.functions.frontend(t))",
+        "this.functions.frontend&&(window.eventData=n,i=await this.functions.frontend(t))",
+    ),
+    # The server sends the messages of the running answer alone, and turns.js puts them below those above it.
+    Patch(
+        "Blocks-*.js",
+        "s.type===`data`&&await this.handle_data(r.outputs,s.data)",
+        "s.type===`data`&&await this.handle_data(r.outputs,window.turns.received(s.data))",
+    ),
+    # What has not changed in a conversation is not made again for each token.
+    Patch(
+        "Index-*.js",
+        "let i=e.content.map(n=>Ce(e,n,t,r));",
+        "let i=window.turns.converted(e,r,()=>e.content.map(n=>Ce(e,n,t,r)));",
+    ),
+    Patch("Index-*.js", "if(!t){n.push([a]);continue}", "if(!t){n.push(window.turns.row(a));continue}"),
     # Typing into a dropdown replaces what is chosen, where it was appended ("Samplingwater"), and filters the list at
     # once, also by what is pasted or composed, where the list was one character behind.
     Patch(

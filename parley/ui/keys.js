@@ -65,8 +65,11 @@
     }).observe(message, { childList: true, subtree: true });
   };
   /* What scrolls has to be reached with the keyboard: the tables of an answer. */
-  new MutationObserver(() => {
-    for (const table of document.querySelectorAll("#chat table:not([tabindex])")) table.tabIndex = 0;
+  new MutationObserver((changes) => {
+    for (const { addedNodes } of changes)
+      for (const node of addedNodes)
+        for (const table of node.closest?.("#chat") ? [node, ...node.querySelectorAll("table")] : [])
+          if (table.matches("table")) table.tabIndex = 0;
   }).observe(document.body, { childList: true, subtree: true });
 
   document.body.append(announced);

@@ -15,7 +15,7 @@ from parley.api import endpoints
 from parley.api.page_head import PageHead
 from parley.api.unread_streams import UnreadStreams
 from parley.settings import OPTIONS
-from parley.ui import controls, translations
+from parley.ui import chat_interface, controls, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import NAMES, PatchedScripts
 from parley.ui.security import SecurityMiddleware
@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
-    *("panel.js", "context_gauge.js", "links.js", "conversations.js"),
+    *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
 )
 STYLES = ("page.css", "panel.css", "conversations.css")
 TITLE = "Parley"
@@ -95,7 +95,8 @@ def english() -> dict[str, str]:
 def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
-    data = json.dumps(panel_data() | {"asks": asks, "conversations": conversations.TEXTS}).replace("</", "<\\/")
+    texts = {"conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
+    data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
 
@@ -156,11 +157,10 @@ def chat_components() -> dict[str, Any]:
         max_lines=8,
     )
     examples = [[example] for example in EXAMPLES]
-    # Two that nobody sees: what the browser keeps of the last answer, and what makes it again after it broke off.
-    stored = gr.Textbox(elem_id="stored-answer", visible="hidden")
-    resume = gr.Button("Go on", elem_id="resume-answer", visible="hidden")
-    chat = {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples}
-    return chat | {"stored": stored, "resume": resume}
+    # Nobody sees these: turns.js and conversations.js press them.
+    names = ("begin-turn", "resume-answer", "choose-other-model")
+    hidden = {name: gr.Button(name, elem_id=name, visible="hidden") for name in names}
+    return {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples, "hidden": hidden}
 
 
 def add_views(page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column) -> None:

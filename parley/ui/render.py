@@ -11,7 +11,6 @@ from parley import strategies
 from parley.events import Answer, Beam, RunRecord, Usage
 from parley.models import registry
 from parley.models.spec import ModelSpec
-from parley.settings import replace_lone_surrogates
 from parley.ui.client_snippets import client_program, curl_commands
 
 ENDINGS = {
@@ -25,7 +24,7 @@ ENDINGS = {
 UNFINISHED = ("time", "length", "stopped")  # the visitor can continue these
 CONTINUE = "Continue"
 THOUGHT, THINKING = "Thought", "Thinking…"
-MAX_FOLDED_CHARACTERS = 300_000  # in all folded messages together; the page sends them back with every question
+MAX_FOLDED_CHARACTERS = 300_000  # of the details of an answer
 SEPARATOR = "\n\n"
 LEFT_OUT = "The rest is left out, because the conversation has grown long."
 _NOTHING = Answer()
@@ -71,50 +70,17 @@ def render(
     return shown
 
 
-def partial_answer(shown: Sequence[Any]) -> tuple[list[Any], Answer]:
-    """The messages with the thought and the text of an answer, out of all its messages, and both as an `Answer`.
-
-    Its usage has the tokens and seconds of the stats line.
-    """
-    kept, text, thought, usage = [], "", "", None
+def partial_answer(shown: Sequence[Any]) -> Answer:
+    """The thought and text of an answer, out of all its messages, with the tokens and seconds of its stats line."""
+    text, thought, usage = "", "", None
     for message in shown:
         title = (message.get("metadata") or {}).get("title")
         if title in (None, THOUGHT, THINKING):
-            kept.append(message)
             content = "".join(part.get("text", "") for part in message["content"])
             text, thought = (text, thought + content) if title else (text + content, thought)
         else:
             usage = _earlier_usage(title) or usage
-    return kept, Answer(text=text, thought=thought, usage=usage)
-
-
-def question(text: str) -> gr.ChatMessage:
-    """The message that shows the visitor's question."""
-    return _message("user", replace_lone_surrogates(text))
-
-
-def edited_answer(text: str) -> gr.ChatMessage:
-    """The message that shows an answer as the visitor has edited it. It offers to go on from there."""
-    message = _message("assistant", replace_lone_surrogates(text))
-    message.options = [{"label": "Go on from here", "value": CONTINUE}]
-    return message
-
-
-def trim_folded(shown: Sequence[Any]) -> list[Any]:
-    """The same messages, but with less folded text.
-
-    If the folded messages together are longer than `MAX_FOLDED_CHARACTERS`, the oldest keep only their first lines.
-    """
-    trimmed, characters_left = [], MAX_FOLDED_CHARACTERS
-    for message in reversed(shown):
-        folded = bool((message.get("metadata") or {}).get("title"))
-        text = "".join(part.get("text", "") for part in message["content"]) if folded else ""
-        characters_left -= len(text)
-        too_long = folded and characters_left < 0 and LEFT_OUT not in text
-        parts = text[:1000].split(SEPARATOR, 2)
-        short = f"{parts[parts[0].startswith('[')]} {LEFT_OUT}"  # the figures, without the links to the rest
-        trimmed.append({**message, "content": [{"type": "text", "text": short}]} if too_long else message)
-    return trimmed[::-1]
+    return Answer(text=text, thought=thought, usage=usage)
 
 
 def _message(role: Literal["user", "assistant"], text: str) -> gr.ChatMessage:

@@ -1,6 +1,5 @@
 """What the browser keeps of an answer beside its text, so that the answer can be made again or gone on with."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -28,29 +27,23 @@ class StoredAnswer:
         return [*self.prompt_ids, *self.ids]
 
 
-def write(answer: Answer, before: Answer) -> str:
-    """As JSON, for the browser; empty where nothing is known of the answer yet. `before` is the partial answer that it
-    continues.
+def write(answer: Answer, before: Answer) -> dict[str, Any] | None:
+    """For the browser; None where nothing is known of the answer yet. `before` is the answer that it continues.
+
+    What is known at the end comes then only.
     """
     if not (origin := answer.origin):
-        return ""
+        return None
     usage = answer.usage
-    values = {
-        **asdict(origin),
-        "ids": answer.ids,
-        "finish": answer.finish,
-        "usage": asdict(usage) if usage else None,
-        "before": {"text": before.text, "thought": before.thought},
-    }
+    values = {**asdict(origin), "finish": answer.finish, "before": {"text": before.text, "thought": before.thought}}
     values["system_fingerprint"] = values.pop("fingerprint")
-    return json.dumps(values)
+    return values | ({"ids": answer.ids, "usage": asdict(usage) if usage else None} if answer.finish else {})
 
 
-def read(text: Any) -> StoredAnswer:
-    """The stored answer of this JSON; an empty one where the text is empty or does not have the form."""
+def read(values: Any) -> StoredAnswer:
+    """A stored answer that comes back; an empty one where there is none, or it does not have the form."""
     try:
-        values = json.loads(text) if text else {}
-        before = values.get("before") or {}
+        before = (values or {}).get("before") or {}
         return StoredAnswer(
             dict(values.get("settings") or {}),
             _ids(values.get("prompt_ids") or []),

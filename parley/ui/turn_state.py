@@ -1,55 +1,62 @@
-"""Where the turn of a session on the page stands."""
+"""The turns of the sessions on the page, which counts them."""
 
-import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+import asyncio
+import time
+from dataclasses import dataclass, field
 
-from parley.events import Usage
-from parley.ui.stored_answer import StoredAnswer
-
-
-class Phase(enum.Enum):
-    """Where a turn stands.
-
-    | phase | what has happened | on the second step | on Stop | on Clear |
-    | --- | --- | --- | --- | --- |
-    | ASKED | the question is shown, and its second step is on its way | ANSWERING | STOPPED_EARLY | CLEARED_EARLY |
-    | STOPPED_EARLY | Stop came before the second step | STOPPED | | CLEARED_EARLY |
-    | CLEARED_EARLY | Clear came before the second step | the turn ends, and nothing is shown | | |
-    | ANSWERING | the second step runs an engine | refused | STOPPED | CLEARED |
-    | STOPPED | Stop came during the answer, which ends with what there is | refused | | CLEARED |
-    | CLEARED | Clear came during the answer, of which nothing more is shown | refused | | |
-    """
-
-    ASKED = enum.auto()
-    STOPPED_EARLY = enum.auto()
-    CLEARED_EARLY = enum.auto()
-    ANSWERING = enum.auto()
-    STOPPED = enum.auto()
-    CLEARED = enum.auto()
-
-
-ON_SECOND_STEP = {Phase.ASKED: Phase.ANSWERING, Phase.STOPPED_EARLY: Phase.STOPPED}
-ON_STOP = {Phase.ASKED: Phase.STOPPED_EARLY, Phase.ANSWERING: Phase.STOPPED}
-ON_CLEAR = {
-    Phase.ASKED: Phase.CLEARED_EARLY,
-    Phase.STOPPED_EARLY: Phase.CLEARED_EARLY,
-    Phase.ANSWERING: Phase.CLEARED,
-    Phase.STOPPED: Phase.CLEARED,
-}
-EARLY = (Phase.ASKED, Phase.STOPPED_EARLY, Phase.CLEARED_EARLY)
+MAX_STEP_SECONDS = 100.0  # after this time the question of a turn that was stopped is not expected any more
 
 
 @dataclass
 class TurnState:
-    """The state of a session's turn, from its question on. Used on the event loop only."""
+    """A turn, from the first that the server hears of it: its question, or a Stop that was faster."""
 
-    started_at: float  # time.monotonic()
-    num_messages: int  # the number of messages shown at the start; the second step must have the same number
-    earlier: Usage | None = None  # that of the partial answer that is continued
-    again: StoredAnswer | None = None  # the answer that broke off and is made again
-    phase: Phase = Phase.ASKED
+    number: int
+    named_at: float  # time.monotonic()
+    begun: bool = False
+    stopped: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def advance(self, transitions: Mapping[Phase, Phase]) -> None:
-        """Goes to the next phase, or stays in this one if the table has no transition for it."""
-        self.phase = transitions.get(self.phase, self.phase)
+
+class Turns:
+    """The newest turn of each session. Used on the event loop only."""
+
+    def __init__(self) -> None:
+        self._newest: dict[str | None, TurnState] = {}  # by session
+
+    def begin(self, session: str | None, number: int) -> TurnState | None:
+        """The turn, which runs from now on; None if it has begun before, or the session has a newer one."""
+        turn = self._named(session, number)
+        if turn is None or turn.begun:
+            return None
+        turn.begun = True
+        return turn
+
+    def stop(self, session: str | None, number: int) -> bool:
+        """Marks the turn as stopped, also where its question is on the way; False if the session has a newer one."""
+        turn = self._named(session, number)
+        if turn:
+            turn.stopped = True
+        return turn is not None
+
+    async def until_over(self, session: str | None) -> None:
+        """Waits until the session has no turn that runs."""
+        while (turn := self._newest.get(session)) and turn.begun:
+            await turn.over.wait()
+
+    def end(self, session: str | None, turn: TurnState) -> None:
+        """Forgets the turn. The session may have its next one already."""
+        turn.over.set()
+        if self._newest.get(session) is turn:
+            del self._newest[session]
+
+    def _named(self, session: str | None, number: int) -> TurnState | None:
+        newest = self._newest.get(session)
+        if newest and newest.number >= number:
+            return newest if newest.number == number else None
+        now = time.monotonic()
+        self._newest = {
+            key: turn for key, turn in self._newest.items() if turn.begun or now - turn.named_at < MAX_STEP_SECONDS
+        }
+        self._newest[session] = TurnState(number, now)
+        return self._newest[session]

@@ -14,7 +14,7 @@ from parley.messages import Message
 from parley.serving import turn
 from parley.settings import Settings
 from parley.ui.client_snippets import client_program, curl_commands
-from parley.ui.render import LEFT_OUT, MAX_FOLDED_CHARACTERS, render, trim_folded
+from parley.ui.render import LEFT_OUT, MAX_FOLDED_CHARACTERS, render
 from tests.conftest import Passes, until
 from tests.strategies.loops import LOOPS
 from tests.strategies.test_registry import answer
@@ -72,20 +72,6 @@ def test_the_parrot_can_be_asked_again_too(inside, client):
     with contextlib.redirect_stdout(printed):
         exec(client_program(inside.url, ran), {})
     assert printed.getvalue() == "hel\n"
-
-
-def shown(text, title=""):
-    return {"role": "assistant", "content": [{"type": "text", "text": text}], "metadata": {"title": title}}
-
-
-def test_what_is_folded_away_never_outgrows_a_request_and_the_newest_stays():
-    rest = f"\n\n{'x' * (MAX_FOLDED_CHARACTERS // 2)}"
-    old, new = (shown(f"[Figures](#tab-1)\n\n- {n} tokens{rest}", "quiet line") for n in (1, 2))
-    said = shown("y" * MAX_FOLDED_CHARACTERS)
-    cut, kept_text, kept = trim_folded([old, said, new])
-    assert cut["content"][0]["text"] == f"- 1 tokens {LEFT_OUT}"
-    assert (kept_text, kept) == (said, new)
-    assert trim_folded([cut, said, new]) == [cut, said, new]
 
 
 def test_an_answer_to_a_whole_book_shows_its_figures_only(budgie):

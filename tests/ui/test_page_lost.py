@@ -1,10 +1,6 @@
 """A connection that breaks, as a laptop's does that sleeps or changes its network: the talk stays, and goes on."""
 
-import contextlib
 import re
-import socket
-import socketserver
-import threading
 
 import pytest
 from playwright.sync_api import expect
@@ -12,57 +8,12 @@ from playwright.sync_api import expect
 from parley.serving import turn
 from tests.browser import Visitor
 from tests.conftest import until
+from tests.line import Line
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
 
 STORY = "Once upon a time there was a bird that could count. " * 6
-
-
-class Line(socketserver.ThreadingTCPServer):
-    """The line between a browser and the app, which can be cut and mended."""
-
-    daemon_threads = True
-
-    def __init__(self, url):
-        self.goal, self.held, self.cut_off = int(url.rpartition(":")[2]), set(), False
-        self.secret = False
-        super().__init__(("127.0.0.1", 0), Call)
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    def cut(self, secretly=False):
-        """Secretly: the server does not notice it, as it does not when a laptop changes its network."""
-        self.cut_off, self.secret = True, secretly
-        for end in [end for end in self.held if not secretly or end.getsockname() == self.server_address]:
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def mend(self):
-        self.cut_off = False
-
-
-class Call(socketserver.BaseRequestHandler):
-    def handle(self):
-        if self.server.cut_off:
-            return
-        with socket.create_connection(("127.0.0.1", self.server.goal)) as there:
-            ends = {self.request, there}
-            self.server.held |= ends
-            back = threading.Thread(target=self.carry, args=(there, self.request), daemon=True)
-            back.start()
-            self.carry(self.request, there)
-            back.join()
-            self.server.held -= ends
-
-    def carry(self, source, goal):
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                with contextlib.suppress(OSError):
-                    goal.sendall(data)
-        if not self.server.secret:
-            with contextlib.suppress(OSError):
-                goal.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.fixture
@@ -73,8 +24,7 @@ def far(chromium, inside):
     visitor.choose("model", "Parrot")
     yield visitor, line
     visitor.close()
-    line.shutdown()
-    line.server_close()
+    line.close()
     until(lambda: not turn.running())
 
 
@@ -138,16 +88,22 @@ def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
     line.cut()  # what the server still holds open
 
 
-def test_a_message_that_is_sent_without_a_connection_stays_in_the_box(far):
+def test_a_message_that_is_sent_without_a_connection_is_answered_when_there_is_one(far):
     visitor, line = far
     visitor.ask("one")
     line.cut()
-    with visitor.tab.expect_event("requestfailed", lambda request: "/run/predict" in request.url):
+    with visitor.tab.expect_event("requestfailed", lambda request: "/queue/join" in request.url):
         visitor.send("two")
+    expect(visitor.questions).to_have_text(["one", "two"])
+    visitor.box.fill("three")
     with visitor.tab.expect_response(lambda answer: "/app_id" in answer.url):
         line.mend()
-    expect(visitor.box).to_have_value("two")
-    expect(visitor.page.locator("#chat > .wrap")).to_be_hidden()  # "Error", over the whole talk
-    expect(visitor.questions).to_have_text(["one"])
-    visitor.ask("two")
     expect(visitor.answer).to_have_text("two")
+    visitor.until_free()
+    expect(visitor.page.locator("#chat > .wrap")).to_be_hidden()  # "Error", over the whole talk
+    expect(visitor.error).to_have_count(0)
+    expect(visitor.box).to_have_value("three")
+    visitor.box.press("Enter")
+    expect(visitor.answer).to_have_text("three")
+    expect(visitor.questions).to_have_text(["one", "two", "three"])
+    expect(visitor.page.get_by_role("group", name="Versions")).to_have_count(0)

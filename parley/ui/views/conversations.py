@@ -59,25 +59,18 @@ def add(page: gr.Blocks, chat: Any, inputs: dict[str, Component]) -> None:
     given, said = gr.Textbox(**HIDDEN), gr.Textbox(**HIDDEN)
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     values = list(inputs.values())
-    restored = [chat.chatbot, chat.textbox, chat.stored]
-    page.load(None, None, restored, js="conversations.start", **private)
-    hidden["open-conversation"].click(None, None, restored, js="conversations.taken", **private).then(
-        chat.forget_end, None, None, **private
+    restored = [chat.chatbot, chat.textbox]
+    page.load(None, values, restored, js="conversations.start", **private)
+    hidden["open-conversation"].click(None, None, restored, js="conversations.taken", **private)
+    remade = [chat.chatbot, given], chat.chatbot
+    hidden["remake-details"].click(remake, *remade, js="conversations.unfolded", **private).success(
+        None, chat.chatbot, None, js="conversations.absorb", **private
     )
-    hidden["remake-details"].click(remake, [chat.chatbot, given], chat.chatbot, js="conversations.unfolded", **private)
     hidden["apply-settings"].click(apply, given, [*values, said], js="conversations.settings", **private).then(
         None, said, None, js="conversations.applied", **private
     )
     hidden["compare-fingerprints"].click(differs, given, said, js="conversations.made", **private).then(
         None, said, None, js="conversations.compared", **private
-    )
-    gr.on(
-        [chat.chatbot.change, chat.stored.change],
-        None,
-        [chat.chatbot, chat.stored, *values],
-        None,
-        js="conversations.absorb",
-        **private,
     )
     gr.on(
         [each.change for each in values],  # type: ignore[attr-defined]
@@ -151,7 +144,7 @@ def _object(text: str) -> dict[str, Any]:
 def remake(shown: list[Any], text: str, request: gr.Request) -> Any:
     """The messages shown, with the details of the stats line that was unfolded made anew: they are not stored."""
     asked = _object(text)
-    index, stored = asked.get("index"), stored_answer.read(json.dumps(asked.get("stored")))
+    index, stored = asked.get("index"), stored_answer.read(asked.get("stored"))
     if not isinstance(index, int) or not 0 < index < len(shown) or not stored.settings:
         return gr.skip()
     end = next((i + 1 for i in reversed(range(index)) if shown[i]["role"] == "user"), 0)
@@ -179,6 +172,6 @@ def _answer(history: list[Any], stored: stored_answer.StoredAnswer) -> Answer:
 
 def differs(text: str) -> str:
     """Whether another thing made this stored answer than would answer now; empty where that is not known."""
-    stored = stored_answer.read(text)
+    stored = stored_answer.read(_object(text))
     current = turn.POOL.fingerprint(str(stored.settings.get("model", "")))
     return "differs" if current and stored.fingerprint and current != stored.fingerprint else ""
