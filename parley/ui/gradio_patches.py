@@ -35,6 +35,7 @@ NAMES = {
     "question": "Question",
     "answer": "Answer",
     "edit": "Your question",
+    "copy_code": "Copy code",
 }
 
 PATCHES = (
@@ -50,6 +51,22 @@ PATCHES = (
         "markdown-code-*.js",
         "blocks:[{key:e,render:async()=>j(e,e)}]",
         "blocks:[{key:e,render:async()=>{let t=document.createDocumentFragment();t.append(e);return t}}]",
+    ),
+    # A block of code says its language (see page.css), and what is copied keeps its first indentation.
+    Patch(
+        "markdown-code-*.js",
+        '`<div class="code_wrap">`+st+`<pre><code class="language-`+$(r)+`">`',
+        '`<div class="code_wrap"><span class="language">`+$(r)+`</span>`+st+`<pre><code class="language-`+$(r)+`">`',
+    ),
+    Patch(
+        "markdown-code-*.js",
+        'st=`<button title="copy" class="copy_code_button">',
+        f'st=`<button title="{NAMES["copy_code"]}" aria-label="{NAMES["copy_code"]}" class="copy_code_button">',
+    ),
+    Patch(
+        "src-*.js",
+        "n=t.parentElement.innerText.trim()",
+        "n=t.parentElement.querySelector(`code`).textContent.trimEnd()",
     ),
     # To clear the chat loses nothing: the conversation stays in the list.
     Patch("Index-*.js", "i.i18n(`chatbot.clear`)", '"New conversation"'),

@@ -1,5 +1,6 @@
 """No character of a message vanishes: what is mathematics, what is struck through, what is a tag."""
 
+import json
 import logging
 
 import pytest
@@ -58,6 +59,18 @@ def test_what_was_typed_is_shown_as_it_was_typed_and_an_answer_loses_no_characte
     expect(parrot.questions.last.locator(".md")).to_have_text(typed, use_inner_text=True)
     expect(parrot.answer).to_contain_text("if a<b then c>d")
     expect(parrot.answer).to_contain_text("<script>x</script>")
+
+
+def test_a_block_of_code_says_its_language_and_is_copied_as_it_was_written(parrot):
+    code = "    if a < b:\n        return '<b>&amp;</b>'"
+    parrot.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    parrot.ask(f"```python\n{code}\n```\n\nand\n\n```\nplain\n```")
+    blocks = parrot.answer.locator(".code_wrap")
+    expect(blocks).to_have_count(2)
+    expect(parrot.answer.locator(".language")).to_have_text("python")
+    for block, copied in ((blocks.first, code), (blocks.last, "plain")):
+        block.get_by_role("button", name="Copy code").click()
+        parrot.tab.wait_for_function(f"async () => await navigator.clipboard.readText() === {json.dumps(copied)}")
 
 
 def test_every_correction_fits_the_pinned_version_of_gradio(caplog):
