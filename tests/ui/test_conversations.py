@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Visitor
-from tests.conftest import Space
+from tests.conftest import Space, until
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
@@ -264,7 +264,7 @@ def test_two_tabs_do_not_overwrite_one_another(visitor, visit):
     wait_until_stored(other, "(kept) => Object.keys(kept.nodes).length === 4")
     visitor.ask("from the first tab")
     expect(visitor.page.locator("#conversation-note")).to_contain_text("goes on with a copy")
-    assert sorted(len(each["nodes"]) for each in stored(visitor)) == [4, 4]
+    until(lambda: sorted(len(each["nodes"]) for each in stored(visitor)) == [4, 4])
 
 
 def test_a_full_storage_is_said_and_nothing_is_deleted(visitor):
