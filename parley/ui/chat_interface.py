@@ -100,12 +100,13 @@ class ResilientChatInterface(gr.ChatInterface):
         shown, box = self.chatbot, self.textbox
         private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         at_once: dict[str, Any] = private | {"queue": False}
+        controls = self.additional_inputs[:-1]
         first_steps = [
             box.submit(self._send, [box, shown], [shown, box], **at_once),
             shown.retry(self._retry, shown, [shown, box], **at_once),
             shown.edit(self._edit, shown, [shown, box], **at_once),
             shown.example_select(self._example, shown, [shown, box], **at_once),
-            shown.option_select(self._continue, shown, [shown, box, *self.additional_inputs[:-1]], **at_once),
+            shown.option_select(self._continue, [shown, *controls], [shown, box, *controls], **at_once),
             self.resume.click(self._resume, [shown, self.stored], [shown, box], **at_once),
         ]
         inputs = [shown, self.stored, *self.additional_inputs]
@@ -190,14 +191,16 @@ class ResilientChatInterface(gr.ChatInterface):
     async def _example(self, request: gr.Request, shown: Shown, example: gr.SelectData) -> tuple[Any, Any]:
         return self._begin(request, [*shown, question(example.value["text"])])  # the textbox keeps its text
 
-    async def _continue(self, request: gr.Request, shown: Shown, option: gr.SelectData) -> tuple[Any, ...]:
+    async def _continue(
+        self, request: gr.Request, option: gr.SelectData, shown: Shown, *values: Any
+    ) -> tuple[Any, ...]:
         """Continues the answer with the same model, or answers or continues with the one that the option names."""
         conversation, rest = _split_at_last_question(shown)
         answer, before = partial_answer(rest)
         other = cpu_model() if option.value != CONTINUE else None
         if not conversation or not (answer or other):
             return *SKIP, *UNCHANGED
-        controls = await asyncio.to_thread(choose_model, other.name) if other else UNCHANGED
+        controls = await asyncio.to_thread(choose_model, other.name, *values) if other else UNCHANGED
         return *self._begin(request, [*conversation, *answer], before.usage), *controls
 
     async def _resume(self, request: gr.Request, shown: Shown, stored: str) -> tuple[Any, Any]:

@@ -1,5 +1,6 @@
 """One control per field of `Settings`, created from its definition. Model and strategy decide which are visible."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -214,9 +215,16 @@ def reset(names: Sequence[str], model: str, strategy: str, mode: str) -> list[di
     return [update | ({"value": values[n]} if n in values else {}) for n, update in zip(OPTIONS, updates, strict=True)]
 
 
-def choose_model(name: str) -> list[dict]:
-    """An update for each control that chooses this model."""
-    updates = dict(zip(OPTIONS, for_model(name), strict=True))
+def choose_model(name: str, *values: Any) -> list[dict]:
+    """An update for each control that chooses this model, as if the visitor had: see `change_model`.
+
+    `values` are those of all controls; without them all are as the model recommends.
+    """
+    before = None
+    if values:
+        with contextlib.suppress(ModelUnavailable):  # a name that was typed: what the visitor set is not known
+            before = defaults(values[list(OPTIONS).index("model")])
+    updates = dict(zip(OPTIONS, change_model(name, before, *values) if before else for_model(name), strict=True))
     updates["model"] |= {"value": name}
     return list(updates.values())
 
