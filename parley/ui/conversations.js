@@ -313,7 +313,7 @@ window.conversations = (() => {
   const close = () => panel.close();
   async function fresh() {
     await free();
-    document.querySelector('#chat [aria-label="New conversation"]')?.click();
+    document.querySelector('#chat [data-name="New conversation"]')?.click();
   }
   function refresh() {
     if (!panel) return;
@@ -325,7 +325,7 @@ window.conversations = (() => {
   }
   function entry(each) {
     const name = make("button", { type: "button", className: "name", onclick: async () => { close(); if (each.id !== open.id) await choose(each) } }, title(each));
-    const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }).format(each.updated);
+    const date = new Intl.DateTimeFormat(document.documentElement.lang || undefined, { dateStyle: "medium" }).format(each.updated);
     const edit = button(text.rename, () => {
       const box = make("input", { value: title(each), onkeydown: (event) => {
         if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;

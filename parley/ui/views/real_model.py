@@ -19,8 +19,12 @@ from parley.ui.controls import choose_model
 
 log = logging.getLogger("parley")
 
-TOY = "This is Budgie, a toy."
-LOST = "The server was not reached. Nothing is lost: press the button again."
+TEXTS = {
+    "toy": "This is Budgie, a toy.",
+    "fetch": "Fetch {model}",
+    "looking": "Looking for {model}…",
+    "lost": "The server was not reached. Nothing is lost: press the button again.",
+}
 
 
 def add(inputs: dict[str, Component]) -> None:
@@ -30,8 +34,10 @@ def add(inputs: dict[str, Component]) -> None:
         return
     spec = registry.to_download()
     with gr.Row(elem_id="real-model") as line:
-        text = gr.Markdown(TOY)
-        button = gr.Button(f"Fetch {spec.label}" if spec else "", size="sm", visible=spec is not None)
+        text = gr.Markdown(TEXTS["toy"])
+        button = gr.Button(
+            TEXTS["fetch"].format(model=spec.label) if spec else "", size="sm", visible=spec is not None
+        )
         size = gr.Markdown(size_text(spec.bytes or 0) if spec else "", visible=spec is not None)
     model = inputs["model"]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -42,7 +48,7 @@ def add(inputs: dict[str, Component]) -> None:
     here, controls = gr.State(False), list(inputs.values())
     outputs: list[Any] = [text, button, size, here]
     fetched = button.click(_fetcher(spec), None, outputs, concurrency_limit=None, **private)
-    fetched.failure(lambda: _state(LOST), None, outputs, queue=False, **private)
+    fetched.failure(lambda: _state(TEXTS["lost"]), None, outputs, queue=False, **private)
     fetched.success(_chooser(spec), [here, *controls], [line, *controls], queue=False, **private)
 
 
@@ -64,7 +70,7 @@ def _fetcher(spec: ModelSpec) -> Any:
         """Yields the progress. Who leaves stops the download, unless someone else waits for it."""
         run_id = uuid.uuid4().hex
         running = TurnThread(lambda: turn.stop(run_id))
-        yield _state(f"Looking for {spec.label}…", fetching=True)
+        yield _state(TEXTS["looking"].format(model=spec.label), fetching=True)
         try:
             async with aclosing(running.deltas(lambda: turn.fetch(run_id, spec))) as deltas:
                 async for delta in deltas:
