@@ -96,7 +96,7 @@ PATCHES = (
     ),
     # Scripts and style sheets know a button by its English name, also where translate.js shows another one.
     Patch("src-*.js", "j(A,`aria-label`,r()),", "j(A,`aria-label`,r()),j(A,`data-name`,r()),"),
-    Patch("Index-*.js", 'aria-label="undo"', 'aria-hidden="true"'),  # the icon of a button that has a name
+    Patch("src-*.js", 'aria-label="undo"', 'aria-hidden="true"'),  # the icon of a button that has a name
     # Buttons with nothing but an icon, and the box in which a question is edited, get a name.
     *(
         Patch(

@@ -73,6 +73,34 @@ def test_a_block_of_code_says_its_language_and_is_copied_as_it_was_written(parro
         parrot.tab.wait_for_function(f"async () => await navigator.clipboard.readText() === {json.dumps(copied)}")
 
 
+def test_a_wide_table_scrolls_and_breaks_no_word(visit):
+    parrot = visit(width=390, height=800)
+    parrot.choose("model", "Parrot")
+    words = [f"Donaudampfschifffahrt{n}" for n in range(5)]
+    row = " | ".join(words)
+    parrot.ask(f"| {row} |\n|{'---|' * 5}\n| {row} |")
+    assert parrot.answer.locator("table").evaluate(
+        """(table) => {
+            const range = document.createRange();
+            const lines = [...table.querySelectorAll("th, td")].map((cell) => {
+                range.selectNodeContents(cell);
+                return range.getClientRects().length;
+            });
+            const [page, scrolls] = [document.documentElement, table.scrollWidth > table.clientWidth];
+            return [scrolls, Math.max(...lines), page.scrollWidth <= innerWidth];
+        }"""
+    ) == [True, 1, True]
+
+
+def test_mathematics_is_typeset_while_the_answer_streams(parrot):
+    parrot.limit(4096)
+    parrot.send("Let $x_1$ be one. " + "Once upon a time there was a bird that could count. " * 60)
+    expect(parrot.answer.locator(".katex")).to_have_count(1)
+    expect(parrot.stop_button).to_be_visible()
+    parrot.stop_button.click()
+    parrot.until_free()
+
+
 def test_every_correction_fits_the_pinned_version_of_gradio(caplog):
     with caplog.at_level(logging.WARNING, gradio_patches.__name__):
         scripts = patched()
