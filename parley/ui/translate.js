@@ -12,19 +12,20 @@
   const OURS = '#chat .thought-group :is(.title, th, td:nth-child(2)), #chat .thought-group:has(.title strong) .prose, ' +
     '#chat .thought-group .md:has(> p a[href^="#tab-"]) :is(a, li)';
   const show = (table) => {
-    /* "About {label}": the longest one that fits. */
+    /* "About {label}": the longest one that fits. A count is a number, so that no sentence that ends alike is taken for one. */
     const templates = Object.keys(table).filter((english) => /\{\w+\}/.test(english)).map((english) => {
-      const form = english.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace(/\{(\w+)\}/g, "(?<$1>.+?)");
+      const form = english.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace("{count}", "(?<count>[\\d.,]+)").replace(/\{(\w+)\}/g, "(?<$1>.+?)");
       return { form: new RegExp(`^${form}$`, "s"), other: table[english], length: english.replace(/\{\w+\}/g, "").length };
     }).sort((a, b) => b.length - a.length);
     const translated = (english) => {
       if (Object.hasOwn(table, english)) return table[english];
+      const parts = english.split(" · ");
+      if (parts.length > 1) return parts.map(translated).join(" · ");
       for (const { form, other } of templates) {
         const places = form.exec(english)?.groups;
         if (places) return other.replace(/\{(\w+)\}/g, (_, place) => translated(places[place]));
       }
-      const between = [" · ", ", "].find((each) => english.includes(each));
-      return between ? english.split(between).map(translated).join(between) : english;
+      return english.includes(", ") ? english.split(", ").map(translated).join(", ") : english;
     };
     const shown = new WeakMap(); // what an element shows now, which is not to be translated again
     const text = (node) => {

@@ -8,6 +8,7 @@ from playwright.sync_api import expect
 
 from parley.ui import gradio_patches
 from parley.ui.gradio_patches import PATCHES, Patch, patched
+from tests.ui.test_look import CONTRAST
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
@@ -61,13 +62,21 @@ def test_what_was_typed_is_shown_as_it_was_typed_and_an_answer_loses_no_characte
     expect(parrot.answer).to_contain_text("<script>x</script>")
 
 
+ON_TOP = """(label) => {
+    const { x, y, width, height } = label.getBoundingClientRect();
+    return document.elementFromPoint(x + width / 2, y + height / 2) === label;
+}"""
+
+
 def test_a_block_of_code_says_its_language_and_is_copied_as_it_was_written(parrot):
     code = "    if a < b:\n        return '<b>&amp;</b>'"
     parrot.context.grant_permissions(["clipboard-read", "clipboard-write"])
     parrot.ask(f"```python\n{code}\n```\n\nand\n\n```\nplain\n```")
     blocks = parrot.answer.locator(".code_wrap")
     expect(blocks).to_have_count(2)
-    expect(parrot.answer.locator(".language")).to_have_text("python")
+    language = parrot.answer.locator(".language")
+    expect(language).to_have_text("python")
+    assert language.evaluate(ON_TOP) and language.evaluate(CONTRAST)["contrast"] >= 4.5
     for block, copied in ((blocks.first, code), (blocks.last, "plain")):
         block.get_by_role("button", name="Copy code").click()
         parrot.tab.wait_for_function(f"async () => await navigator.clipboard.readText() === {json.dumps(copied)}")

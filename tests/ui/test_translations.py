@@ -115,8 +115,12 @@ def english(chromium, inside):
 def test_no_text_of_the_page_stays_english(chromium, inside, english, language):
     visitor = Visitor(chromium, f"{inside.url}/?lang={language}")
     visitor.tab.evaluate("localStorage.clear()")
-    left = shown(visitor) & english
+    texts = shown(visitor)
+    left = texts & english
     visitor.close()
+    other = translations.read(language)
+    assert other["ending.length"] in texts and other["panel.off"] in texts
+    assert other["answer.end"].format(ending=other["ending.length"]) in texts
     named = page.english()
     same = [
         re.sub(r"\\{\w+\\}", ".+", re.escape(text))
