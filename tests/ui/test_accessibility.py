@@ -193,8 +193,14 @@ def test_icons_are_seen_and_fingers_press_what_they_mean(chromium, inside):
     for width, scheme in ((390, "light"), (1280, "dark")):
         visitor = Visitor(context, inside.url, width=width, height=800, scheme=scheme)
         visitor.ask("hello")
+        visitor.page.get_by_role("button", name="Retry").click()
+        expect(visitor.page.get_by_role("group", name="Versions")).to_be_visible()
+        visitor.until_free()
         visitor.quiet.click()
         expect(visitor.folded.get_by_role("link", name="curl")).to_be_visible()
+        visitor.page.locator("#show-conversations").click()
+        assert [box for box in visitor.tab.evaluate(BOXES) if min(box[1:]) < 32] == []
+        visitor.tab.keyboard.press("Escape")
         for icon in visitor.page.locator("#chat .icon-button-wrapper button, #colours").all():
             assert icon.evaluate(CONTRAST)["contrast"] >= 3
         with visitor.settings():
