@@ -23,15 +23,21 @@ expect.set_options(timeout=PATIENCE)
 @contextlib.contextmanager
 def open_chromium():
     """Gives a fresh profile; the tabs in it share a cache, and nothing else that the page would use."""
+    with sync_playwright() as playwright, launched(playwright.chromium) as context:
+        yield context
+
+
+@contextlib.contextmanager
+def launched(kind, **how):
+    """The same, of a browser of its own that is started in another way."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         lacking("no Chromium on this machine: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        context = browser.new_context()
-        context.set_default_timeout(PATIENCE)
-        yield context
-        browser.close()
+    browser = kind.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"], **how)
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE)
+    yield context
+    browser.close()
 
 
 @pytest.fixture(scope="module")  # not longer: Playwright keeps an event loop in the thread of the tests

@@ -25,6 +25,8 @@ def take(context, url, name, look, talk):
     for question in talk:
         visitor.ask(question)
         expect(visitor.quiet).to_be_visible()
+    if talk:
+        expect(visitor.page.locator("#gauge")).to_have_text(re.compile(r"\d{3} of"))  # with the last answer
     save(visitor, name)
 
 

@@ -16,6 +16,11 @@ from parley.models.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STOR
 from parley.models.spec import ModelSpec, size_text
 
 MEMORY_FACTOR = 1.2  # the memory of the weights, plus a fifth for activations and the KV cache
+TEXTS = {
+    "memory": "{engine}: {memory} of memory",
+    "cache": "{plan}, {memory} more for each 1,000 tokens",
+    "free": "{plan}; {free} free.",
+}
 LABELS = {
     "cpu": "CPU",
     "mps": "Apple GPU",
@@ -80,9 +85,9 @@ class LoadPlan:
         """A description for people: the device, the number format, the engine and the memory."""
         device = LABELS[self.device] if self.cards < 2 else f"{self.cards} GPUs"
         how = "OpenVINO" if self.engine == OPENVINO else LABELS[self.attention]
-        cache = f", {size_text(self.cache)} more for each 1,000 tokens" if self.cache else ""
         numbers = LABELS.get(self.numbers, self.numbers)
-        return f"{device}, {numbers}, {how}: {size_text(self.weights)} of memory{cache}"
+        plan = f"{device}, {numbers}, " + TEXTS["memory"].format(engine=how, memory=size_text(self.weights))
+        return TEXTS["cache"].format(plan=plan, memory=size_text(self.cache)) if self.cache else plan
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ class LoadEstimate:
             return self.refusal
         need, free = size_text(self.plan.need), size_text(self.free)
         if self.fits:
-            return f"{self.plan.sentence}; {free} free."
+            return TEXTS["free"].format(plan=self.plan.sentence, free=free)
         smaller = self.smaller and f"Set QUANTIZATION to int8, which needs {size_text(self.smaller.need)}, or choose"
         return (
             f"{self.label} needs about {need} of memory, and {free} are free. {smaller or 'Choose'} a smaller model."

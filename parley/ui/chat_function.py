@@ -30,6 +30,7 @@ log = logging.getLogger("parley")
 
 # run, messages, settings, session, and the tokens of the conversation where the session is new
 Reply = Callable[[str, Sequence[Message], Settings, str, Sequence[int]], Iterator[Delta]]
+WAITING = "Waiting for a free place: you are number {place} in the line"
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
 
@@ -98,7 +99,7 @@ class ChatFunction:
                     async for place in places:
                         if running.stopped:
                             return
-                        yield Delta(status=f"Waiting for a free place: you are number {place} in the line")
+                        yield Delta(status=WAITING.format(place=place))
                 admitted = True
             if running.stopped:
                 return

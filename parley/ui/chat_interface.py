@@ -19,7 +19,7 @@ from parley.ui import stored_answer
 from parley.ui.chat_function import ChatFunction, Reply, with_named_parameters
 from parley.ui.client_snippets import address
 from parley.ui.controls import choose_model
-from parley.ui.render import CONTINUE, Failure, partial_answer, render
+from parley.ui.render import CONTINUE, GO_ON, Failure, partial_answer, render
 from parley.ui.stored_answer import StoredAnswer
 from parley.ui.turn_state import Turns
 
@@ -27,7 +27,7 @@ Shown = list[Any]  # the messages shown in the chatbot, as Gradio passes them
 
 TEXTS = {  # of turns.js
     "refused": "The server was not reached, or could not take this turn. Nothing is lost: press Retry.",
-    "goOn": "Go on from here",
+    "goOn": GO_ON,
     "proceed": CONTINUE,
 }
 MAX_END_SECONDS = 10.0  # for which a lost turn is waited for
@@ -94,7 +94,7 @@ class ResilientChatInterface(gr.ChatInterface):
         shown.option_select(None, shown, None, js="turns.option", **at_once)
         hidden["resume-answer"].click(None, shown, None, js="turns.resume", **at_once)
         controls = self.additional_inputs[:-1]  # the last one is the API's `messages`
-        hidden["choose-other-model"].click(_choose_other_model, None, controls, **at_once).success(
+        hidden["choose-other-model"].click(_choose_other_model, controls, controls, **at_once).success(
             None, shown, None, js="turns.goOn", **at_once
         )
         begun = hidden["begin-turn"].click(None, None, [shown, box], js="turns.begun", **at_once)
@@ -180,10 +180,10 @@ class ResilientChatInterface(gr.ChatInterface):
             self._turns.end(request.session_hash, turn)
 
 
-async def _choose_other_model() -> list[Any]:
+async def _choose_other_model(*values: Any) -> list[Any]:
     """Updates of the controls, to go on with a model that needs no GPU."""
     other = cpu_model()
-    return await asyncio.to_thread(choose_model, other.name) if other else [gr.skip()] * len(OPTIONS)
+    return await asyncio.to_thread(choose_model, other.name, *values) if other else [gr.skip()] * len(OPTIONS)
 
 
 def _asked(asked: Any) -> tuple[int, bool, StoredAnswer]:

@@ -1,5 +1,6 @@
 """One control per field of `Settings`, created from its definition. Model and strategy decide which are visible."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,15 @@ from parley.ui.views import strategy_picker
 ANSWER = ("max_new_tokens", "stop", "seed", "thinking", "reasoning_effort")  # of every answer, whatever the strategy
 TEXTS = {  # as the page writes them
     **{"title": "Settings", "reset": "Reset all", "close": "Close", "more": "More settings"},
-    **{"chat": "Chat", "plain_text": "Plain text", "about": "About this model"},
+    **{"chat": "Chat", "plain_text": "Plain text", "about": "About this model", "off": "off", "fresh": "fresh"},
+    **{"about_setting": "About {label}", "reset_setting": "Reset {label} to {value}", "empty": "empty"},
+    "chip": "Settings: {state}",
+    "parameters": "{count} million parameters",
+    "context": "reads {count} tokens",
+    "thinks": "always thinks",
+    "changed": "Back to the default, because {model} does not take what you set: {settings}.",
+    "unusable": "{label} (cannot be used)",
+    "unsuitable": "{label} (not with this model)",
 }
 IN_CHAT = {
     "system_prompt",
@@ -173,7 +182,7 @@ def for_model(name: str, chosen: Mapping[str, Any] | None = None) -> list[dict]:
     updates["model"]["info"] = _model_info(spec, traits, [OPTIONS[n].label for n in chosen if n not in stay])
     strategy_traits = registry.strategy_traits(spec, traits)
     updates["strategy"]["choices"] = [
-        (f"{row.label} (not with this model)" if row.refusal(strategy_traits) else row.label, name)
+        (TEXTS["unsuitable"].format(label=row.label) if row.refusal(strategy_traits) else row.label, name)
         for name, row in strategies.STRATEGIES.items()
     ]
     updates["mode"]["choices"] = [(each.capitalize(), each) for each in OPTIONS["mode"].choices[not traits.chats :]]
@@ -214,9 +223,16 @@ def reset(names: Sequence[str], model: str, strategy: str, mode: str) -> list[di
     return [update | ({"value": values[n]} if n in values else {}) for n, update in zip(OPTIONS, updates, strict=True)]
 
 
-def choose_model(name: str) -> list[dict]:
-    """An update for each control that chooses this model."""
-    updates = dict(zip(OPTIONS, for_model(name), strict=True))
+def choose_model(name: str, *values: Any) -> list[dict]:
+    """An update for each control that chooses this model, as if the visitor had: see `change_model`.
+
+    `values` are those of all controls; without them all are as the model recommends.
+    """
+    before = None
+    if values:
+        with contextlib.suppress(ModelUnavailable):  # a name that was typed: what the visitor set is not known
+            before = defaults(values[list(OPTIONS).index("model")])
+    updates = dict(zip(OPTIONS, change_model(name, before, *values) if before else for_model(name), strict=True))
     updates["model"] |= {"value": name}
     return list(updates.values())
 
@@ -260,13 +276,13 @@ def _max_exit_layer(traits: registry.Traits) -> int:
 
 def _model_info(spec: ModelSpec, traits: registry.Traits, reset: Sequence[str]) -> str:
     """What is known about the model, shown on demand; in bold what is always shown."""
-    size = f"{spec.parameters / 1e6:,.1f} million parameters" if spec.parameters else ""
-    context = f"reads {traits.context:,} tokens" if traits.context else ""
+    size = TEXTS["parameters"].format(count=f"{spec.parameters / 1e6:,.1f}") if spec.parameters else ""
+    context = TEXTS["context"].format(count=f"{traits.context:,}") if traits.context else ""
     estimate = turn.estimate(spec, traits)
-    thinks = "always thinks" if traits.always_thinks else ""
+    thinks = TEXTS["thinks"] if traits.always_thinks else ""
     facts = " · ".join(filter(None, (size, context, thinks, "" if spec.engine == "remote" else spec.licence)))
     place = f"**{PLACE}**" if spec.engine == "remote" else ""
-    changed = f"**Back to the default, because {spec.label} does not take what you set: {', '.join(reset)}.**"
+    changed = f"**{TEXTS['changed'].format(model=spec.label, settings=', '.join(reset))}**"
     fits = estimate.sentence if estimate else ""
     fits = fits if not estimate or estimate.fits else f"**{fits}**"
     return "\n".join(filter(None, (changed if reset else "", place, facts, fits)))
@@ -276,7 +292,9 @@ def _control(o: Option) -> Component:
     look: dict[str, Any] = {"label": o.label, "info": o.help, "elem_id": f"setting-{o.name}"}
     if o.name == "model":
         rows = registry.models().items()
-        models = [(f"{row.label} (cannot be used)" if row.problem else row.label, name) for name, row in rows]
+        models = [
+            (TEXTS["unusable"].format(label=row.label) if row.problem else row.label, name) for name, row in rows
+        ]
         return Dropdown(models, allow_custom_value=registry.allows_any(), **look)
     if o.name == "strategy":
         return Dropdown([(row.label, name) for name, row in strategies.STRATEGIES.items()], **look)
@@ -293,7 +311,7 @@ def _free_control(o: Option, look: dict[str, Any]) -> Component:
         return Textbox(o.default, lines=o.lines, max_length=int(o.high or 0) or None, **look)
     number = {"value": o.default, **look}
     if o.step is None:
-        return Number(precision=0, placeholder="fresh" if o.optional else None, **number)
+        return Number(precision=0, placeholder=TEXTS["fresh"] if o.optional else None, **number)
     return Slider(o.low or 0, o.high or 0, step=o.step, **number)
 
 

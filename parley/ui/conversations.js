@@ -154,6 +154,7 @@ window.conversations = (() => {
     save();
     open = next;
     sessionStorage.setItem(OPEN, open.id);
+    if (isBroken() && (asks || isLate())) offer();
     press("open-conversation");
     applySettings();
     compare();
@@ -180,11 +181,12 @@ window.conversations = (() => {
   }
 
   /* ---- an answer that broke off ---- */
+  const isLate = () => now() - open.updated > RESUME;
   function resume() {
     lost = false;
     const last = open.nodes[open.path.at(-1)];
     const at = [open.id, ...ids(open).map((node) => words(node.messages).length).filter(Boolean)].join();
-    if (!last || now() - open.updated > RESUME) return;
+    if (!last || isLate()) return;
     if (asks || at === resumedAt) return;  // where that brought no word, it waits for a click
     resumedAt = at;
     press("resume-answer");
@@ -213,10 +215,15 @@ window.conversations = (() => {
     if (settling) setTimeout(() => press("apply-settings"));
     if (before) {
       setTimeout(compare);
-      if (isBroken() && asks) offer();
+      if (isBroken() && (asks || isLate())) offer();
       else if (isBroken()) setTimeout(resume);
     }
     return taken();
+  }
+  /* From the list, as after a crash: what broke off goes on, unless another tab still writes it. */
+  async function choose(each) {
+    await show(read(KEY + each.id));
+    if (isBroken()) setTimeout(() => { if (open.id === each.id && savedCount(KEY + open.id) === open.saved) resume() }, 2 * SAVE);
   }
   async function applied(answer) {
     const { notice, atOnce } = JSON.parse(answer);
@@ -318,7 +325,7 @@ window.conversations = (() => {
   const close = () => panel.close();
   async function fresh() {
     await free();
-    document.querySelector('#chat [aria-label="New conversation"]')?.click();
+    document.querySelector('#chat [data-name="New conversation"]')?.click();
   }
   function refresh() {
     if (!panel) return;
@@ -329,8 +336,8 @@ window.conversations = (() => {
     else if (!found.length) entries.append(make("li", { className: "none" }, wanted ? "—" : text.none));
   }
   function entry(each) {
-    const name = make("button", { type: "button", className: "name", onclick: async () => { close(); if (each.id !== open.id) await show(read(KEY + each.id)) } }, title(each));
-    const date = new Intl.DateTimeFormat(undefined, { dateStyle: "medium" }).format(each.updated);
+    const name = make("button", { type: "button", className: "name", onclick: async () => { close(); if (each.id !== open.id) await choose(each) } }, title(each));
+    const date = new Intl.DateTimeFormat(document.documentElement.lang || undefined, { dateStyle: "medium" }).format(each.updated);
     const edit = button(text.rename, () => {
       const box = make("input", { value: title(each), onkeydown: (event) => {
         if (event.isComposing || !["Enter", "Escape"].includes(event.key)) return;
@@ -421,6 +428,8 @@ window.conversations = (() => {
     panel.showModal();
   });
   addEventListener("pagehide", () => saving && save());
+  /* Gradio has closed its streams when the page was left, so one that Back brings from the browser's cache hears no more. */
+  addEventListener("pageshow", (event) => event.persisted && location.reload());
   document.addEventListener("visibilitychange", () => {
     if (document.hidden) { if (saving) save() }
     else if (broke(open.nodes[open.path.at(-1)]) && lost) resume();

@@ -35,6 +35,23 @@ NAMES = {
     "question": "Question",
     "answer": "Answer",
     "edit": "Your question",
+    "copy_code": "Copy code",
+    "new": "New conversation",
+}
+GRADIO = {  # names that are Gradio's own
+    "edit": "Edit",
+    "retry": "Retry",
+    "undo": "Undo",
+    "submit": "Submit",
+    "cancel": "Cancel",
+    "down": "Scroll down",
+    "copy": "Copy message",
+    "copied": "Copied message",
+    "log": "chatbot conversation",
+    "footer": "Built with Gradio",
+    "navigation": "Gradio footer navigation",
+    "number": "number input for {label}",
+    "slider": "range slider for {label}",
 }
 
 PATCHES = (
@@ -51,8 +68,24 @@ PATCHES = (
         "blocks:[{key:e,render:async()=>j(e,e)}]",
         "blocks:[{key:e,render:async()=>{let t=document.createDocumentFragment();t.append(e);return t}}]",
     ),
+    # A block of code says its language (see page.css), and what is copied keeps its first indentation.
+    Patch(
+        "markdown-code-*.js",
+        '`<div class="code_wrap">`+st+`<pre><code class="language-`+$(r)+`">`',
+        '`<div class="code_wrap"><span class="language">`+$(r)+`</span>`+st+`<pre><code class="language-`+$(r)+`">`',
+    ),
+    Patch(
+        "markdown-code-*.js",
+        'st=`<button title="copy" class="copy_code_button">',
+        f'st=`<button title="{NAMES["copy_code"]}" aria-label="{NAMES["copy_code"]}" class="copy_code_button">',
+    ),
+    Patch(
+        "src-*.js",
+        "n=t.parentElement.innerText.trim()",
+        "n=t.parentElement.querySelector(`code`).textContent.trimEnd()",
+    ),
     # To clear the chat loses nothing: the conversation stays in the list.
-    Patch("Index-*.js", "i.i18n(`chatbot.clear`)", '"New conversation"'),
+    Patch("Index-*.js", "i.i18n(`chatbot.clear`)", f'"{NAMES["new"]}"'),
     # What a visitor typed is shown as they typed it.
     Patch(
         "Index-*.js",
@@ -61,6 +94,9 @@ PATCHES = (
         "get message(){return t.message.content},get latex_delimiters(){return t.latex_delimiters},"
         'get sanitize_html(){return t.sanitize_html},get render_markdown(){return t.message.role!=="user"}',
     ),
+    # Scripts and style sheets know a button by its English name, also where translate.js shows another one.
+    Patch("src-*.js", "j(A,`aria-label`,r()),", "j(A,`aria-label`,r()),j(A,`data-name`,r()),"),
+    Patch("src-*.js", 'aria-label="undo"', 'aria-hidden="true"'),  # the icon of a button that has a name
     # Buttons with nothing but an icon, and the box in which a question is edited, get a name.
     *(
         Patch(

@@ -18,10 +18,10 @@
   };
   const box = () => one("#message textarea");
   const buttonOf = (edited, name) =>
-    edited.closest(".message-row").nextElementSibling?.querySelector(`[aria-label="${name}"]`);
+    edited.closest(".message-row").nextElementSibling?.querySelector(`[data-name="${name}"]`);
 
   const edit = () => {
-    if (!press(last('#chat .message-buttons-right [aria-label="Edit"]:not(:disabled)'))) return false;
+    if (!press(last('#chat .message-buttons-right [data-name="Edit"]:not(:disabled)'))) return false;
     requestAnimationFrame(() => one("#chat .edit-textarea")?.focus());
     return true;
   };

@@ -14,12 +14,14 @@ from parley import strategies
 from parley.api import endpoints
 from parley.api.page_head import PageHead
 from parley.api.unread_streams import UnreadStreams
+from parley.models import load_plan
 from parley.settings import OPTIONS
-from parley.ui import chat_interface, controls, translations
+from parley.strategies.strategy import GROUPS
+from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
-from parley.ui.gradio_patches import NAMES, PatchedScripts
+from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
 from parley.ui.security import SecurityMiddleware
-from parley.ui.views import context_gauge, conversations, real_model, watermark_detector
+from parley.ui.views import context_gauge, conversations, real_model, strategy_picker, watermark_detector
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
@@ -85,7 +87,15 @@ def english() -> dict[str, str]:
     """All texts of the page that can be translated, by name."""
     tables = {"page": TEXTS, "name": NAMES, "detector": watermark_detector.TEXTS, "panel": controls.TEXTS}
     settings = {n: {"label": o.label, "help": o.help} for n, o in OPTIONS.items()}
-    rows = {n: {"summary": row.summary, "when": good(row)} for n, row in strategies.STRATEGIES.items()}
+    rows = {
+        n: {"hint": row.hint, "summary": row.summary, "when": good(row)} for n, row in strategies.STRATEGIES.items()
+    }
+    turns = {"waiting": chat_function.WAITING, "broken": chat_function.BROKEN}
+    turns |= {"refused": chat_interface.TEXTS["refused"], "differs": chat_interface.DIFFERS}
+    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns}
+    tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
+    tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
+    tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
     tables |= {f"strategy.{name}": texts for name, texts in rows.items()}
@@ -95,7 +105,7 @@ def english() -> dict[str, str]:
 def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
-    texts = {"conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
+    texts = {"texts": controls.TEXTS, "conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))

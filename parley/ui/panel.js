@@ -3,6 +3,8 @@
    The server puts what it knows into #panel-data (views/strategy_picker.py). `show` gets the values (controls.py). */
 window.settingsPanel = (() => {
   const known = JSON.parse(document.getElementById("panel-data").textContent);
+  const { texts } = known;
+  const filled = (text, places) => text.replace(/\{(\w+)\}/g, (_, place) => places[place]);
   const names = Object.keys(known.settings), touch = "(max-width: 859px)";
   const panel = () => document.getElementById("settings");
   const block = (name) => document.getElementById(`setting-${name}`);
@@ -10,7 +12,7 @@ window.settingsPanel = (() => {
   let usual = {}, values = {}, asked = null;
 
   const changed = () => names.filter((name) => name !== "model" && name in usual && !same(values[name], usual[name]));
-  const shown = (value) => same(value, "") ? "empty" : String(value);
+  const shown = (value) => same(value, "") ? texts.empty : String(value);
 
   function button(kind, label, text, press) {
     const made = document.createElement("button");
@@ -22,7 +24,7 @@ window.settingsPanel = (() => {
   }
 
   function explain(at, name) {
-    const label = name === "model" ? "About this model" : `About ${known.settings[name].label}`;
+    const label = name === "model" ? texts.about : filled(texts.about_setting, known.settings[name]);
     const made = button("help", label, name === "model" ? label : "?", () => {
       made.setAttribute("aria-expanded", at.toggleAttribute("data-explained"));
     });
@@ -39,17 +41,19 @@ window.settingsPanel = (() => {
       const { off, label } = known.settings[name], isOff = off !== null && same(values[name], off);
       at.toggleAttribute("data-off", isOff);
       const range = at.querySelector("input[type=range]");
-      if (range && isOff) range.setAttribute("aria-valuetext", "off");
+      if (range && isOff) range.setAttribute("aria-valuetext", texts.off);
       else range?.removeAttribute("aria-valuetext");
       at.toggleAttribute("data-changed", different.has(name));
       const old = at.querySelector(":scope > .reset");
-      const says = `Reset ${label} to ${shown(usual[name])}`;
-      if (old && (!different.has(name) || old.title !== says)) old.remove();
+      const says = filled(texts.reset_setting, { label, value: shown(usual[name]) });
+      if (old && (!different.has(name) || old.dataset.says !== says)) old.remove();
       if (different.has(name) && !at.querySelector(":scope > .reset")) {
-        at.prepend(button("reset", says, "↺", () => {
+        const made = button("reset", says, "↺", () => {
           reset([name]);
           (at.querySelector(".help") ?? panel()).focus(); // the pressed button goes
-        }));
+        });
+        made.dataset.says = says; // its title may be shown in another language
+        at.prepend(made);
       }
     }
     panel().toggleAttribute("data-changed", different.size > 0);
@@ -66,7 +70,7 @@ window.settingsPanel = (() => {
       const span = (text) => Object.assign(document.createElement("span"), { textContent: text });
       chip.replaceChildren(...parts.map(span));
     }
-    chip.setAttribute("aria-label", `Settings: ${chip.textContent}`);
+    chip.setAttribute("aria-label", filled(texts.chip, { state: chip.textContent }));
     chip.setAttribute("aria-haspopup", "dialog");
     chip.setAttribute("aria-expanded", isOpen());
   }
@@ -99,7 +103,7 @@ window.settingsPanel = (() => {
   function open() {
     document.body.dataset.settings = "open";
     panel().setAttribute("role", "dialog");
-    panel().setAttribute("aria-label", "Settings");
+    panel().setAttribute("aria-label", texts.title);
     for (const beside of document.querySelectorAll("#title, #conversation, footer")) beside.inert = true;
     document.getElementById("chip").setAttribute("aria-expanded", "true");
     panel().focus();

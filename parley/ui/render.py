@@ -21,9 +21,32 @@ ENDINGS = {
     "time": "ran out of time",
     "stopped": "stopped",
 }
+TEXTS = {  # of the lines under an answer, and of what unfolds from them
+    **{"thought": "Thought", "thinking": "Thinking…", "reading": "Reading…", "failed": "Could not finish"},
+    **{"continue": "Continue", "go_on": "Go on from here", "instead": "Go on with {model} on the CPU"},
+    **{"token": "{count} token", "tokens": "{count} tokens", "chunk": "{count} chunk", "chunks": "{count} chunks"},
+    "speed": "{count} tokens/s",
+    **{"beam": "{count} beam", "beams": "{count} beams"},
+    **{
+        "candidate": "{count} candidate",
+        "candidates": "{count} candidates",
+        "all_finished": "{candidates}, all finished",
+    },
+    **{"score": "score", "text": "text", "goes_on": "goes on", "finished": "✓ finished"},
+    **{"figures": "Figures", "prompt_tab": "Prompt", "request": "Request", "settings": "Settings"},
+    "prompt": "Prompt: {tokens}",
+    "cached": "Prompt: {tokens}, {count} of them cached",
+    "unreported": "The server did not report a number of tokens.",
+    "answer": "Answer: {tokens} in {seconds} s",
+    "answer_after": "Answer: {tokens} in {seconds} s, the first after {first} s",
+    "end": "End: {ending}",
+    "drafts": "Drafts: {accepted} of {drafted} accepted",
+    **{"seed": "Seed: {seed}", "engine": "Engine: {engine}", "beside": "Beside {answers}: {speed} in all"},
+    **{"other answer": "{count} other answer", "other answers": "{count} other answers"},
+    "gpu": "Requested GPU time: {seconds} s",
+}
 UNFINISHED = ("time", "length", "stopped")  # the visitor can continue these
-CONTINUE = "Continue"
-THOUGHT, THINKING = "Thought", "Thinking…"
+CONTINUE, GO_ON, THOUGHT, THINKING = (TEXTS[name] for name in ("continue", "go_on", "thought", "thinking"))
 MAX_FOLDED_CHARACTERS = 300_000  # of the details of an answer
 SEPARATOR = "\n\n"
 LEFT_OUT = "The rest is left out, because the conversation has grown long."
@@ -57,14 +80,14 @@ def render(
         over = bool(answer.finish or failure)
         shown.append(_titled(_beam_count(answer.beams), _beam_table(answer.beams), "done" if over else "pending"))
     if failure:
-        shown.append(_titled("**Could not finish**", failure.sentence))  # bold marks an error for the style sheet
+        shown.append(_titled(f"**{TEXTS['failed']}**", failure.sentence))  # bold marks an error for the style sheet
     elif answer.finish:
         shown.append(_titled(stats_line(answer, before), details(answer, url), "done"))
     elif not answer.text and not answer.thought:
-        shown.append(_titled(answer.status or "Reading…", "", "pending"))
+        shown.append(_titled(answer.status or TEXTS["reading"], "", "pending"))
     if failure and failure.instead:
         other = failure.instead
-        shown[-1].options = [{"label": f"Go on with {other.label} on the CPU", "value": other.name}]
+        shown[-1].options = [{"label": TEXTS["instead"].format(model=other.label), "value": other.name}]
     elif (failure or answer.finish in UNFINISHED) and (text or thought):
         shown[-1].options = [{"label": CONTINUE, "value": CONTINUE}]
     return shown
@@ -123,7 +146,7 @@ def _label(record: RunRecord, setting: str) -> str:
 
 
 def _count(number: int, unit: str) -> str:
-    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+    return TEXTS[unit if number == 1 else f"{unit}s"].format(count=f"{number:,}")
 
 
 def _earlier_usage(title: str) -> Usage | None:
@@ -138,8 +161,10 @@ def _earlier_usage(title: str) -> Usage | None:
 def _beam_count(beams: Sequence[Beam]) -> str:
     """How many beams go on, and how many candidates for the answer there are with those that are finished."""
     running = sum(not beam.finished for beam in beams)
-    candidates = f"{len(beams)} candidate{'' if len(beams) == 1 else 's'}"
-    return f"{running} beam{'' if running == 1 else 's'}, {candidates}" if running else f"{candidates}, all finished"
+    candidates = _count(len(beams), "candidate")
+    return (
+        f"{_count(running, 'beam')}, {candidates}" if running else TEXTS["all_finished"].format(candidates=candidates)
+    )
 
 
 def _beam_table(beams: Sequence[Beam]) -> str:
@@ -147,10 +172,10 @@ def _beam_table(beams: Sequence[Beam]) -> str:
     words = [beam.text.split() for beam in beams]
     common = next((i for i, each in enumerate(zip(*words, strict=False)) if len(set(each)) > 1), min(map(len, words)))
     rows = [
-        f"| {beam.score:.2f} | {'✓ finished' if beam.finished else 'goes on'} | {_marked(of_beam, common)} |"
+        f"| {beam.score:.2f} | {TEXTS['finished' if beam.finished else 'goes_on']} | {_marked(of_beam, common)} |"
         for beam, of_beam in zip(beams, words, strict=True)
     ]
-    return "\n".join(["| score | | text |", "|---:|---|---|", *rows])
+    return "\n".join([f"| {TEXTS['score']} | | {TEXTS['text']} |", "|---:|---|---|", *rows])
 
 
 def _marked(words: Sequence[str], common: int) -> str:
@@ -169,7 +194,7 @@ def details(answer: Answer, url: str) -> str:
     figures = "\n".join(f"- {line}" for line in _figures(answer))
     blocks = _run_details(answer.run_record, url) if answer.run_record else []
     tabs = " ".join(
-        f"[{name}](#tab-{n})" for n, name in enumerate(["Figures", *(name for name, _ in blocks)], start=1)
+        f"[{name}](#tab-{n})" for n, name in enumerate([TEXTS["figures"], *(name for name, _ in blocks)], start=1)
     )
     text = SEPARATOR.join([tabs, figures, *(block for _, block in blocks)]) if blocks else figures
     return text if len(text) <= MAX_FOLDED_CHARACTERS else f"{figures} {LEFT_OUT}"
@@ -178,33 +203,35 @@ def details(answer: Answer, url: str) -> str:
 def _figures(answer: Answer) -> Iterator[str]:
     usage = answer.usage or Usage(0, 0, None, 0.0)
     if usage.unit == "token":
-        cached = f", {usage.cached_tokens:,} of them cached" if usage.cached_tokens else ""
-        yield f"Prompt: {_count(usage.prompt_tokens, 'token')}{cached}"
+        text = TEXTS["cached" if usage.cached_tokens else "prompt"]
+        yield text.format(tokens=_count(usage.prompt_tokens, "token"), count=f"{usage.cached_tokens:,}")
     else:
-        yield "The server did not report a number of tokens."
-    first = "" if usage.time_to_first_token is None else f", the first after {usage.time_to_first_token:.2f} s"
-    yield f"Answer: {_count(usage.new_tokens, usage.unit)} in {usage.seconds:.1f} s{first}"
-    yield f"End: {ENDINGS[answer.finish or 'stopped']}"
+        yield TEXTS["unreported"]
+    first = usage.time_to_first_token
+    yield TEXTS["answer" if first is None else "answer_after"].format(
+        tokens=_count(usage.new_tokens, usage.unit), seconds=f"{usage.seconds:.1f}", first=f"{first or 0:.2f}"
+    )
+    yield TEXTS["end"].format(ending=ENDINGS[answer.finish or "stopped"])
     if usage.drafted:
-        yield f"Drafts: {usage.accepted:,} of {usage.drafted:,} accepted"
+        yield TEXTS["drafts"].format(accepted=f"{usage.accepted:,}", drafted=f"{usage.drafted:,}")
     if answer.seed is not None:
-        yield f"Seed: {answer.seed}"
+        yield TEXTS["seed"].format(seed=answer.seed)
     if answer.run_record and (engine := answer.run_record.config.get("engine")):
-        yield f"Engine: {engine}"
+        yield TEXTS["engine"].format(engine=engine)
     if usage.others:
-        total = f"{usage.total_tokens_per_second:.0f} {usage.unit}s/s"
-        yield f"Beside {_count(usage.others, 'other answer')}: {total} in all"
+        speed = f"{usage.total_tokens_per_second:.0f} {usage.unit}s/s"
+        yield TEXTS["beside"].format(answers=_count(usage.others, "other answer"), speed=speed)
     if usage.gpu_seconds:
-        yield f"Requested GPU time: {usage.gpu_seconds} s"
+        yield TEXTS["gpu"].format(seconds=usage.gpu_seconds)
 
 
 def _run_details(record: RunRecord, url: str) -> list[tuple[str, str]]:
     """Names and code blocks: the prompt or request, the configuration, and three programs for the same answer."""
     config = "\n".join(f"{name}={value!r}" for name, value in record.config.items())
     blocks = [
-        ("Prompt", "text", record.prompt),
-        ("Request", "json", record.request),
-        ("Settings", "text", "" if record.request else config),
+        (TEXTS["prompt_tab"], "text", record.prompt),
+        (TEXTS["request"], "json", record.request),
+        (TEXTS["settings"], "text", "" if record.request else config),
         (record.library, "python", record.program),
         ("gradio_client", "python", client_program(url, record)),
         ("curl", "bash", curl_commands(url, record)),

@@ -5,19 +5,48 @@
 {
   const language = new URLSearchParams(location.search).get("lang");
   const languages = document.querySelector('meta[name="languages"]').content.split(" ");
-  const NAMES = ["placeholder", "aria-label", "title"];
+  const NAMES = ["placeholder", "aria-label", "aria-description", "aria-valuetext", "title", "data-hint", "data-group"];
+  /* What a model or a visitor has written. */
+  const THEIRS = "#chat :is(.message .prose, .example), textarea, #conversation-list .name, pre";
+  /* What is ours in it: the titles of what is folded, errors, the figures, and the heads of the table of beams. */
+  const OURS = '#chat .thought-group :is(.title, th, td:nth-child(2)), #chat .thought-group:has(.title strong) .prose, ' +
+    '#chat .thought-group .md:has(> p a[href^="#tab-"]) :is(a, li)';
   const show = (table) => {
+    /* "About {label}": the longest one that fits. A count is a number, so that no sentence that ends alike is taken for one. */
+    const templates = Object.keys(table).filter((english) => /\{\w+\}/.test(english)).map((english) => {
+      const form = english.replace(/[.*+?^$()|[\]\\]/g, "\\$&").replace("{count}", "(?<count>[\\d.,]+)").replace(/\{(\w+)\}/g, "(?<$1>.+?)");
+      return { form: new RegExp(`^${form}$`, "s"), other: table[english], length: english.replace(/\{\w+\}/g, "").length };
+    }).sort((a, b) => b.length - a.length);
+    const translated = (english) => {
+      if (Object.hasOwn(table, english)) return table[english];
+      const parts = english.split(" · ");
+      if (parts.length > 1) return parts.map(translated).join(" · ");
+      for (const { form, other } of templates) {
+        const places = form.exec(english)?.groups;
+        if (places) return other.replace(/\{(\w+)\}/g, (_, place) => translated(places[place]));
+      }
+      return english.includes(", ") ? english.split(", ").map(translated).join(", ") : english;
+    };
+    const shown = new WeakMap(); // what an element shows now, which is not to be translated again
     const text = (node) => {
-      const english = node.data.trim(), other = table[english];
-      if (other && other !== english && !node.parentElement?.closest("#chat :is(.message .prose, .example), textarea"))
-        node.data = node.data.replace(english, () => other);
+      const english = node.data.trim(), at = node.parentElement;
+      if (!english || shown.get(node) === node.data || (at?.closest(THEIRS) && !at.closest(OURS))) return;
+      const other = translated(english);
+      if (other === english) return;
+      node.data = node.data.replace(english, () => other);
+      shown.set(node, node.data);
     };
     const names = (element) => {
       for (const name of NAMES) {
-        const english = element.getAttribute(name), other = table[english];
-        if (other && other !== english && !element.closest("#chat .message .prose")) element.setAttribute(name, other);
+        const english = element.getAttribute(name), known = shown.get(element) ?? {};
+        if (!english || known[name] === english || element.closest("#chat .message .prose")) continue;
+        const other = translated(english);
+        if (other === english) continue;
+        shown.set(element, { ...known, [name]: other });
+        element.setAttribute(name, other);
       }
     };
+    document.documentElement.style.setProperty("--off", JSON.stringify(translated("off"))); // for panel.css
     const all = (node) => {
       if (node.nodeType === Node.TEXT_NODE) text(node);
       if (node.nodeType === Node.ELEMENT_NODE) names(node);

@@ -239,3 +239,10 @@ def test_a_model_that_makes_nan_while_sampling_ends_in_an_error_that_reaches_the
 
 def test_every_decoder_layer_has_a_brake(torch_budgie):
     assert install_abort_hooks(torch_budgie.loaded.model) == torch_budgie.loaded.model.config.num_hidden_layers
+
+
+@pytest.mark.parametrize("ids", [[5, -1], [5, 10**9]], ids=str)
+def test_tokens_that_come_back_from_a_browser_are_checked_against_the_vocabulary(budgie, ids):
+    request = TurnRequest.of(STORY, Settings.check({}), threading.Event(), session="a browser", generated=ids)
+    with pytest.raises(BadConversation, match=r"tokens that Budgie .* does not have\. Ask the question again"):
+        list(budgie.stream(request))

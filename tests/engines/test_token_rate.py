@@ -2,8 +2,8 @@
 
 import pytest
 
-from parley.engines.token_rate import WINDOW_SECONDS, TokenRate
 from parley.engines import token_rate
+from parley.engines.token_rate import WINDOW_SECONDS, TokenRate
 from tests.conftest import Clock
 
 

@@ -43,12 +43,16 @@ def violations(visitor):
     for width, scheme in LOOKS:
         visitor.tab.set_viewport_size({"width": width, "height": 800})
         visitor.tab.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # no colour is on its way to another
-        found += visitor.tab.evaluate(
-            """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
-                .filter((found) => ["serious", "critical"].includes(found.impact))
-                .map((found) => [found.id, ...found.nodes.map((node) => node.html.slice(0, 200))])"""
-        )
+        found += axe(visitor)
     return found
+
+
+def axe(visitor):
+    return visitor.tab.evaluate(
+        """async () => (await axe.run(document, {resultTypes: ["violations"]})).violations
+            .filter((found) => ["serious", "critical"].includes(found.impact))
+            .map((found) => [found.id, ...found.nodes.map((node) => node.html.slice(0, 200))])"""
+    )
 
 
 def test_axe_finds_nothing_serious_in_any_state(visitor):
@@ -58,6 +62,14 @@ def test_axe_finds_nothing_serious_in_any_state(visitor):
     visitor.quiet.click()
     expect(visitor.folded.get_by_role("link", name="curl")).to_be_visible()
     assert violations(visitor) == []
+    visitor.page.locator("#show-conversations").click()
+    assert violations(visitor) == []
+    visitor.tab.keyboard.press("Escape")
+    visitor.tab.set_viewport_size({"width": 390, "height": 800})
+    visitor.page.locator("#chip").click()
+    assert axe(visitor) == []  # with the drawer open, which only a narrow page has
+    visitor.tab.keyboard.press("Escape")
+    visitor.tab.set_viewport_size({"width": 1280, "height": 800})
     visitor.questions.first.hover()
     visitor.page.get_by_role("button", name="Edit").first.click()
     visitor.page.get_by_role("button", name="More settings").click()
@@ -181,8 +193,14 @@ def test_icons_are_seen_and_fingers_press_what_they_mean(chromium, inside):
     for width, scheme in ((390, "light"), (1280, "dark")):
         visitor = Visitor(context, inside.url, width=width, height=800, scheme=scheme)
         visitor.ask("hello")
+        visitor.page.get_by_role("button", name="Retry").click()
+        expect(visitor.page.get_by_role("group", name="Versions")).to_be_visible()
+        visitor.until_free()
         visitor.quiet.click()
         expect(visitor.folded.get_by_role("link", name="curl")).to_be_visible()
+        visitor.page.locator("#show-conversations").click()
+        assert [box for box in visitor.tab.evaluate(BOXES) if min(box[1:]) < 32] == []
+        visitor.tab.keyboard.press("Escape")
         for icon in visitor.page.locator("#chat .icon-button-wrapper button, #colours").all():
             assert icon.evaluate(CONTRAST)["contrast"] >= 3
         with visitor.settings():

@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Visitor
-from tests.conftest import Space
+from tests.conftest import Space, until
+from tests.ui.test_accessibility import COMPOSED
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
@@ -83,6 +84,7 @@ def test_a_conversation_survives_a_reload_with_its_settings_and_the_draft(visito
     made = next(node["stored"] for node in kept["nodes"].values() if node["role"] == "assistant")
     assert len(made["ids"]) == 12 and made["settings"]["seed"] is not None and made["finish"] == "length"
     assert made["system_fingerprint"].startswith("fp_")
+    assert "apply_chat_template" not in json.dumps(kept)
     visitor.quiet.click()  # the details are not stored, and made anew
     expect(visitor.folded.last).to_contain_text(f"Seed: {made['settings']['seed']}")
     expect(visitor.folded.last).to_contain_text("apply_chat_template")
@@ -100,6 +102,7 @@ def test_the_list_makes_new_ones_renames_finds_deletes_and_brings_back(visitor):
     expect(kept.entries).to_have_text(["What is top-p sampling?", "Tell me a story about an owl."])
     kept.press("Rename", 1)
     kept.dialog.get_by_role("textbox", name="Rename").fill("The owl")
+    kept.dialog.get_by_role("textbox", name="Rename").evaluate(COMPOSED)  # these keys belong to the input method
     kept.dialog.get_by_role("textbox", name="Rename").press("Enter")
     expect(kept.entries).to_have_text(["What is top-p sampling?", "The owl"])
     kept.dialog.get_by_role("searchbox").fill("owl")
@@ -136,6 +139,34 @@ def test_a_reload_in_the_middle_of_an_answer_changes_no_word_of_it(visitor, insi
     visitor.until_free()
     assert visitor.answer.inner_text() == whole
     expect(visitor.questions).to_have_count(1)
+
+
+STORED_EACH_SECOND = """() => {
+    const { setItem } = Storage.prototype, words = () => document.querySelector("#chat").textContent.length;
+    let writes = 0, shown = words();
+    window.seconds = [];  // for each one in which the answer grew, how often it was stored
+    Storage.prototype.setItem = function (key, value) {
+        if (key.startsWith("parley.conversation.")) writes += 1;
+        return setItem.call(this, key, value);
+    };
+    setInterval(() => {
+        if (words() > shown) window.seconds.push(writes);
+        [writes, shown] = [0, words()];
+    }, 1000);
+}"""
+
+
+def test_an_answer_is_stored_in_each_second_of_it(visitor):
+    visitor.choose("model", "endless")
+    visitor.limit(4096)
+    visitor.send("Hello")
+    expect(visitor.answer).to_have_text(WORDS)
+    wait_until_stored(visitor, "(kept) => Object.values(kept.nodes).at(-1)?.stored?.finish === null")
+    visitor.tab.evaluate(STORED_EACH_SECOND)
+    visitor.tab.wait_for_function("() => window.seconds.length >= 3")
+    visitor.stop_button.click()
+    visitor.until_free()
+    assert min(visitor.tab.evaluate("window.seconds")) >= 1
 
 
 @pytest.mark.parametrize("words_were_shown", [True, False])
@@ -264,7 +295,7 @@ def test_two_tabs_do_not_overwrite_one_another(visitor, visit):
     wait_until_stored(other, "(kept) => Object.keys(kept.nodes).length === 4")
     visitor.ask("from the first tab")
     expect(visitor.page.locator("#conversation-note")).to_contain_text("goes on with a copy")
-    assert sorted(len(each["nodes"]) for each in stored(visitor)) == [4, 4]
+    until(lambda: sorted(len(each["nodes"]) for each in stored(visitor)) == [4, 4])
 
 
 def test_a_full_storage_is_said_and_nothing_is_deleted(visitor):

@@ -5,6 +5,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
+from parley.models import registry
+from parley.serving import turn
 from tests.browser import Visitor
 from tests.ui.test_conversations import Kept
 
@@ -62,6 +64,37 @@ def test_a_copied_link_opens_the_same_settings(opened, chromium):
     expect(other.setting("strategy").locator("input")).to_have_value("Beam search")
     expect(other.setting("max_new_tokens").locator("input[type=number]")).to_have_value("9")
     expect(other.box).to_have_value("a first message")
+
+
+def test_a_link_asks_nothing_inside_a_frame_that_is_not_visible(chromium, inside):
+    with chromium.new_page() as tab:
+        address = f"{inside.url}/?embed=1&model=parrot&prompt=Hello&run=1"
+        tab.set_content(f"<div style='height: 4000px'></div><iframe src='{address}' width=700 height=500></iframe>")
+        frame = tab.frame_locator("iframe")
+        expect(frame.locator("#message textarea")).to_have_value("Hello")
+        expect(frame.locator("#setting-model input")).to_have_value("Parrot (repeats you)")
+        expect(frame.locator("#chip")).to_be_attached()
+        assert frame.locator("#chat .user-row").count() == 0 and not turn.running()
+        tab.locator("iframe").scroll_into_view_if_needed()
+        expect(frame.locator("#chat .user-row")).to_have_count(1)
+        expect(frame.locator("#chat .bot-row .prose").first).to_have_text("Hello")
+
+
+def test_a_link_asks_only_where_that_costs_nothing(monkeypatch):
+    assert all(turn.answers_at_once(registry.find(name)) for name in ("budgie", "parrot"))
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
+    monkeypatch.setenv("MODEL_IDS", "budgie,parrot,HuggingFaceTB/SmolLM2-360M-Instruct")
+    *_, away = registry.models().values()
+    assert not turn.answers_at_once(away)
+
+
+def test_an_embedded_page_is_printed_whole(opened):
+    visitor = opened("?embed=1&model=parrot", width=700, height=500)
+    visitor.ask("A line.\n\n" * 80 + "The end.")
+    visitor.tab.emulate_media(media="print")
+    shown = visitor.tab.locator("button, input, textarea, footer, #settings, #message, #title")
+    assert not any(each.is_visible() for each in shown.all())
+    assert len(re.findall(rb"/Type\s*/Page\b", visitor.tab.pdf())) >= 3
 
 
 def test_an_embedded_page_has_no_title_no_footer_and_does_not_grow(opened):

@@ -131,6 +131,8 @@ def test_it_works_embedded_in_another_site_with_third_party_storage_blocked(visi
     visitor.ask("A line.\n\n" * 25)
     visitor.tab.frames[1].evaluate("scrollTo(0, 0)")
     in_view(visitor)
+    visitor.page.get_by_role("button", name="Conversations").click()
+    expect(visitor.page.locator("#conversation-list")).to_contain_text("blocks storage here")
     with visitor.context.new_page() as bare:
         bare.goto(f"{elsewhere.url}/bare")
         with pytest.raises(Error, match="Access is denied"):

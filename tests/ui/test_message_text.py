@@ -1,5 +1,6 @@
 """No character of a message vanishes: what is mathematics, what is struck through, what is a tag."""
 
+import json
 import logging
 
 import pytest
@@ -7,6 +8,7 @@ from playwright.sync_api import expect
 
 from parley.ui import gradio_patches
 from parley.ui.gradio_patches import PATCHES, Patch, patched
+from tests.ui.test_look import CONTRAST
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
@@ -58,6 +60,54 @@ def test_what_was_typed_is_shown_as_it_was_typed_and_an_answer_loses_no_characte
     expect(parrot.questions.last.locator(".md")).to_have_text(typed, use_inner_text=True)
     expect(parrot.answer).to_contain_text("if a<b then c>d")
     expect(parrot.answer).to_contain_text("<script>x</script>")
+
+
+ON_TOP = """(label) => {
+    const { x, y, width, height } = label.getBoundingClientRect();
+    return document.elementFromPoint(x + width / 2, y + height / 2) === label;
+}"""
+
+
+def test_a_block_of_code_says_its_language_and_is_copied_as_it_was_written(parrot):
+    code = "    if a < b:\n        return '<b>&amp;</b>'"
+    parrot.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    parrot.ask(f"```python\n{code}\n```\n\nand\n\n```\nplain\n```")
+    blocks = parrot.answer.locator(".code_wrap")
+    expect(blocks).to_have_count(2)
+    language = parrot.answer.locator(".language")
+    expect(language).to_have_text("python")
+    assert language.evaluate(ON_TOP) and language.evaluate(CONTRAST)["contrast"] >= 4.5
+    for block, copied in ((blocks.first, code), (blocks.last, "plain")):
+        block.get_by_role("button", name="Copy code").click()
+        parrot.tab.wait_for_function(f"async () => await navigator.clipboard.readText() === {json.dumps(copied)}")
+
+
+def test_a_wide_table_scrolls_and_breaks_no_word(visit):
+    parrot = visit(width=390, height=800)
+    parrot.choose("model", "Parrot")
+    words = [f"Donaudampfschifffahrt{n}" for n in range(5)]
+    row = " | ".join(words)
+    parrot.ask(f"| {row} |\n|{'---|' * 5}\n| {row} |")
+    assert parrot.answer.locator("table").evaluate(
+        """(table) => {
+            const range = document.createRange();
+            const lines = [...table.querySelectorAll("th, td")].map((cell) => {
+                range.selectNodeContents(cell);
+                return range.getClientRects().length;
+            });
+            const [page, scrolls] = [document.documentElement, table.scrollWidth > table.clientWidth];
+            return [scrolls, Math.max(...lines), page.scrollWidth <= innerWidth];
+        }"""
+    ) == [True, 1, True]
+
+
+def test_mathematics_is_typeset_while_the_answer_streams(parrot):
+    parrot.limit(4096)
+    parrot.send("Let $x_1$ be one. " + "Once upon a time there was a bird that could count. " * 60)
+    expect(parrot.answer.locator(".katex")).to_have_count(1)
+    expect(parrot.stop_button).to_be_visible()
+    parrot.stop_button.click()
+    parrot.until_free()
 
 
 def test_every_correction_fits_the_pinned_version_of_gradio(caplog):

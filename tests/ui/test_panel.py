@@ -35,6 +35,15 @@ def test_another_model_says_what_it_could_not_keep(monkeypatch, endless_folder):
     assert "Parrot (repeats you) does not take what you set: Thinking.**" in updates["model"]["info"]
 
 
+def test_a_button_that_chooses_a_model_keeps_and_names_the_same_as_the_box(monkeypatch, endless_folder):
+    monkeypatch.setenv("MODEL_IDS", f"budgie,parrot,{endless_folder}")
+    for model, changed in (("endless", {"temperature": 1.1, "strategy": "beams"}), ("parrot", {"thinking": True})):
+        box = changed_to(model, **changed)
+        button = dict(zip(OPTIONS, controls.choose_model(model, *values_of(**changed)), strict=True))
+        assert button == box | {"model": box["model"] | {"value": model}}
+    assert "does not take what you set: Thinking.**" in button["model"]["info"]
+
+
 def test_a_reset_gives_the_model_s_own_values_and_shows_the_settings_of_its_strategy(monkeypatch):
     monkeypatch.setenv("MODEL_IDS", "budgie")
     usual = controls.defaults("budgie")

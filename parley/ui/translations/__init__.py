@@ -1,7 +1,7 @@
 """The texts of the page in other languages: one TOML file for each, keyed by name. English stays where it is used.
 
-translate.js asks for the language that `?lang=` names, and shows these texts in place of the English ones. Names of
-models and strategies, sentences with figures in them, and errors stay English.
+translate.js asks for the language that `?lang=` names, and shows these texts in place of the English ones. A text may
+have named places, as "About {label}"; `{count}` is a number. Names of models and strategies, and errors, stay English.
 """
 
 import tomllib

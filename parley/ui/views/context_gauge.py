@@ -14,6 +14,13 @@ from parley.models import registry
 from parley.serving import turn
 from parley.settings import OPTIONS, Settings
 
+TEXTS = {
+    "use": "{tokens} of {context} tokens",
+    "unread_turn": "the oldest turn is not read",
+    "unread_turns": "the oldest {count} turns are not read",
+    "title": "The conversation and the draft. The model reads {limit} tokens, and writes the rest.",
+}
+
 
 def add(inputs: Mapping[str, Component], chat: gr.ChatInterface) -> None:
     """Adds the line below the message box: the chip that opens the settings on a narrow page, and the gauge."""
@@ -36,11 +43,12 @@ async def measure(request: gr.Request, draft: str, shown: Sequence[Any], *values
         use = None
     if use is None:
         return None
-    number = "turn is" if use.dropped == 1 else f"{use.dropped} turns are"
-    unread = f" · the oldest {number} not read" if use.dropped else ""
+    parts = [TEXTS["use"].format(tokens=f"{use.tokens:,}", context=f"{use.context:,}")]
+    if use.dropped:
+        parts.append(TEXTS["unread_turn" if use.dropped == 1 else "unread_turns"].format(count=use.dropped))
     return {
-        "text": f"{use.tokens:,} of {use.context:,} tokens{unread}",
-        "title": f"The conversation and the draft. The model reads {use.limit:,} tokens, and writes the rest.",
+        "text": " · ".join(parts),
+        "title": TEXTS["title"].format(limit=f"{use.limit:,}"),
         "full": use.tokens > use.limit,
         "unread": use.dropped,
     }

@@ -14,14 +14,17 @@ from parley.models import registry
 from parley.models.spec import ModelSpec, size_text
 from parley.serving import turn
 from parley.serving.turn_thread import TurnThread
-from parley.settings import OPTIONS
 from parley.ui.chat_function import BROKEN
 from parley.ui.controls import choose_model
 
 log = logging.getLogger("parley")
 
-TOY = "This is Budgie, a toy."
-LOST = "The server was not reached. Nothing is lost: press the button again."
+TEXTS = {
+    "toy": "This is Budgie, a toy.",
+    "fetch": "Fetch {model}",
+    "looking": "Looking for {model}…",
+    "lost": "The server was not reached. Nothing is lost: press the button again.",
+}
 
 
 def add(inputs: dict[str, Component]) -> None:
@@ -31,8 +34,10 @@ def add(inputs: dict[str, Component]) -> None:
         return
     spec = registry.to_download()
     with gr.Row(elem_id="real-model") as line:
-        text = gr.Markdown(TOY)
-        button = gr.Button(f"Fetch {spec.label}" if spec else "", size="sm", visible=spec is not None)
+        text = gr.Markdown(TEXTS["toy"])
+        button = gr.Button(
+            TEXTS["fetch"].format(model=spec.label) if spec else "", size="sm", visible=spec is not None
+        )
         size = gr.Markdown(size_text(spec.bytes or 0) if spec else "", visible=spec is not None)
     model = inputs["model"]
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -40,19 +45,32 @@ def add(inputs: dict[str, Component]) -> None:
     model.input(lambda name: gr.update(visible=name == toy), model, line, queue=False, **private)
     if spec is None:
         return
-    outputs: list[Any] = [line, text, button, size, *inputs.values()]
+    here, controls = gr.State(False), list(inputs.values())
+    outputs: list[Any] = [text, button, size, here]
     fetched = button.click(_fetcher(spec), None, outputs, concurrency_limit=None, **private)
-    fetched.failure(lambda: _state(LOST), None, outputs, queue=False, **private)
+    fetched.failure(lambda: _state(TEXTS["lost"]), None, outputs, queue=False, **private)
+    fetched.success(_chooser(spec), [here, *controls], [line, *controls], queue=False, **private)
+
+
+def _chooser(spec: ModelSpec) -> Any:
+    """The event handler that chooses this model once it is here. It sees the settings as they are by then."""
+
+    def choose(here: bool, *values: Any) -> list[Any]:
+        return (
+            [gr.update(visible=False), *choose_model(spec.name, *values)] if here else [gr.skip()] * (1 + len(values))
+        )
+
+    return choose
 
 
 def _fetcher(spec: ModelSpec) -> Any:
-    """The event handler that fetches this model and then chooses it."""
+    """The event handler that fetches this model, and says at the end whether it is here."""
 
     async def fetch() -> AsyncGenerator[list[Any]]:
         """Yields the progress. Who leaves stops the download, unless someone else waits for it."""
         run_id = uuid.uuid4().hex
         running = TurnThread(lambda: turn.stop(run_id))
-        yield _state(f"Looking for {spec.label}…", fetching=True)
+        yield _state(TEXTS["looking"].format(model=spec.label), fetching=True)
         try:
             async with aclosing(running.deltas(lambda: turn.fetch(run_id, spec))) as deltas:
                 async for delta in deltas:
@@ -63,12 +81,12 @@ def _fetcher(spec: ModelSpec) -> Any:
             log.exception("%s could not be fetched", spec.name)
             yield _state(BROKEN)
         else:
-            yield [gr.update(visible=False), gr.skip(), gr.skip(), gr.skip(), *choose_model(spec.name)]
+            yield [gr.skip(), gr.skip(), gr.skip(), True]
 
     return fetch
 
 
 def _state(text: str | None, fetching: bool = False) -> list[Any]:
-    """Updates of the line, its text (None: it stays), the button and the size; the controls stay as they are."""
+    """Updates of the text (None: it stays), the button and the size; the model is not here yet."""
     offer = gr.update(visible=not fetching)
-    return [gr.skip(), gr.skip() if text is None else gr.update(value=text), offer, offer, *[gr.skip()] * len(OPTIONS)]
+    return [gr.skip() if text is None else gr.update(value=text), offer, offer, False]

@@ -5,12 +5,19 @@ from typing import Any
 from parley.settings import OPTIONS
 from parley.strategies import STRATEGIES, Strategy
 
+TEXTS = {
+    "paper": "Paper",
+    "documentation": "Documentation",
+    "lacks": "{summary} Not with this model: {settings}.",
+    "described": "{hint} ({group})",  # for a screen reader, by panel.js
+}
+
 
 def explanation(row: Strategy, unsupported: str = "") -> str:
     """What stands under the chosen strategy, as Markdown."""
-    source = "Paper" if any(host in row.source for host in ("arxiv.org", "doi.org")) else "Documentation"
-    lacks = f" Not with this model: {unsupported}." if unsupported else ""
-    return f"{row.summary}{lacks}\n{good(row)} [{source}]({row.source})"
+    source = TEXTS["paper"] if any(host in row.source for host in ("arxiv.org", "doi.org")) else TEXTS["documentation"]
+    summary = TEXTS["lacks"].format(summary=row.summary, settings=unsupported) if unsupported else row.summary
+    return f"{summary}\n{good(row)} [{source}]({row.source})"
 
 
 def good(row: Strategy) -> str:

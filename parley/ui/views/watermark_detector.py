@@ -21,6 +21,8 @@ TEXTS = {
     "pasted": "Or a text from elsewhere",
     "check": "Check this text",
     "unanswered": "There is no answer yet. Ask something first.",
+    "needed": "Whoever has the key can find the mark, in most texts of {count} tokens and more.",
+    "counted": "{count} tokens counted",
     Verdict.FOUND.name: "Found: the text has this mark.",
     Verdict.UNSURE.name: "The text is too short or too predictable to say.",
     Verdict.NONE.name: "No sign of this mark.",
@@ -71,7 +73,7 @@ def report(text: str, model: str, strategy: str, watermark_key: Any) -> Any:
     except ChatError as refusal:
         return _result(str(refusal))
     evidence = math.log10(max(found["p"], 1e-300)) / math.log10(MAX_P_VALUE)  # from 1 on the mark is found
-    figures = f"{found['scored']} tokens counted · z = {found['z']} · p = {found['p']:.1g}"
+    figures = f"{TEXTS['counted'].format(count=found['scored'])} · z = {found['z']} · p = {found['p']:.1g}"
     share = min(FULL, int(evidence * FULL / 2))
     return _result(f"**{TEXTS[Verdict(found['verdict']).name]}**\n\n{figures}", f"evidence-{share}")
 
@@ -122,4 +124,4 @@ def _updates(model: str, strategy: str) -> list[Any]:
 
 
 def _needed(row: strategies.Strategy) -> str:
-    return f"Whoever has the key can find the mark, in most texts of {row.mark_tokens} tokens and more."
+    return TEXTS["needed"].format(count=row.mark_tokens)

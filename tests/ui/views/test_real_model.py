@@ -121,10 +121,12 @@ def test_two_visitors_share_one_download_and_the_conversation_goes_on_with_the_r
     repo.hold_after = FIRST_PIECE
     before = len(repo.downloads())
     first.ask("Hello, who are you?")
+    first.setting("temperature").locator("input[type=number]").fill("1.1")
     for visitor in (first, second):
         visitor.button.click()
         expect(visitor.line).to_have_text(re.compile(rf"Downloading {name}: [1-9]\d? % of \d+ MB…"))
         expect(visitor.button).to_be_hidden()
+    first.setting("stop").locator("textarea").fill("END")
     first.ask("Tell me a story about an owl.")  # Budgie answers meanwhile
     expect(first.quiet).to_have_text(QUIET)
     repo.hold_after = None
@@ -134,6 +136,8 @@ def test_two_visitors_share_one_download_and_the_conversation_goes_on_with_the_r
         expect(chosen(visitor)).to_have_value(name)
     assert len(repo.downloads()) == before + 1
     expect(first.questions).to_have_count(2)
+    expect(first.setting("temperature").locator("input[type=number]")).to_have_value("1.1")
+    expect(first.setting("stop").locator("textarea")).to_have_value("END")
     first.limit(8)
     first.ask("and then?")
     expect(first.quiet).to_have_text(re.compile(rf"^\s*{re.escape(name)} · .* · \d+ tokens · "))

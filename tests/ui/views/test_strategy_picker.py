@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from parley.strategies import STRATEGIES
-from parley.strategies.strategy import GROUPS
+from parley.strategies.strategy import GROUPS, SOONER
 from parley.ui.views.strategy_picker import explanation
 
 pytest_plugins = ["tests.browser"]
@@ -23,6 +23,11 @@ def test_the_explanation_says_what_it_does_what_it_is_good_for_and_where_to_read
     assert said.startswith(f"{row.summary} Not with this model: Top-k.\nGood for the text of greedy search")
     assert said.endswith(f"[Documentation]({row.source})")
     assert explanation(STRATEGIES["dola"]).endswith(f"[Paper]({STRATEGIES['dola'].source})")
+
+
+def test_those_that_give_the_text_of_greedy_search_say_so():
+    sooner = [row for row in STRATEGIES.values() if row.group == SOONER]
+    assert len(sooner) == 4 and all(row.when.startswith("For the text of greedy search") for row in sooner)
 
 
 @pytest.mark.slow
