@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from parley.models import registry
+from parley.settings import OPTIONS
 from parley.strategies import STRATEGIES
 from parley.ui import page, translations
 from tests.browser import Visitor
@@ -26,6 +27,28 @@ def test_a_file_has_every_text_and_no_other(language):
     for name, text in english.items():
         by_english[text].add(other[name])
     assert [text for text, others in by_english.items() if len(others) > 1] == []  # the page looks up the English text
+
+
+def test_the_address_names_the_language(visit, inside):
+    visitor = visit()
+    visitor.tab.goto(f"{inside.url}?lang=de")
+    german = translations.read("de")
+    expect(visitor.page.locator(".placeholder h2")).to_have_text(german["page.question"])
+    expect(visitor.box).to_have_attribute("placeholder", german["page.placeholder"])
+    expect(visitor.send_button).to_have_accessible_name(german["name.send"])
+    expect(visitor.setting("temperature")).to_contain_text(german["setting.temperature.help"])
+    visitor.choose("strategy", "Beam search")  # its texts come from the server
+    expect(visitor.setting("strategy")).to_contain_text(german["strategy.beams.summary"])
+    expect(visitor.setting("strategy")).to_contain_text(german["strategy.beams.when"])
+    expect(visitor.page.locator("#show-conversations")).to_have_text(german["conversations.list"])
+    expect(visitor.setting("num_beams")).to_contain_text(german["setting.num_beams.help"])
+    visitor.choose("model", "Parrot")
+    said = OPTIONS["seed"].help
+    visitor.ask(said)
+    expect(visitor.answer).to_have_text(said)
+    expect(visitor.page.locator("html")).to_have_attribute("lang", "de")
+    visitor.tab.goto(f"{inside.url}?lang=xx")
+    expect(visitor.page.locator("#title")).to_contain_text(page.TEXTS["tagline"])  # the conversation is still there
 
 
 # All that is seen or read aloud, but for what models and visitors write, and the examples, which are for Budgie.
