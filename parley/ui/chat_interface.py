@@ -148,7 +148,7 @@ class ResilientChatInterface(gr.ChatInterface):
         """
         number, resumes, stored = _asked(asked)
         turn = self._turns.begin(request.session_hash, number)
-        task = _task(shown, stored, settings, resumes)
+        task = _task(shown, stored, _visible(settings), resumes)
         if turn is None or task is None:
             yield {"turn": number, "over": True}
             return
@@ -195,6 +195,16 @@ def _asked(asked: Any) -> tuple[int, bool, StoredAnswer]:
         bool(values.get("resume")),
         stored_answer.read(values.get("stored")),
     )
+
+
+def _visible(values: Sequence[Any]) -> Sequence[Any]:
+    """The values of the controls; None, the model's own value, for those that the page hides with this model.
+
+    They may still have those of the model before, where a question follows its choice at once.
+    """
+    row = registry.models().get(str(dict(zip(OPTIONS, values, strict=True))["model"]))
+    taken = row.capabilities.settings if row else OPTIONS
+    return [value if name in taken or name == "model" else None for name, value in zip(OPTIONS, values, strict=True)]
 
 
 def _task(shown: Shown, stored: StoredAnswer, settings: Sequence[Any], resumes: bool) -> Task | None:
