@@ -170,13 +170,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--engines", action="store_true", help="only what each engine gives here")
     parser.add_argument("--many", action="store_true", help="only the part about many chats at once")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="only figures or groups of these names")
+    parser.add_argument("--update", action="store_true", help="write these figures in place of the earlier ones")
     parser.add_argument("--no-shapes", action="store_true", help="leave out models of random weights")
     parser.add_argument("--rounds", type=int, help=f"instead of {ROUNDS}; only together with another flag")
     given = parser.parse_args()
     given.prints = given.quick or given.engines or bool(given.only)
+    if given.update and not given.only:
+        parser.error("--update is for the figures that --only names")
     if given.many and given.prints:
         parser.error("--many writes its part of the page: give no other flag with it, or --only many to see it")
-    if (given.rounds or given.no_shapes) and not given.prints:
+    if (given.rounds or given.no_shapes) and (given.update or not given.prints):
         parser.error("docs/benchmarks.md takes figures of full runs only")
     try:
         asked = chosen(given.only or [])
@@ -209,7 +212,9 @@ def main() -> None:
         if not given.prints and not given.many:
             CHART.write_text(chart.svg(decoding.by_turn(models.smollm2, CHART_TURNS)), "utf-8")
     print(busy())
-    if not given.prints:
+    if given.update:
+        update(measured, machine)
+    elif not given.prints:
         write(measured, machine, only_many=given.many)
 
 
@@ -219,16 +224,32 @@ def results_of(measured: Sequence[Row], machine: dict[str, Any]) -> dict[str, An
 
 
 def write(measured: Sequence[Row], machine: dict[str, Any], only_many: bool) -> None:
-    """Writes results.json, the page and the chart of many chats."""
+    """Writes the figures of a whole run."""
     of_many = [row for row in measured if row.name in MANY]
     others = [row for row in measured if row.name not in MANY]
     before = json.loads(RESULTS.read_text("utf-8"))
     results = before if only_many else results_of(others, machine)
     results["many"] = results_of(of_many, machine)
+    write_results(results)
+
+
+def update(measured: Sequence[Row], machine: dict[str, Any]) -> None:
+    """Writes these figures in place of the earlier ones. Raises `ValueError` where those are of another machine."""
+    results = json.loads(RESULTS.read_text("utf-8"))
+    for part_of, names in ((results, set(FIGURES) - set(MANY)), (results["many"], set(MANY))):
+        new = {(row.name, row.model): dataclasses.asdict(row) for row in measured if row.name in names}
+        if new and part_of["machine"] != machine:
+            raise ValueError("The other figures are of another machine or of other versions: measure all of them.")
+        part_of["rows"] = [new.pop((row["name"], row["model"]), row) for row in part_of["rows"]] + list(new.values())
+    write_results(results)
+
+
+def write_results(results: dict[str, Any]) -> None:
+    """Writes results.json, the page and the chart of many chats."""
     RESULTS.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     text = readme_tables.between(PAGE.read_text("utf-8"), "figures", part(results))
     PAGE.write_text(readme_tables.between(text, "many", many_part(results["many"])), "utf-8")
-    CHART_MANY.write_text(chart.by_chats(many.by_chats(of_many)), "utf-8")
+    CHART_MANY.write_text(chart.by_chats(many.by_chats([Row(**row) for row in results["many"]["rows"]])), "utf-8")
 
 
 if __name__ == "__main__":

@@ -80,12 +80,30 @@ def test_the_chart_has_a_line_for_each_peer_that_was_measured():
     assert all(f">{name}</text>" in drawn for name in lines) and drawn.count("<path class=") > len(lines)
 
 
-def test_a_part_that_is_measured_again_leaves_the_others_as_they_are(tmp_path, monkeypatch):
+@pytest.fixture
+def copies(tmp_path, monkeypatch):
+    """What is measured goes into copies of the files."""
     for name in ("RESULTS", "PAGE"):
         copy = tmp_path / name
         copy.write_text(getattr(benchmarks, name).read_text("utf-8"), "utf-8")
         monkeypatch.setattr(benchmarks, name, copy)
     monkeypatch.setattr(benchmarks, "CHART_MANY", tmp_path / "chart.svg")
+
+
+def test_figures_that_are_measured_again_take_the_place_of_the_earlier_ones(copies):
+    before = benchmarks.json.loads(benchmarks.RESULTS.read_text())
+    old = next(each for each in before["rows"] if each["name"] == "next_turn_1024")
+    new = Row(**old | {"ours": 0.01234})
+    benchmarks.update([new], before["machine"])
+    after = benchmarks.json.loads(benchmarks.RESULTS.read_text())
+    assert [each for each in after["rows"] if each not in before["rows"]] == [dataclasses.asdict(new)]
+    assert [each for each in before["rows"] if each not in after["rows"]] == [old] and after["many"] == before["many"]
+    assert "0.0123 s" in benchmarks.PAGE.read_text()
+    with pytest.raises(ValueError, match="of another machine"):
+        benchmarks.update([new], before["machine"] | {"threads": 99})
+
+
+def test_a_part_that_is_measured_again_leaves_the_others_as_they_are(copies):
     machine = {"processor": "Another", "threads": 3, "features": {"avx2": True}, "versions": {"torch": "1"}}
     before, page = benchmarks.json.loads(benchmarks.RESULTS.read_text()), benchmarks.PAGE.read_text()
     measured = [row("many_greedy_vs_llamacpp_q8", many.TARGETS[0], "tokens/s", [(100, 40)])]
