@@ -59,7 +59,6 @@ GREEDY = "beside greedy search; nothing drafted in both"
 PLAIN = "beside greedy search by `generate` in 32-bit floats with the stock streamer"
 
 MIX = "Tokens a second in all, of many chats at once"
-A_TENTH = at_most({TARGETS[-1]: 10})
 AHEAD = Goal("more than 1", lambda row: row.ratio is not None and row.ratio > 1)
 
 MANY: dict[str, Figure] = {
@@ -83,10 +82,6 @@ MANY: dict[str, Figure] = {
     "many_decode_sampling_vs_passes": Figure("The same by sampling", at_least(0.85), TARGETS),
     "many_decode_greedy_in_model": Figure("Time of this that is spent in the model, greedy search"),
     "many_decode_sampling_in_model": Figure("The same by sampling", rate(85), TARGETS[-1:]),
-    "many_decode_greedy_events": Figure(
-        "What the events of the page take of the machine meanwhile", A_TENTH, TARGETS[-1:]
-    ),
-    "many_decode_sampling_events": Figure("The same by sampling", A_TENTH, TARGETS[-1:]),
     "many_greedy_in_model": Figure("Time of the whole mix that is spent in the model, greedy search"),
     "many_sampling_in_model": Figure("The same by sampling"),
     "many_first_token": Figure("First token, the median, greedy search, beside llama.cpp"),
