@@ -30,7 +30,7 @@ class UnreadStreams:
         self._app = app
         self._ending: set[asyncio.Task[None]] = set()  # kept, because the event loop holds its tasks weakly
         self._open: Counter[str] = Counter()  # streams by event id or session
-        self._awaited: dict[str, asyncio.Event] = {}  # the first POST of a session whose stream is faster
+        self._begun: dict[str, asyncio.Event] = {}  # by the mark of a stream: set when its turn has begun
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request or connection."""
@@ -40,7 +40,7 @@ class UnreadStreams:
         elif method == "GET" and (reader := _reader(scope)):
             self._open[reader] += 1
             try:
-                if _READS.search(path) or await self._is_joined(scope["app"], reader, receive):
+                if await self._has_begun(_mark(scope), receive):
                     await self._app(scope, receive, send)
                 else:
                     await JSONResponse({"detail": "This session has no turn."}, 404)(scope, receive, send)
@@ -63,30 +63,32 @@ class UnreadStreams:
 
         await self._app(scope, receive, send_and_read)
         if event_id := _event_id(answer):
-            self._tell(scope["app"])
+            if mark := dict(scope["headers"]).get(b"x-stream-mark", b"").decode("latin-1")[:64]:
+                self._of(mark).set()
             asyncio.get_running_loop().call_later(MAX_UNOPENED_SECONDS, self._check, scope["app"], event_id)
 
-    async def _is_joined(self, app: Any, session: str, receive: Receive) -> bool:
-        """Waits until the session has a turn; False where its reader goes, or none comes for a while.
+    def _of(self, mark: str) -> asyncio.Event:
+        """The event of this mark, which is forgotten after a while."""
+        if mark not in self._begun:
+            self._begun[mark] = asyncio.Event()
+            asyncio.get_running_loop().call_later(2 * MAX_UNOPENED_SECONDS, self._begun.pop, mark, None)
+        return self._begun[mark]
 
-        Gradio would end all turns of a session when it is handed a stream whose reader has gone.
+    async def _has_begun(self, mark: str, receive: Receive) -> bool:
+        """Waits until the turn of a stream with this mark has begun; False where its reader goes, or none begins.
+
+        Without waiting, Gradio would send what is left of an earlier turn and close the stream. It would end all turns
+        of a session when it is handed a stream whose reader has gone.
         """
-        if session in app.get_blocks()._queue.pending_messages_per_session:
+        if not mark or self._of(mark).is_set():
             return True
-        joined = self._awaited.setdefault(session, asyncio.Event())
-        waits = [asyncio.ensure_future(each) for each in (joined.wait(), _gone(receive))]
+        waits = [asyncio.ensure_future(each) for each in (self._of(mark).wait(), _gone(receive))]
         try:
             await asyncio.wait(waits, timeout=MAX_UNOPENED_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            return joined.is_set() and not waits[1].done()
+            return self._of(mark).is_set() and not waits[1].done()
         finally:
             for each in waits:
                 each.cancel()
-            self._awaited.pop(session, None)
-
-    def _tell(self, app: Any) -> None:
-        """Lets the streams go on whose sessions have a turn now."""
-        for session in self._awaited.keys() & app.get_blocks()._queue.pending_messages_per_session.keys():
-            self._awaited[session].set()
 
     def _check(self, app: Any, event_id: str) -> None:
         """Ends the event if it still runs or waits, and no stream of it is open."""
@@ -141,6 +143,11 @@ def _reader(scope: Scope) -> str:
         return next(iter(parse_qs(scope.get("query_string", b"").decode()).get("session_hash", ())), "")
     found = _READS.search(scope["path"])
     return found[1] if found else ""
+
+
+def _mark(scope: Scope) -> str:
+    """The mark by which the page says to which POST a stream belongs; empty for the streams of programs."""
+    return next(iter(parse_qs(scope.get("query_string", b"").decode("latin-1")).get("mark", ())), "")[:64]
 
 
 def _event_id(answer: bytes) -> str:
