@@ -72,6 +72,7 @@ window.conversations = (() => {
 
   function absorb(shown) {
     if (!shown.length) {
+      contextGauge.ask();
       if (open.path.length) {
         save();
         const { settings } = open;
@@ -128,6 +129,7 @@ window.conversations = (() => {
   }
   function noted(last) {
     saveSoon();
+    contextGauge.ask();
     if (last.stored?.finish && !broke(last)) [lost, resumedAt] = [false, ""];
     if (lost && broke(last)) setTimeout(resume);
   }
@@ -137,6 +139,7 @@ window.conversations = (() => {
   const ids = (each) => each.path.map((name) => each.nodes[name]);
   function taken() {
     requestAnimationFrame(decorate);
+    contextGauge.ask();
     return [ids(open).flatMap((node) => node.messages), open.draft];
   }
   /* Of an answer that is made again, all that is kept of it; else the tokens of the conversation as they were generated. */

@@ -170,6 +170,29 @@ PATCHES = (
         "let i=window.turns.converted(e,r,()=>e.content.map(n=>Ce(e,n,t,r)));",
     ),
     Patch("Index-*.js", "if(!t){n.push([a]);continue}", "if(!t){n.push(window.turns.row(a));continue}"),
+    Patch("Index-*.js", "latest:s.i===s.value.length-1", "latest:!1"),
+    Patch(
+        "Index-*.js",
+        "let Q=n(()=>c()?De(",
+        "let lastIndex=p(``);O(()=>{F(lastIndex,`${c()?.[c().length-1]?.index}`)});let Q=n(()=>c()?De(",
+    ),
+    Patch(
+        "Index-*.js", "f=n(()=>C(Q).slice(0,r).filter(e=>e[0].role===`assistant`).length)", "f=n(()=>0)"
+    ),  # of feedback
+    Patch(
+        "Index-*.js",
+        "o=n(()=>G()&&Ee(C(t),c())),f=n(()=>se()&&Ee(C(t),c()))",
+        "isLast=n(()=>C(t)[C(t).length-1].role===`assistant`&&`${C(t)[C(t).length-1].index}`===C(lastIndex)),"
+        "o=n(()=>G()&&C(isLast)),f=n(()=>se()&&C(isLast))",
+    ),
+    # While an answer comes, its state is told once and not with each token.
+    Patch(
+        "Blocks-*.js",
+        "stream_state:n}),this.update_loading_stati_state();else if(s.stage===`error`)",
+        "stream_state:n}),t.data.told||(t.data.told=!0,this.update_loading_stati_state());else if(s.stage===`error`)",
+    ),
+    # To set `dir` anew, though to the same, makes the browser style a message again.
+    Patch("Index-*.js", ",r.dir=r.dir},[()=>u()+`'s message: `", "},[()=>u()+`'s message: `"),
     # Typing into a dropdown replaces what is chosen, where it was appended ("Samplingwater"), and filters the list at
     # once, also by what is pasted or composed, where the list was one character behind.
     Patch(

@@ -32,7 +32,6 @@ def add(inputs: Mapping[str, Component], chat: gr.ChatInterface) -> None:
     arguments = [chat.textbox, chat.chatbot, *inputs.values()]
     counted = count.click(measure, arguments, gauge, js="contextGauge.asked", trigger_mode="always_last", **private)
     counted.success(None, gauge, None, js="contextGauge.show", **private)
-    chat.chatbot.change(None, js="contextGauge.ask", **private)
 
 
 async def measure(request: gr.Request, draft: str, shown: Sequence[Any], *values: Any) -> dict[str, Any] | None:
