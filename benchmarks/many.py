@@ -20,7 +20,6 @@ from benchmarks.served import Served
 from benchmarks.share_gpt import Conversation, Workload
 from benchmarks.visitors import Asks, ChatCompletions, Parley, Played
 from parley.engines.openvino.decoder import MAX_ROWS
-from parley.models.hardware import cpu_threads
 
 # How many chats, and how many conversations they have together; fewer for the model that is only a shape.
 CHATS = {1: 2, 4: 4, 8: 8, 16: 16, 32: 32}
@@ -219,7 +218,6 @@ def _decoding(started: _Peers, workloads: Sequence[Workload], label: str, chats:
     """Decoding alone, beside passes of as many rows at the same lengths, and how much of its time is in the model."""
     rates = {generation: list[tuple[float, float]]() for generation in GENERATION}
     shares = {generation: list[float]() for generation in GENERATION}
-    events = {generation: list[float]() for generation in GENERATION}
     for workload in workloads:
         for generation in GENERATION:
             started.parley.count_tokens()
@@ -228,11 +226,9 @@ def _decoding(started: _Peers, workloads: Sequence[Workload], label: str, chats:
             each_pass = started.parley.pass_time(chats, PROMPT + PROMPT // 2, NEW)
             rates[generation].append((took.tokens / took.seconds, chats / each_pass))
             shares[generation].append(100 * took.pass_seconds / took.seconds)
-            events[generation].append(100 * took.event_seconds / took.seconds / cpu_threads())
     for generation in GENERATION:
         yield row(f"many_decode_{generation}_vs_passes", label, "tokens/s", rates[generation])
         yield alone(f"many_decode_{generation}_in_model", label, "% of the time", shares[generation])
-        yield alone(f"many_decode_{generation}_events", label, "% of the machine", events[generation])
 
 
 def by_chats(rows: Collection[Row]) -> dict[str, list[tuple[int, float]]]:

@@ -1,6 +1,7 @@
 """Many turns at once: each gets the answer that it would get alone, bit for bit, by every strategy."""
 
 import functools
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -161,7 +162,7 @@ class Crowded:
 
     def __init__(self, pool, free):
         self.pool = pool
-        until(lambda: pool.num_free == pool.num_blocks - 1)  # the thread of the last turn holds some till it ends
+        until(lambda: gc.collect() >= 0 and pool.num_free == pool.num_blocks - 1)  # threads and errors hold some
         self.taken = [pool.allocate() for _ in range(pool.num_free - free)]
 
     def __enter__(self):
