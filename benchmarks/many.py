@@ -222,10 +222,10 @@ def _decoding(started: _Peers, workloads: Sequence[Workload], label: str, chats:
         for generation in GENERATION:
             started.parley.count_tokens()
             started.play(f"{OURS} {generation}", workload, chats)
-            took = started.parley.decoding()
+            seconds, in_passes, tokens = started.parley.decoding()
             each_pass = started.parley.pass_time(chats, PROMPT + PROMPT // 2, NEW)
-            rates[generation].append((took.tokens / took.seconds, chats / each_pass))
-            shares[generation].append(100 * took.pass_seconds / took.seconds)
+            rates[generation].append((tokens / seconds, chats / each_pass))
+            shares[generation].append(100 * in_passes / seconds)
     for generation in GENERATION:
         yield row(f"many_decode_{generation}_vs_passes", label, "tokens/s", rates[generation])
         yield alone(f"many_decode_{generation}_in_model", label, "% of the time", shares[generation])

@@ -51,22 +51,6 @@ FIRST_TEXT = """() => {
     done((performance.now() - sent) / 1000);
   }).observe(document.querySelector("#chat"), { subtree: true, childList: true, characterData: true }));
 }"""
-LONG = """(turns) => {
-  const nodes = {}, path = [], text = "The owl flew over the river and sat down beside the lamp in the window. ";
-  for (let i = 0; i < 2 * turns; i++) {
-    const role = i % 2 ? "assistant" : "user", messages = [{ role, content: [{ type: "text", text }] }];
-    nodes[i] = { id: String(i), parent: i ? String(i - 1) : null, role, made: i, messages, edited: true };
-    path.push(String(i));
-  }
-  const kept = { saved: 1, id: "long", title: "", created: 1, updated: 1, draft: "", settings: null, nodes, path };
-  localStorage.setItem("parley.conversation.long", JSON.stringify(kept));
-  sessionStorage.setItem("parley.open", "long");
-}"""
-COUNT = """() => {
-  window.updates = 0;
-  const received = turns.received;
-  turns.received = (data) => { updates += Boolean(data?.[0]?.shown); return received(data) };
-}"""
 
 
 def first_text(visitor: Visitor) -> float:
@@ -101,7 +85,7 @@ def typed(visitor: Visitor) -> int:
 
 def streamed(visitor: Visitor) -> int:
     """Takes a part of a long answer; the number of its updates."""
-    visitor.tab.evaluate(COUNT)
+    visitor.count_updates()
     visitor.box.fill("owl " * 300)
     visitor.box.press("Enter")
     visitor.tab.wait_for_function("() => updates > 40")
@@ -162,11 +146,8 @@ def main() -> None:
             for _ in range(rounds):
                 for turns, found in costs.items():
                     visitor = Visitor(context, space.url)
-                    visitor.tab.evaluate("localStorage.clear()")
                     if turns:
-                        visitor.tab.evaluate(LONG, turns)
-                    visitor.tab.reload()
-                    visitor.tab.wait_for_function(f"() => document.querySelectorAll('.user-row').length === {turns}")
+                        visitor.open_long_conversation(turns)
                     visitor.choose("model", "Parrot")
                     visitor.ask("owl")
                     found.append((busy_seconds(visitor, typed), busy_seconds(visitor, streamed)))

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +42,10 @@ class Served:
         """Forgets the tokens that were counted, see `decoding`."""
         self._inside(_count_tokens)
 
-    def decoding(self) -> "Decoding":
-        """From when all turns since `count_tokens` had a token until the first of them had its last one."""
+    def decoding(self) -> tuple[float, float, int]:
+        """From when all turns since `count_tokens` had a token until the first of them had its last one: seconds,
+        seconds of them in passes, and tokens.
+        """
         return self._inside(_decoding)
 
     def pass_times(self, length: int) -> dict[int, float]:
@@ -65,39 +66,18 @@ class Served:
         return self._process.submit(work, *given).result()
 
 
-@dataclass(frozen=True)
-class Decoding:
-    """While all turns decode: what was made, and what took the time."""
-
-    tokens: int
-    seconds: float
-    pass_seconds: float  # of them, in the model
-    event_seconds: float  # of a processor, in the event loop of the server
-
-
-@dataclass(frozen=True)
-class _Moment:
-    """When a token came, and what all passes and all events had taken by then, in seconds."""
-
-    when: float
-    passes: float
-    events: float
-
-
 class _TokenLog(TokenRate):
-    """Remembers the moment of each token."""
+    """Remembers when each turn had a token, and how long all passes had taken by then."""
 
-    def __init__(self, scheduler: Scheduler, event_loop: int) -> None:
-        """`event_loop`: the id of its thread."""
+    def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
-        self._scheduler, self._clock = scheduler, time.pthread_getcpuclockid(event_loop)
-        self.tokens: dict[int, list[_Moment]] = {}  # by the thread of the turn
+        self._scheduler = scheduler
+        self.tokens: dict[int, list[tuple[float, float]]] = {}  # by the thread of the turn
 
     def count(self) -> None:
         """See `TokenRate.count`."""
         super().count()
-        moment = _Moment(time.perf_counter(), self._scheduler.pass_seconds, time.clock_gettime(self._clock))
-        self.tokens.setdefault(threading.get_ident(), []).append(moment)
+        self.tokens.setdefault(threading.get_ident(), []).append((time.perf_counter(), self._scheduler.pass_seconds))
 
 
 _kept = contextlib.ExitStack()  # in the app's process: what holds until it ends
@@ -111,6 +91,7 @@ def _engine() -> OpenVinoEngine:
         raise RuntimeError("Many chats at once are measured on the OpenVINO engine, which this machine does not have.")
     _kept.enter_context(endless(engine.loaded))
     _kept.enter_context(without_drafts())
+    engine.token_rate = _TokenLog(_model(engine).scheduler)
     return engine
 
 
@@ -126,9 +107,7 @@ def _serve(folder: Path, name: str) -> str:
     from parley.ui import page
 
     url = app.demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)[1]
-    thread = app.demo.server.thread.ident
-    assert thread is not None
-    _engine().token_rate = _TokenLog(_model().scheduler, thread)
+    _engine()
     return url
 
 
@@ -140,16 +119,11 @@ def _count_tokens() -> None:
     _log().tokens.clear()
 
 
-def _decoding() -> Decoding:
+def _decoding() -> tuple[float, float, int]:
     turns = list(_log().tokens.values())
-    begin = max((each[0] for each in turns), key=lambda moment: moment.when)
-    end = min((each[-1] for each in turns), key=lambda moment: moment.when)
-    return Decoding(
-        sum(begin.when < moment.when <= end.when for each in turns for moment in each),
-        end.when - begin.when,
-        end.passes - begin.passes,
-        end.events - begin.events,
-    )
+    begin, end = max(each[0] for each in turns), min(each[-1] for each in turns)
+    tokens = sum(begin[0] < when <= end[0] for each in turns for when, _ in each)
+    return end[0] - begin[0], end[1] - begin[1], tokens
 
 
 def _log() -> _TokenLog:

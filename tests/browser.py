@@ -13,6 +13,23 @@ from playwright.sync_api import expect, sync_playwright
 from parley.serving import turn
 from tests.conftest import ROOT, Passes, lacking, until
 
+# A conversation of so many turns, which the browser has kept.
+LONG = """(turns) => {
+  const nodes = {}, path = [], text = "The owl flew over the river and sat down beside the **lamp** in the window.";
+  for (let i = 0; i < 2 * turns; i++) {
+    const role = i % 2 ? "assistant" : "user", messages = [{ role, content: [{ type: "text", text }] }];
+    nodes[i] = { id: String(i), parent: i ? String(i - 1) : null, role, made: i, messages, edited: true };
+    path.push(String(i));
+  }
+  const kept = { saved: 1, id: "long", title: "", created: 1, updated: 1, draft: "", settings: null, nodes, path };
+  localStorage.setItem("parley.conversation.long", JSON.stringify(kept));
+}"""
+COUNT_UPDATES = """() => {
+  window.updates = 0;
+  const received = turns.received;
+  turns.received = (data) => { updates += Boolean(data?.[0]?.shown); return received(data) };
+}"""
+
 PATIENCE = 90_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = re.compile(r"^\s*(?:[^·]+ · ){1,2}\d+ tokens · \d+\.\d s(?: · \d+ tokens/s)?\s*$")  # of a finished answer
@@ -112,6 +129,17 @@ class Visitor:
         self.tab.route("**/queue/join*", lambda route: route.fulfill(**answer), times=2)
         with self.tab.expect_response(lambda answer: answer.status == 503 and next(count) == 2):
             yield
+
+    def open_long_conversation(self, turns):
+        """Shows one that the browser has kept."""
+        self.tab.evaluate(LONG, turns)
+        self.tab.add_init_script('sessionStorage.setItem("parley.open", "long")')  # the page may still save its own
+        self.tab.reload()
+        expect(self.questions).to_have_count(turns)
+
+    def count_updates(self):
+        """Counts in `updates`, a variable of the page, the pieces of answers that come from now on."""
+        self.tab.evaluate(COUNT_UPDATES)
 
     def send(self, text):
         self.box.fill(text)

@@ -16,7 +16,7 @@ class Line(socketserver.ThreadingTCPServer):
     def __init__(self, url, round_trip=0.0):
         """`round_trip` is in seconds; half of it passes on each way."""
         self.goal, self.held, self.cut_off = int(url.rpartition(":")[2]), set(), False
-        self.secret, self.delay = False, round_trip / 2
+        self.secret, self.delay, self.closed = False, round_trip / 2, threading.Event()
         super().__init__(("127.0.0.1", 0), Call)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -32,6 +32,7 @@ class Line(socketserver.ThreadingTCPServer):
         self.cut_off = False
 
     def close(self):
+        self.closed.set()
         self.shutdown()
         self.server_close()
 
@@ -64,6 +65,6 @@ class Call(socketserver.BaseRequestHandler):
 
     def deliver(self, on_the_way, goal):
         while data := (sent := on_the_way.get())[1]:
-            time.sleep(max(0.0, sent[0] - time.monotonic()))  # the length of the line
+            self.server.closed.wait(max(0.0, sent[0] - time.monotonic()))  # the length of the line, unless it ends
             with contextlib.suppress(OSError):
                 goal.sendall(data)

@@ -134,13 +134,13 @@ class LocalEngine(Engine):
                 f"The answer has {len(ids)} tokens. {self.loaded.spec.label} can look at 1 to {room} after this "
                 "conversation. Give another one."
             )
-        strategy = request.strategy.searched
+        strategy = strategies.searched(request.strategy)
         plan = plan_generation(self.loaded, strategy, settings, prompt)
         draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
         device, scores = self.loaded.model.device, list[TokenScore]()
         generator = torch.Generator(device).manual_seed(settings.seed or 0) if draws else None
         arguments = {
-            "generation_config": GenerationConfig(**plan.config),
+            "generation_config": GenerationConfig(**plan.config | {"num_beams": 1}),  # there is one text
             "logits_processor": LogitsProcessorList(plan.processors),
             "custom_generate": teacher_forcing,
             "given": ids,

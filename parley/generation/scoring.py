@@ -30,7 +30,7 @@ SETTING_OF = {
     "TopNSigma": "top_n_sigma",
     "UnbatchedClassifierFreeGuidanceLogitsProcessor": "guidance_scale",
     "Guidance": "guidance_scale",
-    "int": "dola_layers",  # the early layer with which DoLa compared
+    "Contrast": "dola_layers",
 }
 
 

@@ -265,3 +265,8 @@ def find(name: str) -> Strategy:
         raise BadSetting(
             f"There is no strategy called {name!r}. The strategies are: {', '.join(STRATEGIES)}."
         ) from None
+
+
+def searched(strategy: Strategy) -> Strategy:
+    """The strategy whose tokens this one finds sooner; for most, itself."""
+    return STRATEGIES["greedy"] if strategy.group == SOONER else strategy

@@ -74,13 +74,6 @@ class Strategy:
         return (*self.settings, *COMMON, *(("seed",) if self.samples else ()))
 
     @property
-    def searched(self) -> "Strategy":
-        """The strategy whose tokens it finds sooner; for most, itself."""
-        from parley.strategies.registry import STRATEGIES
-
-        return STRATEGIES["greedy"] if self.group == SOONER else self
-
-    @property
     def drafts(self) -> bool:
         """Whether it needs a draft model."""
         return "draft" in self.requirements

@@ -151,7 +151,7 @@ PATCHES = (
         'function z(e){let o=e.split(".").reduce((t,n)=>t?.[n],window);if(o)return async(...t)=>o(...t);'
         "let t,n=!0,r=e.trim()",
     ),
-    # Such a function finds what is told of the event, as which message was edited, in `eventData`.
+    # Such a function reads the data of the event, for example which message was edited, from `window.eventData`.
     Patch(
         "Blocks-*.js",
         "this.functions.frontend&&(i=await this.functions.frontend(t))",

@@ -33,7 +33,7 @@ SEARCHES = (
 )  # choose among several texts
 REPLAYED = [name for name in STRATEGIES if name not in SEARCHES]
 CUT = {"temperature": 1.3, "top_k": 30, "top_p": 0.95, "min_p": 0.02, "repetition_penalty": 1.1}
-ONES = {"exit_layer": 3, "watermark_key": 11, "no_repeat_ngram_size": 3}
+ONES = {"force_words": "lamp", "exit_layer": 3, "watermark_key": 11, "no_repeat_ngram_size": 3}
 ROUNDING = 0.02  # of int8 with Budgie, which has none by default: the most by which a probability was moved
 
 
@@ -101,6 +101,14 @@ def test_each_candidate_says_which_setting_removed_it():
             kept = sum(math.exp(each.after) for each in score.candidates)
             assert kept <= 1.0001 and score.after > -math.inf
     assert removed == {"", "no_repeat_ngram_size", "top_k", "top_p", "min_p"}
+
+
+@pytest.mark.parametrize("strategy", SEARCHES)
+def test_of_a_search_the_probabilities_of_its_answer_are_shown(strategy):
+    model, values = loaded("floats"), values_of(strategy, 0)
+    made = answer(model, asked(0), **values)
+    scores = scored(model, made, asked(0), values)
+    assert [each.id for each in scores] == list(made.ids) and all(each.after > -math.inf for each in scores)
 
 
 def test_any_text_is_scored_and_its_pieces_join_to_it():

@@ -109,28 +109,11 @@ def test_the_bytes_of_an_answer_grow_with_its_length_and_no_faster(parrot, unthr
     assert again <= short + 8 * said, "what was said before comes in the details and as tokens, once each"
 
 
-LONG = """(turns) => {
-  const nodes = {}, path = [], text = "The owl flew over the river and sat down beside the **lamp** in the window.";
-  for (let i = 0; i < 2 * turns; i++) {
-    const role = i % 2 ? "assistant" : "user", messages = [{ role, content: [{ type: "text", text }] }];
-    nodes[i] = { id: String(i), parent: i ? String(i - 1) : null, role, made: i, messages, edited: true };
-    path.push(String(i));
-  }
-  const kept = { saved: 1, id: "long", title: "", created: 1, updated: 1, draft: "", settings: null, nodes, path };
-  localStorage.setItem("parley.conversation.long", JSON.stringify(kept));
-}"""
-COUNT = """() => {
-  window.updates = 0;
-  const received = turns.received;
-  turns.received = (data) => { updates += Boolean(data?.[0]?.shown); return received(data) };
-}"""
-
-
 def calls_for_each_update(visitor):
     """How many functions of the page run for each piece of an answer that comes."""
     protocol = visitor.context.new_cdp_session(visitor.tab)
     protocol.send("Profiler.enable")
-    visitor.tab.evaluate(COUNT)
+    visitor.count_updates()
     visitor.send(f"{'owl ' * 200}")
     visitor.tab.wait_for_function("() => updates > 5")  # the question and what is folded are shown
     protocol.send("Profiler.startPreciseCoverage", {"callCount": True, "detailed": False})
@@ -146,10 +129,7 @@ def calls_for_each_update(visitor):
 def test_a_token_costs_little_more_in_a_long_conversation(parrot, unthrottled):
     parrot.limit(4096)
     alone = calls_for_each_update(parrot)
-    parrot.tab.evaluate(LONG, 60)
-    parrot.tab.add_init_script('sessionStorage.setItem("parley.open", "long")')  # the page may still save its own
-    parrot.tab.reload()
-    expect(parrot.questions).to_have_count(60)
+    parrot.open_long_conversation(60)
     parrot.choose("model", "Parrot")
     parrot.limit(4096)
     assert calls_for_each_update(parrot) < 3 * alone

@@ -50,7 +50,7 @@ def dola(
     outputs = model._prefill(input_ids, generation_config, inputs)
     while True:
         inputs = model._update_model_kwargs_for_generation(outputs, inputs)
-        scores = logits_processor(input_ids, contrast(outputs)[0])
+        scores = logits_processor(input_ids, contrast(outputs))
         if generation_config.do_sample:
             token = torch.multinomial(scores.softmax(-1), num_samples=1)
         else:
@@ -72,11 +72,10 @@ class Contrast:
         wanted = "early_logits" if isinstance(model, PagedCausalLM) else "output_hidden_states"
         self.inputs = {wanted: True}  # of the forward pass, so that its outputs have what is compared
 
-    def __call__(self, outputs: Any, position: int = -1) -> tuple[torch.Tensor, int]:
-        """The scores after the token at `position`, shape (1, vocabulary), and the early layer."""
+    def __call__(self, outputs: Any, position: int = -1) -> torch.Tensor:
+        """The scores after the token at `position`, shape (1, vocabulary)."""
         last, early = outputs.logits[:, position].float(), self._early_logits(outputs, position)
-        chosen = _most_divergent(last, early)
-        return _contrast(last, early[chosen]), self._layers[chosen]
+        return _contrast(last, early[_most_divergent(last, early)])
 
     def _early_logits(self, outputs: Any, position: int) -> torch.Tensor:
         """The logits from the token's hidden states before these layers; shape (layers, 1, vocabulary).

@@ -75,8 +75,8 @@ def teacher_forcing(
             scores = guidance(read.logits[:, position])
             chain.append((guidance, scores[0]))
         if contrast:
-            scores, layer = contrast(read, position)
-            chain.append((layer, scores[0]))
+            scores = contrast(read, position)
+            chain.append((contrast, scores[0]))
         for each in processors:
             scores = each(input_ids, scores.clone())
             chain.append((each, scores[0]))
