@@ -26,7 +26,7 @@ from parley.generation.streaming import Interrupted, stop_check
 # to the prompt that waits longest, so that short prompts cannot hold up a long one for ever.
 CHUNK_SHARE = 4
 # How long a pass waits for turns that are choosing their next token, as a share of the time of the last pass.
-CHOOSING_SHARE = 0.3
+CHOOSING_SHARE = 0.6
 POLL_SECONDS = 0.05  # how often a leader that can run no pass looks whether a turn was stopped
 REFUSAL_POLLS = 20  # so many in a row before a turn is refused, because blocks may be released a moment later
 _passes = threading.Lock()  # passes of all models use all cores, so they run one after the other
