@@ -27,7 +27,7 @@ from parley.ui.views.strategy_picker import good, panel_data
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
-    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
+    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
 )
 STYLES = ("page.css", "panel.css", "conversations.css")
