@@ -14,6 +14,7 @@ from parley import strategies
 from parley.api import endpoints
 from parley.api.page_head import PageHead
 from parley.api.unread_streams import UnreadStreams
+from parley.events import STATUSES
 from parley.models import load_plan
 from parley.settings import OPTIONS
 from parley.strategies.strategy import GROUPS
@@ -92,7 +93,7 @@ def english() -> dict[str, str]:
     }
     turns = {"waiting": chat_function.WAITING, "broken": chat_function.BROKEN}
     turns |= {"refused": chat_interface.TEXTS["refused"], "differs": chat_interface.DIFFERS}
-    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns}
+    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
