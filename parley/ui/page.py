@@ -12,7 +12,10 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from parley import strategies
 from parley.api import endpoints
+from parley.api.call_checks import CallChecks
 from parley.api.page_head import PageHead
+from parley.api.routes import ServedRoutes
+from parley.api.security import SecurityMiddleware
 from parley.api.unread_streams import UnreadStreams
 from parley.events import STATUSES
 from parley.models import load_plan
@@ -21,7 +24,6 @@ from parley.strategies.strategy import GROUPS
 from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
-from parley.ui.security import SecurityMiddleware
 from parley.ui.views import context_gauge, conversations, real_model, strategy_picker, watermark_detector
 from parley.ui.views.strategy_picker import good, panel_data
 
@@ -120,6 +122,8 @@ LAUNCH: dict[str, Any] = {
         "middleware": [
             Middleware(GZipMiddleware, minimum_size=4096, compresslevel=6),  # not the streams of answers
             Middleware(SecurityMiddleware),
+            Middleware(ServedRoutes),
+            Middleware(CallChecks),
             Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
