@@ -10,8 +10,9 @@ from parley.engines.transformers.abort_hooks import install_abort_hooks
 from parley.engines.transformers.early_exit import exit_in_a_copy
 from parley.engines.transformers.reread import keep_one_cache
 from parley.engines.transformers.scheduler import MAX_PADDING, schedule
+from parley.engines.transformers.shared_prompts import SharedCaches
 from parley.generation.loaded_model import LoadedModel
-from parley.generation.prefix_cache import PrefixCache
+from parley.generation.prefix_cache import NoPrefixCache, PrefixCache
 from parley.models import hardware
 
 CACHE_DIVISOR = 4  # the KV caches of sessions may use the free memory divided by this
@@ -31,6 +32,12 @@ class TransformersEngine(LocalEngine):
         self.scheduler = schedule(loaded.model)
         exit_in_a_copy(loaded.model)
         self.max_running = self._num_turns_that_fit()
+
+    def shared_prompts(self, session: str) -> NoPrefixCache:
+        """See `Engine.shared_prompts`."""
+        if not self._sessions.is_supported:
+            return NoPrefixCache()
+        return SharedCaches(self.loaded.model, self._sessions.snapshots(session))
 
     @property
     def _library(self) -> str:
