@@ -104,7 +104,10 @@ class Engine(ABC):
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 
     def logprobs(self, request: TurnRequest, answer: str | Sequence[int]) -> list[float]:
-        """The log probability in nats of each token of this answer, or text, by the model alone. See `scores`."""
+        """The log probability in nats of each token of this answer, or text, by the model alone; see `scores`.
+
+        Empty where it was stopped.
+        """
         return [each.logprob for each in self.scores(request, answer)]
 
     def shared_prompts(self, session: str) -> "NoPrefixCache | None":

@@ -7,7 +7,7 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -159,9 +159,15 @@ class LocalEngine(Engine):
         prefix_cache = request.shared or NoPrefixCache()
         lease = LeaseRequest("", prompt.ids[0].tolist(), 1, prompt.length + len(ids), list)
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        with streaming.stops(signal), self._running(), torch.inference_mode(), prefix_cache.acquire(lease) as leased:
+        with (
+            suppress(streaming.Interrupted),
+            streaming.stops(signal),
+            self._running(),
+            torch.inference_mode(),
+            prefix_cache.acquire(lease) as leased,
+        ):
             self._generate(plain, arguments | leased.arguments, signal)
-        return made
+        return made if len(made) == len(ids) else []
 
     def _given(self, request: TurnRequest, answer: str | Sequence[int]) -> tuple[Prompt, Sequence[int]]:
         """The prompt, and the tokens of the answer. Raises `BadConversation` where these are none, or too many."""
