@@ -84,8 +84,8 @@ def _counted(seconds: int) -> int:
 def duration(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
     """The argument of `spaces.GPU` with which ZeroGPU gives a turn the `seconds` of `estimate`.
 
-    It takes the arguments of a turn. The client of `spaces` multiplies every duration by a factor, which is 1.5 for
-    the size "large" on the cards of today.
+    It takes the arguments of a turn, or of a comparison, which are as many. The client of `spaces` multiplies every
+    duration by a factor, which is 1.5 for the size "large" on the cards of today.
     """
     return max(1, round(seconds / _duration_factor()))
 

@@ -15,13 +15,14 @@ from parley.api import endpoints
 from parley.api.page_head import PageHead
 from parley.api.unread_streams import UnreadStreams
 from parley.models import load_plan
+from parley.serving.comparison import GpuWorker
 from parley.settings import OPTIONS
 from parley.strategies.strategy import GROUPS
 from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
 from parley.ui.security import SecurityMiddleware
-from parley.ui.views import context_gauge, conversations, real_model, strategy_picker, watermark_detector
+from parley.ui.views import compare, context_gauge, conversations, real_model, strategy_picker, watermark_detector
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
@@ -173,8 +174,11 @@ def chat_components() -> dict[str, Any]:
     return {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples, "hidden": hidden}
 
 
-def add_views(page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column) -> None:
-    """The views below the chat, which is a `gr.ChatInterface`, and below the settings."""
+def add_views(
+    page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column, worker: GpuWorker
+) -> None:
+    """The views below the chat, which is a `gr.ChatInterface`, and below the settings. `worker` has a GPU."""
+    compare.add(worker)
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
     real_model.add(inputs)
