@@ -30,8 +30,9 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
+    *("views/compare_view.js", "views/compare.js"),
 )
-STYLES = ("page.css", "panel.css", "conversations.css")
+STYLES = ("page.css", "panel.css", "conversations.css", "views/compare_view.css", "views/compare.css")
 TITLE = "Parley"
 TEXTS = {
     "tagline": "Talk with open language models, and choose how they decode.",
@@ -43,10 +44,10 @@ TEXTS = {
 }
 # Not translated: the bundled model knows English only.
 EXAMPLES = [
+    compare.FIRST_LESSON.title,  # which compare.js opens
     "Hello, who are you?",
     "Tell me a story about an owl.",
     "What is top-p sampling?",
-    "Write a poem about the moon.",
 ]
 
 THEME = gr.themes.Base(
@@ -98,6 +99,9 @@ def english() -> dict[str, str]:
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
+    tables |= {"compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
+    tables |= {"lesson": {row.name: row.title for row in compare.LESSONS}}
+    tables |= {"lesson.says": {row.name: row.says for row in compare.LESSONS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
     tables |= {f"strategy.{name}": texts for name, texts in rows.items()}
     return {f"{table}.{name}": text for table, texts in tables.items() for name, text in texts.items()}
@@ -178,7 +182,7 @@ def add_views(
     page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column, worker: GpuWorker
 ) -> None:
     """The views below the chat, which is a `gr.ChatInterface`, and below the settings. `worker` has a GPU."""
-    compare.add(worker)
+    compare.add(page, worker)
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
     real_model.add(inputs)

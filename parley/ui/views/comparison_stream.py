@@ -23,6 +23,7 @@ from parley.serving.column_batch import Column
 from parley.serving.turn_thread import TurnThread
 from parley.serving.waiting_line import LINES
 from parley.settings import Settings
+from parley.strategies.strategy import SOONER
 from parley.ui import render, stored_answer, zerogpu_errors
 from parley.ui.chat_function import BROKEN, WAITING, build_prompt
 from parley.ui.gpu_queue import leave_gpu_queue
@@ -50,6 +51,7 @@ class ColumnState:
         answer, usage = self.answer, self.answer.usage
         settings = dict(answer.origin.settings) if answer.origin else self.settings and self.settings.model_dump()
         stored = stored_answer.write(answer, Answer()) if answer.finish and not self.error else None
+        drafts = self.settings is not None and self.settings.effective_strategy.group == SOONER
         speed = {
             "tokens": usage and usage.new_tokens,
             "tokens_per_second": usage and usage.tokens_per_second,
@@ -57,8 +59,8 @@ class ColumnState:
             "seconds": usage and usage.seconds,
             "prompt_tokens": usage and usage.prompt_tokens,
             "cached_tokens": usage and usage.cached_tokens,
-            "drafted": usage and usage.drafted,
-            "accepted": usage and usage.accepted,
+            "drafted": usage and usage.drafted if drafts else None,
+            "accepted": usage and usage.accepted if drafts else None,
         }
         logprob = self.figures.logprob
         measured = asdict(self.figures) | {
