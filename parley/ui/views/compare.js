@@ -293,13 +293,13 @@ window.compare = (() => {
       make("div", { className: "ask" }, box, go),
       make("div", { className: "tools" }, sweep(), button("add", texts.add, add), make("label", { className: "differ" }, switched, texts.differences), button("link free", texts.link, copyLink)),
       labelled(make("div", { className: "shared" }), texts.shared),
-      make("div", { className: "says" }), drawing, make("p", { className: "announced" })), texts.title);
+      make("div", { className: "says" }), drawing, make("p", { className: "announced" })), texts.run);
     view.querySelector(".back").replaceChildren("← ", make("span", {}, texts.back));
     for (const group of [".lessons", ".shared"]) view.querySelector(group).setAttribute("role", "group");
     view.querySelector(".says").setAttribute("role", "status");
     view.querySelector(".announced").setAttribute("role", "status");
     document.getElementById("desk").append(view);
-    const opens = make("button", { type: "button", id: "open-compare", onclick: fromBox }, texts.open);
+    const opens = make("button", { type: "button", id: "open-compare", onclick: fromBox }, texts.run);
     document.getElementById("under").append(opens);
   }
   const isOpen = () => document.body.dataset.view === "compare";
@@ -397,6 +397,7 @@ window.compare = (() => {
       if (lesson) teach(lesson);
       return Boolean(lesson);
     },
+    data: () => copy(data),
     asked: () => [request()],
     toCheck: () => [request()],
     toStop: () => [toStop],

@@ -18,22 +18,19 @@ from parley.serving.column_batch import MAX_COLUMNS
 from parley.settings import OPTIONS
 from parley.ui import render
 from parley.ui.chat_function import BROKEN
+from parley.ui.gradio_patches import NAMES
+from parley.ui.views import conversations
 from parley.ui.views.comparison_stream import CompareFunction, Question, program_error
-from parley.ui.views.conversations import typed
 
 log = logging.getLogger("parley")
 
 TEXTS = {  # of compare.js
-    "open": "Compare",
-    "title": "Compare",
     "back": "Back to the conversation",
     "ask": "The question for all columns",
     "placeholder": "One question for all columns…",
     "run": "Compare",
     "stop": "Stop all",
-    "stop_one": "Stop",
     "keep": "Keep this one",
-    "kept": "It is the conversation now.",
     "add": "Add a column",
     "remove": "Remove column {count}",
     "column": "Column {count}",
@@ -42,8 +39,6 @@ TEXTS = {  # of compare.js
     "sweep_help": "A column for each of several values of one setting.",
     **{"from": "from", "to": "to", "columns": "columns", "fill": "Fill the columns"},
     "differences": "Show differences",
-    "link": "Copy link",
-    "copied": "Copied.",
     "setting": "Add a setting…",
     "without": "Without {label}",
     "shared": "All columns",
@@ -57,15 +52,10 @@ TEXTS = {  # of compare.js
     "refused": "The server was not reached, or could not take this. Nothing is lost: press Compare again.",
     "scored": "Bits per byte: all texts are scored by {model}.",
 }
-VIEW_TEXTS = {  # of compare_view.js
-    "reading": render.TEXTS["reading"],
-    "thought": render.TEXTS["thought"],
-    "beams": "Beams",
-    **{"score": render.TEXTS["score"], "finished": render.TEXTS["finished"]},
+VIEW_TEXTS = {  # of compare_view.js, beside those of an answer
+    "beam_list": "Beams of the search",
     "speed": "Speed",
-    "tokens_per_second": render.TEXTS["speed"],
     "first": "First token",
-    "seconds": "{count} s",
     "logprob": "Log-likelihood",
     "logprob_help": "The mean log probability of a token in nats, by the column's own model.",
     "perplexity": "Perplexity",
@@ -77,10 +67,13 @@ VIEW_TEXTS = {  # of compare_view.js
     "repeated": "Repeated 4-grams",
     "repeated_help": "The share of runs of four words that occurred before (Welleck et al., 2020).",
     "length": "Length",
-    **{"token": render.TEXTS["token"], "tokens": render.TEXTS["tokens"], "chunks": render.TEXTS["chunks"]},
     **{"word": "{count} word", "words": "{count} words"},
     "drafts": "Drafts",
     "accepted": "{accepted} of {drafted} accepted",
+}
+OF_AN_ANSWER = {
+    **{name: render.TEXTS[name] for name in ("reading", "thought", "score", "finished", "token", "tokens", "chunks")},
+    "tokens_per_second": render.TEXTS["speed"],
     **{f"end_{name.replace(' ', '_')}": text for name, text in render.ENDINGS.items()},
 }
 
@@ -151,8 +144,10 @@ def page_data() -> dict[str, Any]:
     """What compare.js has to know."""
     models = registry.models().values()
     return {
-        "texts": TEXTS,
-        "view": VIEW_TEXTS,
+        "texts": TEXTS
+        | {name: conversations.TEXTS[name] for name in ("link", "copied")}
+        | {"stop_one": NAMES["stop"]},
+        "view": OF_AN_ANSWER | VIEW_TEXTS,
         "min": comparison.MIN_COLUMNS,
         "max": MAX_COLUMNS,
         "lessons": [asdict(each) for each in LESSONS],
@@ -217,7 +212,7 @@ def _question(asked: Any) -> Question:
     values = asked if isinstance(asked, Mapping) else {}
     columns = values.get("columns")
     if isinstance(columns, Sequence) and all(isinstance(each, Mapping) for each in columns):
-        columns = [{name: typed(name, value) for name, value in each.items()} for each in columns]
+        columns = [{name: conversations.typed(name, value) for name, value in each.items()} for each in columns]
     return Question(
         values.get("message", ""), values.get("messages") or [], columns or [], checked_ids(values.get("ids") or [])
     )

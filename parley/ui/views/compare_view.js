@@ -90,7 +90,7 @@ window.compareView = (() => {
     const length = is(tokens) && [count(tokens, texts.token, chunks ? texts.chunks : texts.tokens), is(words) && count(words, texts.word, texts.words)];
     return [
       [texts.speed, is(known.tokens_per_second) && filled(texts.tokens_per_second, { count: number(known.tokens_per_second, 0) })],
-      [texts.first, is(known.time_to_first_token) && filled(texts.seconds, { count: number(known.time_to_first_token, 2) })],
+      [texts.first, is(known.time_to_first_token) && `${number(known.time_to_first_token, 2)} s`],
       [texts.drafts, known.drafted > 0 && filled(texts.accepted, known)],
       [texts.logprob, is(known.logprob) && number(known.logprob, 2), texts.logprob_help],
       [texts.perplexity, is(known.perplexity) && number(known.perplexity, known.perplexity < 100 ? 2 : 0), texts.perplexity_help],
@@ -120,7 +120,7 @@ window.compareView = (() => {
     const parts = {
       title: make("header"), status: make("p", { className: "status" }), thought: make("p", { className: "thought" }),
       text: make("div", { className: "text" }), error: make("p", { className: "error" }),
-      beams: make("ol", { className: "beams" }), notices: make("p", { className: "notices" }), figures: make("dl"),
+      beams: make("ol", { className: "beams", ariaLabel: texts.beam_list }), notices: make("p", { className: "notices" }), figures: make("dl"),
     };
     for (const part of ["thought", "text"]) parts[part].dataset.theirs = "";
     parts.thoughts = make("details", {}, make("summary", {}, texts.thought), parts.thought);
