@@ -207,6 +207,7 @@ window.compare = (() => {
     for (const line of view.querySelectorAll(".refused")) line.textContent = "";
     say("seconds", []);
     say("refusal", []);
+    view.querySelector(".announced").textContent = "";
     show();
     press("run-comparison");
   }
@@ -360,14 +361,14 @@ window.compare = (() => {
     return kind === "number" && value !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
   }
   async function copyLink() {
-    const link = new URL(location.pathname, location.origin), all = columns.map(asked);
+    const link = new URL(location.pathname, location.origin);
     link.searchParams.set("view", "compare");
     if (question()) link.searchParams.set("prompt", question());
-    const same = Object.keys(all[0]).filter((name) => all.every((each) => each[name] === all[0][name]));
-    for (const name of same) link.searchParams.set(name, all[0][name] ?? "");
-    all.forEach((each, at) => {
-      const own = Object.entries(each).filter(([name]) => !same.includes(name));
-      for (const [name, value] of own.length ? own : [["strategy", each.strategy]]) link.searchParams.set(`${at + 1}.${name}`, value ?? "");
+    for (const [name, value] of Object.entries(shared))
+      if (columns.some((each) => !(name in each) && (name === "strategy" || takes(each, name)))) link.searchParams.set(name, value ?? "");
+    columns.forEach((each, at) => {
+      const own = Object.entries(each).filter(([name]) => name === "strategy" || takes(each, name));
+      for (const [name, value] of own.length ? own : [["strategy", strategyOf(each)]]) link.searchParams.set(`${at + 1}.${name}`, value ?? "");
     });
     await navigator.clipboard.writeText(String(link));
     say("address", [texts.copied]);
