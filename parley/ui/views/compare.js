@@ -157,6 +157,7 @@ window.compare = (() => {
     view.toggleAttribute("data-running", running);
     for (const each of view.querySelectorAll(":is(.head, .shared, .tools) :is(select, input, textarea, button):not(.free)"))
       each.disabled = running || (each.matches(".remove") && columns.length <= known.min) || (each.matches(".add") && columns.length >= known.max);
+    view.querySelector(".shared").tabIndex = running ? 0 : -1;  // it may scroll, and nothing in it can have the focus
     const go = view.querySelector(".go"), name = running ? texts.stop : texts.run;
     if (go.textContent !== name) go.replaceChildren(name);
     go.classList.toggle("stops", running);
