@@ -30,7 +30,7 @@ COUNT_UPDATES = """() => {
   turns.received = (data) => { updates += Boolean(data?.[0]?.shown); return received(data) };
 }"""
 
-PATIENCE = 12_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
+PATIENCE = 90_000  # ms; how long a condition may take on a busy machine, never how long anything has to take
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 QUIET = re.compile(r"^\s*(?:[^·]+ · ){1,2}\d+ tokens · \d+\.\d s(?: · \d+ tokens/s)?\s*$")  # of a finished answer
 

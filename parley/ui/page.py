@@ -110,7 +110,12 @@ def english() -> dict[str, str]:
 def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
-    texts = {"texts": controls.TEXTS, "conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
+    texts: dict[str, Any] = {
+        "texts": controls.TEXTS,
+        "conversations": conversations.TEXTS,
+        "turns": chat_interface.TEXTS,
+    }
+    texts |= {"compare": compare.known_at_once()}
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
@@ -128,7 +133,7 @@ LAUNCH: dict[str, Any] = {
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
         ],
-        "routes": [*endpoints.ROUTES, *translations.routes(english())],
+        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES],
     },
     "ssr_mode": False,
     "run_history": False,

@@ -6,8 +6,10 @@ that costs no GPU time. The server gets the columns as they are here, and sends 
 window.compare = (() => {
   const { make, filled } = compareView, PAUSE = 300; // ms
   const press = (name) => document.getElementById(name).click();
+  const { compare: first, settings: panel } = JSON.parse(document.getElementById("panel-data").textContent);
   const copy = (value) => JSON.parse(JSON.stringify(value));
-  let known = null, texts = {}, labels = {}, view = null, drawing = null, opener = null;
+  const labels = Object.fromEntries(Object.entries(panel).map(([name, { label }]) => [name, label]));
+  let known = null, texts = {}, view = null, drawing = null, opener = null;
   let shared = {}, columns = [], data = null, again = false, withBefore = true, differ = false, seconds = 0, due = 0, atOnce = false;
   let number = 0, running = false, toStop = null, fromConversation = false;
 
@@ -301,8 +303,15 @@ window.compare = (() => {
     view.querySelector(".says").setAttribute("role", "status");
     view.querySelector(".announced").setAttribute("role", "status");
     document.getElementById("desk").append(view);
-    const opens = make("button", { type: "button", id: "open-compare", onclick: fromBox }, texts.run);
-    document.getElementById("under").append(opens);
+  }
+  /* Reads what is only needed here. */
+  async function load() {
+    if (known) return;
+    const answer = await (await fetch("compare.json")).json();
+    if (known) return;
+    known = answer;
+    texts = known.texts;
+    build();
   }
   const isOpen = () => document.body.dataset.view === "compare";
   function open() {
@@ -318,7 +327,8 @@ window.compare = (() => {
     (opener?.isConnected && opener.checkVisibility() ? opener : document.querySelector("#message textarea"))?.focus({ preventScroll: true });
   }
   /* From the conversation: with the text in the box or, if it is empty, with the last question. */
-  function fromBox() {
+  async function fromBox() {
+    await load();
     open();
     if (running) return;
     const { messages, draft } = conversations.present(), last = messages.findLast((each) => each.role === "user");
@@ -334,9 +344,10 @@ window.compare = (() => {
   }
 
   /* ---- links ---- */
-  function fromAddress() {
+  async function fromAddress() {
     const query = new URLSearchParams(location.search);
     if (query.get("view") !== "compare") return;
+    await load();
     const all = {}, own = [], unknown = new Set();
     for (const [key, value] of query) {
       if (["view", "prompt", "run", "embed", "lang"].includes(key) || key.startsWith("__")) continue;
@@ -384,20 +395,17 @@ window.compare = (() => {
   }, true);
 
   return {
-    start(values) {
-      known = copy(values);  // Gradio's own is a proxy
-      texts = known.texts;
-      const settings = JSON.parse(document.getElementById("panel-data").textContent).settings;
-      labels = Object.fromEntries(Object.entries(settings).map(([name, { label }]) => [name, label]));
-      if (!view) build();
+    start() {
+      const opens = make("button", { type: "button", id: "open-compare", onclick: fromBox }, first.run);
+      document.getElementById("under").append(opens);
       fromAddress();
       return [];
     },
-    /* Opens the lesson of this title; whether there is one. */
+    /* Opens the lesson that the first pill of the empty page names; whether this is its title. */
     lesson(title) {
-      const lesson = known?.lessons.find((each) => each.title === title);
-      if (lesson) teach(lesson);
-      return Boolean(lesson);
+      if (title !== first.lesson) return false;
+      load().then(() => teach(known.lessons.find((each) => each.title === title)));
+      return true;
     },
     data: () => copy(data),
     asked: () => [request()],

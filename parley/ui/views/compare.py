@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import gradio as gr
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 from parley import strategies
 from parley.api.endpoints import checked_ids
@@ -140,6 +142,18 @@ SWEEPS = {
 }
 
 
+def known_at_once() -> dict[str, str]:
+    """What compare.js has to know before it is opened."""
+    return {"run": TEXTS["run"], "lesson": FIRST_LESSON.title}
+
+
+async def _page_data(_: Any) -> JSONResponse:
+    return JSONResponse(await asyncio.to_thread(page_data))
+
+
+ROUTES = [Route("/compare.json", _page_data)]  # read when a visitor opens the view, so that the page is small
+
+
 def page_data() -> dict[str, Any]:
     """What compare.js has to know."""
     models = registry.models().values()
@@ -258,9 +272,9 @@ def add(page: gr.Blocks, worker: comparison.GpuWorker | None) -> None:
     served = Page(function)
     names = ("run-comparison", "stop-comparison", "check-comparison")
     run, stop, check = (gr.Button(name, elem_id=name, visible="hidden") for name in names)
-    known, asked, said = (gr.JSON(value, visible=False) for value in (page_data(), None, None))
+    asked, said = gr.JSON(visible=False), gr.JSON(visible=False)
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    page.load(None, known, None, js="compare.start", queue=False, **private)
+    page.load(None, None, None, js="compare.start", queue=False, **private)
     running = run.click(
         served.run,
         asked,
