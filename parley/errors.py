@@ -1,5 +1,14 @@
 """The errors that a visitor sees. Each is a sentence that says what to do next. Any other exception is a bug."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def instead_of(name: str, names: Iterable[str]) -> str:
+    """A question with the nearest of these names, and a space before it; empty where none is near."""
+    near = difflib.get_close_matches(name[:100], list(names), 1, 0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
 
 class ChatError(Exception):
     """An error whose text is shown unchanged to visitors in the chat and to API callers."""

@@ -16,6 +16,17 @@ HEARTBEAT = 0.25  # seconds: the longest time between two deltas, so that a cons
 FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
 
 Report = Callable[[str], None]  # takes a short sentence about progress ("Downloading … 34 %")
+STATUSES = {  # what an answer shows before its first text, and remarks on what runs together
+    "looking": "Looking for {model}",
+    "downloading": "Downloading {model}: {share} of {size}",
+    "loading": "Loading {model}",
+    "loaded": "Loading {model}: {share}",
+    "early": "Preparing the first {layers} layers: {share}",
+    "reading": "Reading…",
+    "gpu": "Waiting for a GPU",
+    "one_by_one": "{first} and {second} have no room in memory together, so {second} answers after {first}.",
+    "seconds_left": "You had {count} s of GPU time left.",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from parley.config import ALLOW_ANY_MODEL, DRAFT_MODELS, MODEL_IDS
-from parley.errors import ModelUnavailable
+from parley.errors import ModelUnavailable, instead_of
 from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.catalogue import default as default_model
 from parley.models.catalogue.rows import BUDGIE, DRAFT, MODELS, TIERS, TOY
@@ -136,7 +136,8 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
         return specs[name]
     if allows_any(environ):
         return names.on_the_hub(name, _BY_NAME)
-    raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(specs)}.")
+    other = instead_of(name, specs)
+    raise ModelUnavailable(f"There is no model called {name[:100]!r} here.{other} The models are: {', '.join(specs)}.")
 
 
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:

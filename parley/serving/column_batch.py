@@ -12,7 +12,7 @@ from typing import Any
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import ChatError, NoRoom
-from parley.events import HEARTBEAT, Answer, ColumnEvent, Delta, Figures
+from parley.events import HEARTBEAT, STATUSES, Answer, ColumnEvent, Delta, Figures
 from parley.messages import Message
 from parley.models import registry
 from parley.models.spec import ModelSpec
@@ -20,7 +20,6 @@ from parley.serving import text_measures, turn
 from parley.settings import Settings
 
 MAX_COLUMNS = 6
-ONE_BY_ONE = "{first} and {second} have no room in memory together, so {second} answers after {first}."
 STOPPED = Delta(finish="stopped")
 
 Explain = Callable[[Exception], str]  # logs an error that is a bug, and gives the sentence for the visitor
@@ -129,7 +128,7 @@ class ColumnBatch:
                 if self.columns:
                     if column.spec not in {each.spec for each in later}:
                         first, second = self.columns[0].spec.label, column.spec.label
-                        yield ColumnEvent(notice=ONE_BY_ONE.format(first=first, second=second))
+                        yield ColumnEvent(notice=STATUSES["one_by_one"].format(first=first, second=second))
                     later.append(column)
                 else:
                     yield ColumnEvent(column.number, error=str(refusal))

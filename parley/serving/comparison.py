@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from parley.errors import BadSetting, ChatError
-from parley.events import ColumnEvent
+from parley.events import STATUSES, ColumnEvent
 from parley.models import registry
 from parley.serving import cancellation, gpu_budget, turn
 from parley.serving.column_batch import MAX_COLUMNS, Column, ColumnBatch, Explain, Work
@@ -161,7 +161,7 @@ def _on_gpu(worker: GpuWorker, run_id: str, work: Work, columns: Sequence[Column
             left = gpu_budget.affordable_seconds(refusal)
             if not left:
                 raise
-            work.made.put(ColumnEvent(notice=f"You had {left} s of GPU time left."))
+            work.made.put(ColumnEvent(notice=STATUSES["seconds_left"].format(count=left)))
             ask(left)
     except Exception as error:
         sentence = error if isinstance(error, ChatError) or not work.explain else ChatError(work.explain(error))

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, ContextUse, Delta, RunRecord, TokenScore
+from parley.events import HEARTBEAT, STATUSES, ContextUse, Delta, RunRecord, TokenScore
 from parley.messages import Message
 from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
@@ -95,7 +95,7 @@ def reply_on_zerogpu(
         left = gpu_budget.affordable_seconds(refusal)
         if not left:
             raise
-        yield from _noted(run(left), f"You had {left} s of GPU time left.")
+        yield from _noted(run(left), STATUSES["seconds_left"].format(count=left))
 
 
 def reply_in_worker(
@@ -108,7 +108,7 @@ def reply_in_worker(
     began, late = forked_at(), False
     if cancellation.is_requested(run_id):
         return  # stopped while the visitor waited for a GPU
-    yield Delta(status="Reading…")  # at once: the visitor no longer waits for a GPU
+    yield Delta(status=STATUSES["reading"])  # at once: the visitor no longer waits for a GPU
     try:
         with closing(reply(run_id, messages, settings, session)) as deltas:
             for delta in deltas:

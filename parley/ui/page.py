@@ -12,8 +12,12 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from parley import strategies
 from parley.api import endpoints
+from parley.api.call_checks import CallChecks
 from parley.api.page_head import PageHead
+from parley.api.routes import ServedRoutes
+from parley.api.security import SecurityMiddleware
 from parley.api.unread_streams import UnreadStreams
+from parley.events import STATUSES
 from parley.models import load_plan
 from parley.serving.comparison import GpuWorker
 from parley.settings import OPTIONS
@@ -21,14 +25,13 @@ from parley.strategies.strategy import GROUPS
 from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
-from parley.ui.security import SecurityMiddleware
 from parley.ui.views import compare, context_gauge, conversations, real_model, strategy_picker, watermark_detector
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
-    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
+    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
     *("views/compare_view.js", "views/compare.js"),
 )
@@ -94,7 +97,7 @@ def english() -> dict[str, str]:
     }
     turns = {"waiting": chat_function.WAITING, "broken": chat_function.BROKEN}
     turns |= {"refused": chat_interface.TEXTS["refused"], "differs": chat_interface.DIFFERS}
-    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns}
+    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
@@ -129,6 +132,8 @@ LAUNCH: dict[str, Any] = {
         "middleware": [
             Middleware(GZipMiddleware, minimum_size=4096, compresslevel=6),  # not the streams of answers
             Middleware(SecurityMiddleware),
+            Middleware(ServedRoutes),
+            Middleware(CallChecks),
             Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),

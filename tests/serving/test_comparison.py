@@ -12,10 +12,10 @@ import pytest
 from parley.engines import loader
 from parley.engines.base import TurnRequest
 from parley.errors import BadSetting
-from parley.events import Answer, Figures
+from parley.events import STATUSES, Answer, Figures
 from parley.messages import Message
 from parley.serving import comparison, turn
-from parley.serving.column_batch import ONE_BY_ONE, Column
+from parley.serving.column_batch import Column
 from parley.serving.model_pool import ModelPool
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
@@ -220,7 +220,7 @@ def test_models_without_room_together_run_one_after_the_other(talker, monkeypatc
     monkeypatch.setattr(turn, "POOL", ModelPool(lambda _: int(1.5 * need) - sum(turn.POOL.loaded.values())))
     found = seen(columns_of(talker | {"max_new_tokens": 8}, {}, {"model": "budgie", "seed": 7}))
     assert found.errors == {}
-    assert found.notices == [ONE_BY_ONE.format(first="endless", second=budgie.label)]
+    assert found.notices == [STATUSES["one_by_one"].format(first="endless", second=budgie.label)]
     assert all(found.answers[n].ids for n in range(3))
     assert found.order.index(1) > max(at for at, column in enumerate(found.order) if column == 0)
     assert set(turn.POOL.loaded) == {"budgie"}

@@ -54,7 +54,7 @@ def test_what_is_known_before_is_refused_before(zero, client):
 
 
 def test_without_a_gpu_its_columns_say_why_and_the_others_answer(zero, client):
-    zero.api.refusals.append(Refusal(429, {"left": 2, "wait": 3600}, (("X-Approve-Result", "exceeded-quota"),)))
+    zero.api.refusals.append(Refusal(429, {"left": 2, "wait": 3600}, (("X-Approve-Result", "quota-exceeded"),)))
     last = client.predict(QUESTION, [ON_GPU, ON_GPU | {"seed": 1}, {"model": "parrot"}], api_name="/compare")
     first, second, parrot = last["columns"]
     assert first["error"] == second["error"] and "GPU" in first["error"] and not first["text"]
@@ -62,7 +62,7 @@ def test_without_a_gpu_its_columns_say_why_and_the_others_answer(zero, client):
 
 
 def test_fewer_seconds_are_asked_for_where_the_visitor_has_no_more(zero, client):
-    zero.api.refusals.append(Refusal(429, {"left": 20, "wait": 3600}, (("X-Approve-Result", "exceeded-quota"),)))
+    zero.api.refusals.append(Refusal(429, {"left": 20, "wait": 3600}, (("X-Approve-Result", "quota-exceeded"),)))
     last = client.predict(QUESTION, [ON_GPU, ON_GPU | {"seed": 1}], api_name="/compare")
     assert last["notices"] == ["You had 20 s of GPU time left."] and last["gpu_seconds"] <= 20
     assert all(each["text"] for each in last["columns"])

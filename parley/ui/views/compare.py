@@ -14,6 +14,7 @@ from starlette.routing import Route
 from parley import strategies
 from parley.api.endpoints import checked_ids
 from parley.errors import ChatError
+from parley.events import STATUSES
 from parley.models import registry
 from parley.serving import comparison
 from parley.serving.column_batch import MAX_COLUMNS
@@ -74,7 +75,8 @@ VIEW_TEXTS = {  # of compare_view.js, beside those of an answer
     "accepted": "{accepted} of {drafted} accepted",
 }
 OF_AN_ANSWER = {
-    **{name: render.TEXTS[name] for name in ("reading", "thought", "score", "finished", "token", "tokens", "chunks")},
+    **{name: render.TEXTS[name] for name in ("thought", "score", "finished", "token", "tokens", "chunks")},
+    "reading": STATUSES["reading"],
     "tokens_per_second": render.TEXTS["speed"],
     **{f"end_{name.replace(' ', '_')}": text for name, text in render.ENDINGS.items()},
 }

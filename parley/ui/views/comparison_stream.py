@@ -15,7 +15,7 @@ import gradio as gr
 
 from parley import strategies
 from parley.errors import BadConversation, BadSetting, ChatError
-from parley.events import Answer, ColumnEvent, Delta, Figures
+from parley.events import STATUSES, Answer, ColumnEvent, Delta, Figures
 from parley.models import registry
 from parley.models.spec import ModelSpec
 from parley.serving import comparison, turn, turn_settings
@@ -31,7 +31,6 @@ from parley.ui.gpu_queue import leave_gpu_queue
 log = logging.getLogger("parley")
 FORM_VERSION = 1  # of the JSON
 PAUSE = 0.1  # seconds: the shortest time between two states
-WAITING_FOR_GPU = "Waiting for a GPU"
 
 
 @dataclass
@@ -241,7 +240,7 @@ class CompareFunction:
 
 
 def _waiting(columns: Sequence[Column]) -> Any:
-    return (lambda: WAITING_FOR_GPU) if any(each.needs_gpu for each in columns) else str
+    return (lambda: STATUSES["gpu"]) if any(each.needs_gpu for each in columns) else str
 
 
 def _explain(error: Exception) -> str:
