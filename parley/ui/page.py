@@ -132,9 +132,9 @@ LAUNCH: dict[str, Any] = {
         "middleware": [
             Middleware(GZipMiddleware, minimum_size=4096, compresslevel=6),  # not the streams of answers
             Middleware(SecurityMiddleware),
+            Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
             Middleware(ServedRoutes),
             Middleware(CallChecks),
-            Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
         ],
