@@ -14,6 +14,7 @@ from parley.settings import OPTIONS, Settings
 
 _CALL = re.compile(r"/gradio_api/(call/v2|call|run|api)/([^/]+)/?")
 _JOIN = "/gradio_api/queue/join"
+_PREDICT = "/gradio_api/run/predict"  # of the page, without the queue
 _TYPE = b"content-type"
 _TYPES: dict[str, tuple[type, ...]] = {
     **{"string": (str,), "number": (int, float), "integer": (int,), "boolean": (bool,)},
@@ -59,10 +60,11 @@ class CallChecks:
 
     def _checked(self, blocks: Any, path: str, body: bytes) -> bytes:
         """The body of this request, as Gradio shall get it. Raises `Refused`."""
-        if call := _CALL.fullmatch(path):
+        call = _CALL.fullmatch(path)
+        if call and path != _PREDICT:
             return self._checked_call(blocks, call[1], call[2], body)
         given = _object(body)
-        if path == _JOIN:
+        if path in (_JOIN, _PREDICT):
             _check_join(blocks, given)
         return body
 

@@ -10,6 +10,7 @@ from tests.browser import Visitor
 from tests.conftest import until
 from tests.zerogpu.conftest import BIRD, ZeroGpuSpace
 from tests.zerogpu.device_api import Refusal
+from tests.zerogpu.faults import TOKEN
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
@@ -61,7 +62,8 @@ def test_without_a_gpu_its_columns_say_why_and_the_others_answer(zero, client):
     assert parrot["text"] == QUESTION and not parrot["error"]
 
 
-def test_fewer_seconds_are_asked_for_where_the_visitor_has_no_more(zero, client):
+def test_fewer_seconds_are_asked_for_where_the_visitor_has_no_more(zero):
+    client = zero.client(TOKEN)
     zero.api.refusals.append(Refusal(429, {"left": 20, "wait": 3600}, (("X-Approve-Result", "quota-exceeded"),)))
     last = client.predict(QUESTION, [ON_GPU, ON_GPU | {"seed": 1}], api_name="/compare")
     assert last["notices"] == ["You had 20 s of GPU time left."] and last["gpu_seconds"] <= 20
