@@ -66,7 +66,8 @@ def test_fewer_seconds_are_asked_for_where_the_visitor_has_no_more(zero):
     client = zero.client(TOKEN)
     zero.api.refusals.append(Refusal(429, {"left": 20, "wait": 3600}, (("X-Approve-Result", "quota-exceeded"),)))
     last = client.predict(QUESTION, [ON_GPU, ON_GPU | {"seed": 1}], api_name="/compare")
-    assert last["notices"] == ["You had 20 s of GPU time left."] and last["gpu_seconds"] <= 20
+    assert last["notices"] == ["You had 10 s of GPU time left."]  # the size "xlarge" counts twice
+    assert last["gpu_seconds"] == 10
     assert all(each["text"] for each in last["columns"])
 
 
