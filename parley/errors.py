@@ -26,6 +26,10 @@ class ModelUnavailable(ChatError):
     """A model that cannot be found, downloaded, loaded or trusted."""
 
 
+class NoRoom(ModelUnavailable):
+    """A model for which there is not enough memory at the moment."""
+
+
 class BadVariable(ModelUnavailable):
     """An environment variable with a wrong value. No model can be used until the owner corrects it."""
 

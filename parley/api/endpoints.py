@@ -102,13 +102,15 @@ def tokens(
     try:
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
-        scores = turn.scores(prompt, chosen, answer if ids is None else _ids(ids), _ids(prompt_ids or []))
+        scores = turn.scores(
+            prompt, chosen, answer if ids is None else checked_ids(ids), checked_ids(prompt_ids or [])
+        )
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
     return [_finite(asdict(each)) for each in scores]
 
 
-def _ids(values: Any) -> list[int]:
+def checked_ids(values: Any) -> list[int]:
     """Raises `BadConversation` where these are no tokens."""
     if not isinstance(values, list) or any(type(each) is not int for each in values):
         raise BadConversation("Tokens are a list of whole numbers such as [504, 44588].")

@@ -26,6 +26,8 @@ SERVED = {
     "GET /robots.txt": "Search engines ask for it.",
     "GET /translations/{language}.json": _PAGE,
     "HEAD /translations/{language}.json": _PAGE,
+    "GET /compare.json": _PAGE,
+    "HEAD /compare.json": _PAGE,
     f"GET {_API}/info": _BOTH,
     f"GET {_API}/info/": _BOTH,
     f"GET {_API}/openapi.json": _PROGRAMS,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parley.engines import load_errors
 from parley.engines.load_errors import EngineRefused, Unloadable
-from parley.errors import ModelUnavailable
+from parley.errors import ModelUnavailable, NoRoom
 from parley.events import STATUSES, Report
 from parley.models import hardware, hub, load_plan, traits
 from parley.models.formats import gguf, lora
@@ -143,8 +143,10 @@ def _opened(source: hub.Source, folder: Path) -> tuple[hub.Source, Path, int]:
 
 
 def _fitting(estimate: LoadEstimate) -> LoadPlan:
-    if estimate.plan is None or not estimate.fits:
+    if estimate.plan is None:
         raise ModelUnavailable(estimate.sentence)
+    if not estimate.fits:
+        raise NoRoom(estimate.sentence)
     return estimate.plan
 
 

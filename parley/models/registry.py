@@ -6,7 +6,7 @@ The models of `REMOTE_MODELS` are added in both cases. `DRAFT_MODELS`, "target=d
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,7 @@ def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits
     known, draft = known or traits(spec), draft_of(spec)
     same = None
     if draft:
-        same = True if draft.name == spec.draft else _same_vocabulary(spec, draft)
+        same = True if draft.name == spec.draft else same_vocabulary(spec, draft)
     strategies = spec.capabilities.strategies
     label = draft.label if draft else ""
     return ModelTraits(spec.label, known.layers, known.stateful, known.recurrent, label, same, strategies)
@@ -305,7 +305,13 @@ def _folder(spec: ModelSpec) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def _same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
+def have_one_tokenizer(specs: Sequence[ModelSpec]) -> bool:
+    """Whether the tokens of all these models are known to be the same."""
+    first, *others = dict.fromkeys(specs)
+    return all(same_vocabulary(first, each) for each in others)
+
+
+def same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
     """Whether both models have the same tokens with the same ids; None where a file is missing."""
     files = [folder / "tokenizer.json" for each in (spec, other) if (folder := _folder(each))]
     if len(files) < 2 or not all(path.is_file() for path in files):

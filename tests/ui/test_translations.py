@@ -55,7 +55,7 @@ def test_the_address_names_the_language(visit, inside):
 SHOWN = """() => {
     const found = [], names = ["placeholder", "title", "aria-label", "aria-description", "aria-valuetext"];
     const theirs = "#chat .bot-row:not(:has(.thought-group)) .prose, #chat .user-row .md, .example, .name, pre, " +
-        "time, #announced, .thought-group td:last-child";
+        "time, #announced, .thought-group td:last-child, [data-theirs]";
     const seen = (element) => element?.checkVisibility({ visibilityProperty: true }) && !element.closest(theirs);
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) if (seen(walker.currentNode.parentElement)) found.push(walker.currentNode.data);
@@ -109,6 +109,14 @@ def shown(visitor):
     look()
     visitor.tab.keyboard.press("Escape")
     visitor.setting("strategy").locator("input").blur()
+    visitor.page.locator("#open-compare").click()
+    look()
+    visitor.page.locator("#compare .sweep summary").click()
+    look()
+    visitor.page.locator("#compare .lesson").nth(3).click()  # with drafts, and an end that is no end of a sentence
+    expect(visitor.page.locator("#compare .announced")).not_to_have_text("")
+    look()
+    visitor.tab.keyboard.press("Escape")
     for label in ("Watermark: green list", "Diverse beam search", "DoLa"):
         visitor.choose("strategy", label)
         visitor.ask("Hello")
