@@ -10,7 +10,7 @@ window.compare = (() => {
   const copy = (value) => JSON.parse(JSON.stringify(value));
   const labels = Object.fromEntries(Object.entries(panel).map(([name, { label }]) => [name, label]));
   let known = null, texts = {}, view = null, drawing = null, opener = null;
-  let shared = {}, columns = [], data = null, again = false, withBefore = true, differ = false, seconds = 0, due = 0, atOnce = false;
+  let shared = {}, columns = [], data = null, again = false, withBefore = true, differ = false, seconds = 0, due = 0, checks = 0, atOnce = false;
   let number = 0, running = false, toStop = null, fromConversation = false;
 
   function button(name, label, click, text = label) {
@@ -189,10 +189,11 @@ window.compare = (() => {
   /* Asks the server a moment after the last change what it says of it. */
   function check() {
     clearTimeout(due);
+    checks += 1;
     due = setTimeout(() => press("check-comparison"), PAUSE);
   }
   function checked(found) {
-    if (running || !found) return;
+    if (running || found?.check !== checks) return;  // it is about what was there before
     seconds = found.seconds ?? 0;
     (found.errors ?? []).forEach((error, at) => {
       const line = heads[at]?.querySelector(".refused");
@@ -409,7 +410,7 @@ window.compare = (() => {
     },
     data: () => copy(data),
     asked: () => [request()],
-    toCheck: () => [request()],
+    toCheck: () => [{ ...request(), check: checks }],
     toStop: () => [toStop],
     checked, received, ended,
   };
