@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parley.errors import BadSetting
-from parley.events import ContextUse, Delta, RunRecord, TokenScore
+from parley.events import Choices, ContextUse, Delta, RunRecord, TokenScore
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
@@ -25,6 +25,7 @@ class TurnRequest:
     session: str = ""  # turns of one session share a prefix cache; an empty session shares nothing
     draft: "Engine | None" = None  # the engine of the draft model, if the strategy uses one
     generated: Sequence[int] = ()  # tokens of the conversation as they were generated, where no cache has them
+    given: Sequence[int] = ()  # tokens with which the answer has to begin
 
     @classmethod
     def of(
@@ -36,9 +37,10 @@ class TurnRequest:
         session: str = "",
         *,
         generated: Sequence[int] = (),
+        given: Sequence[int] = (),
     ) -> "TurnRequest":
         """Builds the request for these settings. Raises `BadSetting` for a strategy that does not exist."""
-        return cls(messages, settings, settings.effective_strategy, cancel, session, draft, generated)
+        return cls(messages, settings, settings.effective_strategy, cancel, session, draft, generated, given)
 
 
 class ClearableCache(Protocol):
@@ -95,6 +97,13 @@ class Engine(ABC):
 
         It is read once more, see `generation.scoring`. With the seed of the settings the draws are those of the
         answer. Raises `ChatError`.
+        """
+        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+
+    def choices(self, request: TurnRequest, answer: str | Sequence[int]) -> Choices:
+        """The same with what the model says of the prompt, and how a search came to the answer.
+
+        Without messages the answer is a text that is only scored. Raises `ChatError`.
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from parley import strategies
 from parley.engines import fork_gate
@@ -19,18 +19,17 @@ from parley.engines.base import Engine, TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
 from parley.engines.token_rate import TokenRate
 from parley.errors import BadConversation, BadSetting
-from parley.events import FLUSH, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
+from parley.events import FLUSH, Choices, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
 from parley.generation import streaming
-from parley.generation.generation_config import DECODE_LOOP, GenerationPlan, plan_generation
+from parley.generation.generation_config import GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
-from parley.generation.scoring import Scorer
+from parley.generation.scoring.reader import Reader, whole_text
 from parley.messages import Message
 from parley.settings import Settings
-from parley.strategies.decoders.teacher_forcing import teacher_forcing
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
@@ -70,13 +69,14 @@ class LocalEngine(Engine):
         prefix_cache = self.prefix_cache if uses_cache else NoPrefixCache()
         known = prefix_cache.sequence(request.session) or self._checked(request.generated)
         prompt = render_prompt(self.loaded, request.messages, settings, known)
-        plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
+        given = tuple(self._checked(request.given))
+        plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request), given=given)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
         prompt_ids = prompt.ids[0].tolist()
         streamer = self._new_streamer(prompt_ids, settings, prompt, signal)
         cached_tokens = 0
-        yield Delta(origin=self._origin(settings, seed, prompt_ids))
+        yield Delta(origin=self._origin(settings, seed, prompt_ids, given))
 
         def work() -> None:
             nonlocal cached_tokens
@@ -124,34 +124,28 @@ class LocalEngine(Engine):
 
     def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
         """See `Engine.scores`; raises `BadConversation` for an answer that has no token, or too many."""
-        settings = request.settings
+        prompt, ids = self._to_read(request, answer)
+        return self._reader(request).scores(prompt, ids, request.settings, request.strategy)[0]
+
+    def choices(self, request: TurnRequest, answer: str | Sequence[int]) -> Choices:
+        """See `Engine.choices`; raises `BadConversation` for a text that has too few tokens, or too many."""
+        reader, settings, strategy = self._reader(request), request.settings, request.strategy
+        if not request.messages:
+            return reader.choices(whole_text(self.loaded, str(answer)), (), settings, strategy)
+        return reader.choices(*self._to_read(request, answer), settings, strategy)
+
+    def _to_read(self, request: TurnRequest, answer: str | Sequence[int]) -> tuple[Prompt, Sequence[int]]:
         tokenizer = self.loaded.tokenizer
         ids = tokenizer.encode(answer, add_special_tokens=False) if isinstance(answer, str) else self._checked(answer)
-        prompt = render_prompt(self.loaded, request.messages, settings, self._checked(request.generated))
-        room = self.loaded.context - prompt.length
-        if not 0 < len(ids) <= room:
-            raise BadConversation(
-                f"The answer has {len(ids)} tokens. {self.loaded.spec.label} can look at 1 to {room} after this "
-                "conversation. Give another one."
-            )
-        strategy = strategies.searched(request.strategy)
-        plan = plan_generation(self.loaded, strategy, settings, prompt)
-        draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
-        device, scores = self.loaded.model.device, list[TokenScore]()
-        generator = torch.Generator(device).manual_seed(settings.seed or 0) if draws else None
-        arguments = {
-            "generation_config": GenerationConfig(**plan.config | {"num_beams": 1}),  # there is one text
-            "logits_processor": LogitsProcessorList(plan.processors),
-            "custom_generate": teacher_forcing,
-            "given": ids,
-            "on_step": Scorer(self.loaded, prompt.ids[0].tolist(), scores.append),
-            "generator": generator,
-            "dola_layers": plan.options.get("dola_layers", ""),
-        }
-        signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        with streaming.stops(signal), self._running(), torch.inference_mode():
-            self._generate(prompt, arguments, signal)
-        return scores
+        return render_prompt(self.loaded, request.messages, request.settings, self._checked(request.generated)), ids
+
+    def _reader(self, request: TurnRequest) -> Reader:
+        def run(prompt: Prompt, arguments: dict[str, Any]) -> None:
+            signal = streaming.StopSignal(request.cancel, self.turn_seconds)
+            with streaming.stops(signal), self._running(), torch.inference_mode():
+                self._generate(prompt, arguments, signal)
+
+        return Reader(self.loaded, run)
 
     def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
         """See `Engine.run_record`; None for strategies with a draft model, which may not be loaded."""
@@ -163,10 +157,9 @@ class LocalEngine(Engine):
             prompt, request, plan_generation(self.loaded, request.strategy, settings, prompt, None), seed
         )
 
-    def _origin(self, settings: Settings, seed: int, prompt_ids: Sequence[int]) -> Origin:
-        return Origin(
-            settings.model_dump() | {"seed": seed}, tuple(prompt_ids), revision(self.loaded), self.fingerprint
-        )
+    def _origin(self, settings: Settings, seed: int, prompt_ids: Sequence[int], given: tuple[int, ...]) -> Origin:
+        values = settings.model_dump() | {"seed": seed}
+        return Origin(values, tuple(prompt_ids), revision(self.loaded), self.fingerprint, given)
 
     @functools.cached_property
     def fingerprint(self) -> str:
