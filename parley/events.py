@@ -87,7 +87,7 @@ class TokenScore:
 
     id: int
     text: str  # what it completes; empty where a character is not complete
-    logprob: float  # by the model alone
+    logprob: float  # by the model alone; not a number for the first token of all, before which there is nothing
     rank: int  # 1 for the likeliest
     after: float  # after the processors of the strategy
     after_rank: int
@@ -125,8 +125,7 @@ class SpeculativePass:
 class Choices:
     """How an answer was chosen, token by token, and what can be seen of its prompt."""
 
-    first: str  # the text of the first token of the prompt, before which there is nothing
-    prompt: tuple[TokenScore, ...]  # the others, by the model alone
+    prompt: tuple[TokenScore, ...]  # by the model alone
     answer: tuple[TokenScore, ...]
     chain: tuple[str, ...] = ()  # the settings whose processors ran, in their order
     beams: tuple[tuple[BeamNode, ...], ...] = ()  # of each step of a beam search

@@ -1,7 +1,5 @@
 """The endpoints beside /chat: /models and /strategies for before, /tokens for after. And fixes of Gradio's API."""
 
-import math
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -12,6 +10,7 @@ from gradio.data_classes import ResetBody
 from gradio.server_messages import ProcessCompletedMessage
 
 from parley import strategies
+from parley.api.plain import plain
 from parley.errors import BadConversation, ChatError
 from parley.messages import build_messages
 from parley.models import registry
@@ -93,8 +92,8 @@ def tokens(
 
     For each token: id, text, logprob (by the model alone, in nats) and rank; after and after_rank, the same after the
     processors of the strategy; entropy (nats); and the candidates, the likeliest first, each with its id, text,
-    logprob, after (None where it was removed), removed_by (the setting that removed it), and quotient: of probability
-    and random noise, of which the largest is drawn (None without a seed, and where nothing is drawn).
+    logprob, after (None where it was removed), removed_by (the setting that removed it), and noise and quotient: of
+    probability and random noise, of which the largest is drawn (None without a seed, and where nothing is drawn).
 
     `messages` (a list of {"role", "content"}) is the conversation before the answer, `prompt_ids` its exact tokens
     where they are known, and `settings` those of the answer, with its model, strategy and seed.
@@ -105,7 +104,7 @@ def tokens(
         scores = turn.scores(prompt, chosen, answer if ids is None else _ids(ids), _ids(prompt_ids or []))
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
-    return [_finite(asdict(each)) for each in scores]
+    return [plain(each) for each in scores]
 
 
 def _ids(values: Any) -> list[int]:
@@ -113,12 +112,6 @@ def _ids(values: Any) -> list[int]:
     if not isinstance(values, list) or any(type(each) is not int for each in values):
         raise BadConversation("Tokens are a list of whole numbers such as [504, 44588].")
     return values
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for minus infinity, which JSON does not have."""
-    candidates = [each | {"after": None} if each["after"] == -math.inf else each for each in values["candidates"]]
-    return values | {"candidates": candidates, "after": None if values["after"] == -math.inf else values["after"]}
 
 
 class Page(gr.Blocks):

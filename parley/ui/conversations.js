@@ -116,6 +116,7 @@ window.conversations = (() => {
       requestAnimationFrame(decorate);
     }
     last = open.nodes[last.id] = filled(last, messages);
+    if (isOver(last) || messages.some(isStats)) requestAnimationFrame(decorate);
     if (stored) {
       last.stored = { ids: [], usage: null, ...stored };
       for (const other of Object.values(open.nodes)) if (other !== last && other.stored) other.stored.prompt_ids = [];
@@ -183,6 +184,21 @@ window.conversations = (() => {
     saveSoon();
   }
 
+  /* ---- one answer ---- */
+  const said = (messages) => messages.filter((m) => !m.metadata?.title).map(({ role, content }) => ({ role, content }));
+  const above = (node) => ids(open).slice(0, open.path.indexOf(node.id)).flatMap((each) => each.messages);
+  /* What views/choices.py reads of it; null where it is not shown. */
+  function answer(id) {
+    const node = open.path.includes(id) ? open.nodes[id] : null;
+    return node && { messages: said(above(node)), text: words(node.messages), stored: node.stored ?? null, settings: settingsNow };
+  }
+  /* Another version of it, which goes on from this token in the place `index`. */
+  async function branch(id, index, token) {
+    await free();
+    const node = open.nodes[id];
+    if (node) turns.branch(above(node), { ...node.stored, given: [...node.stored.ids.slice(0, index), token] });
+  }
+
   /* ---- an answer that broke off ---- */
   const isLate = () => now() - open.updated > RESUME;
   function resume() {
@@ -216,6 +232,7 @@ window.conversations = (() => {
     build();
     settling = Boolean(open.settings);
     if (settling) setTimeout(() => press("apply-settings"));
+    if (links.view.name === "tokens") setTimeout(() => choices.paste(links.view.text, { ...settingsNow, ...link?.settings }));
     if (before) {
       setTimeout(compare);
       if (isBroken() && (asks || isLate())) offer();
@@ -389,6 +406,7 @@ window.conversations = (() => {
     for (const node of ids(open)) {
       row += node.messages.length;
       const all = versions(node);
+      if (node.role === "assistant" && (isOver(node) || node.messages.some(isStats)) && rows[row - 1]) choices.offer(rows[row - 1], node.id);
       if (all.length > 1 && rows[row - 1]) wanted.set(rows[row - 1], [node, `${all.indexOf(node) + 1}/${all.length}`]);
     }
     for (const bar of document.querySelectorAll("#chat .versions")) {
@@ -439,7 +457,7 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, answered, start, stored, taken, applied,
+    absorb, answered, start, stored, taken, applied, answer, branch, now: () => settingsNow,
     keepSettings(...values) {
       settingsNow = named(values);
       if (settling || !open.path.length) return;

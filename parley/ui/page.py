@@ -21,16 +21,17 @@ from parley.ui import chat_function, chat_interface, controls, render, translati
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
 from parley.ui.security import SecurityMiddleware
-from parley.ui.views import context_gauge, conversations, real_model, strategy_picker, watermark_detector
+from parley.ui.views import choices, context_gauge, conversations, real_model, strategy_picker, watermark_detector
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
+    *("views/token_view.js", "views/choices.js"),  # before panel.js: each closes what Escape is for
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
 )
-STYLES = ("page.css", "panel.css", "conversations.css")
+STYLES = ("page.css", "panel.css", "conversations.css", "views/choices.css")
 TITLE = "Parley"
 TEXTS = {
     "tagline": "Talk with open language models, and choose how they decode.",
@@ -95,6 +96,7 @@ def english() -> dict[str, str]:
     tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
+    tables |= {"choices": choices.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
@@ -106,6 +108,7 @@ def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
     texts = {"texts": controls.TEXTS, "conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
+    texts |= {"choices": choices.TEXTS}
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
@@ -177,6 +180,7 @@ def add_views(page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings
     """The views below the chat, which is a `gr.ChatInterface`, and below the settings."""
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
+    choices.add()
     real_model.add(inputs)
     with settings:
         watermark_detector.add(inputs, chat.chatbot)

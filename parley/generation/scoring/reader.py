@@ -56,11 +56,11 @@ class Reader:
     def choices(self, prompt: Prompt, ids: Sequence[int], settings: Settings, strategy: Strategy) -> Choices:
         """The same, with what the model says of the tokens of the prompt; no `ids` for a text that is only scored."""
         scores, chain = self.scores(prompt, ids, settings, strategy) if ids else ([], ())
-        first, before, notes = self._prompt_scores(prompt)
-        return Choices(first, tuple(before), tuple(scores), chain, rounding=self._loaded.plan.rounding, notes=notes)
+        before, notes = self._prompt_scores(prompt)
+        return Choices(tuple(before), tuple(scores), chain, rounding=self._loaded.plan.rounding, notes=notes)
 
-    def _prompt_scores(self, prompt: Prompt) -> tuple[str, list[TokenScore], tuple[str, ...]]:
-        """The first token that is shown, the scores of those after it, and what is to be said of them.
+    def _prompt_scores(self, prompt: Prompt) -> tuple[list[TokenScore], tuple[str, ...]]:
+        """The scores of the tokens of a prompt, and what is to be said of them.
 
         They are read apart from the answer, because the logits of a whole prompt would fill the memory, and a prompt
         that is read in pieces gives others by a rounding error.
@@ -70,12 +70,13 @@ class Reader:
         plain = Settings.check({"strategy": "greedy"})
         config = plan_generation(self._loaded, plain.effective_strategy, plain, alone).config
         scores = list[TokenScore]()
+        scorer = Scorer(self._loaded, ids[:1], scores.append)
+        scorer.begin(ids[0])
         if len(ids) > 1:
-            self._read(alone, ids[1:], Scorer(self._loaded, ids[:1], scores.append), config, LogitsProcessorList())
+            self._read(alone, ids[1:], scorer, config, LogitsProcessorList())
         left_out = max(0, len(scores) - MAX_PROMPT_TOKENS)
-        first = self._loaded.tokenizer.decode(ids[left_out : left_out + 1])
         notes = (f"The first {left_out} tokens of the prompt are left out.",) if left_out else ()
-        return first, scores[left_out:], notes
+        return scores[left_out:], notes
 
     def _read(
         self,

@@ -4,6 +4,7 @@ Nothing is kept while an answer streams. The exact tokens are read once more whe
 the mode in which they were decoded.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,6 +56,11 @@ class Scorer:
         self._control = control_ids(loaded)
         self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_ids, skip_special_tokens=False)
         self.chain: tuple[str, ...] = ()  # the settings whose processors ran, in their order
+
+    def begin(self, token: int) -> None:
+        """Takes the first token of all, which nothing says anything of."""
+        text, nothing = self._tokenizer.decode([token]), math.nan
+        self._take(TokenScore(token, text, nothing, 0, nothing, 0, nothing, (), control=token in self._control))
 
     def __call__(self, step: Step) -> None:
         """Scores one token."""

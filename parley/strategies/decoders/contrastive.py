@@ -48,7 +48,8 @@ def contrastive(
         if states.shape[1] > 1:  # the model has read the whole text again
             context_states = states[:1, :-1]
         similarities = (candidate_states @ context_states.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
-        best = ((1 - alpha) * probabilities[0] - alpha * similarities).argmax().view(1)
+        scores = (1 - alpha) * probabilities[0] - alpha * similarities
+        best = scores.masked_fill(probabilities[0] == 0, -torch.inf).argmax().view(1)  # not one that was removed
         cache.batch_select_indices(best)
         context_states = torch.cat([context_states, candidate_states[best]], dim=1)
         logits = outputs.logits[best, -1].float()

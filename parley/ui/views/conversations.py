@@ -101,7 +101,7 @@ def _for_values(values: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
     given, refused = {}, []
     for name, value in values.items():
         try:
-            given[name] = getattr(Settings.check({name: _typed(name, value)}), name)
+            given[name] = getattr(Settings.check({name: typed(name, value)}), name)
         except BadSetting as refusal:
             refused.append(str(refusal))
     try:
@@ -119,7 +119,7 @@ def _for_values(values: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
     return list(updates.values()), refused
 
 
-def _typed(name: str, value: Any) -> Any:
+def typed(name: str, value: Any) -> Any:
     """The value as the setting has it, where it is text that means one."""
     option = OPTIONS.get(name)
     if option is None or option.kind is str or not isinstance(value, str):
