@@ -16,6 +16,14 @@ HEARTBEAT = 0.25  # seconds: the longest time between two deltas, so that a cons
 FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
 
 Report = Callable[[str], None]  # takes a short sentence about progress ("Downloading … 34 %")
+STATUSES = {  # what an answer shows before its first text
+    "looking": "Looking for {model}",
+    "downloading": "Downloading {model}: {share} of {size}",
+    "loading": "Loading {model}",
+    "loaded": "Loading {model}: {share}",
+    "early": "Preparing the first {layers} layers: {share}",
+    "reading": "Reading…",
+}
 
 
 @dataclass(frozen=True, slots=True)

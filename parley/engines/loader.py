@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from parley.engines import load_errors
 from parley.engines.load_errors import EngineRefused, Unloadable
 from parley.errors import ModelUnavailable
-from parley.events import Report
+from parley.events import STATUSES, Report
 from parley.models import hardware, hub, load_plan, traits
 from parley.models.formats import gguf, lora
 from parley.models.load_plan import LoadEstimate, LoadPlan
@@ -46,7 +46,7 @@ def load(
     it, and returns the number of free bytes; `disk` returns the free bytes on the disk. Raises `ModelUnavailable`,
     also its subclass `hub.LoadingStopped`.
     """
-    report(f"Looking for {spec.label}")
+    report(STATUSES["looking"].format(model=spec.label))
     source = source or hub.find(spec)
     available_bytes = available_bytes or (lambda plan: hardware.free_memory(plan.cards))
     try:
@@ -93,7 +93,7 @@ def _load(
         folder = source.fetch((*hub.SMALL, *source.weights), report, cancel, disk)
     if cancel.is_set():
         raise hub.stopped(spec)
-    report(f"Loading {spec.label}")
+    report(STATUSES["loading"].format(model=spec.label))
     if plan.engine != OPENVINO and plan.device == "cpu":
         _log.info("Transformers runs %s: %s", spec.name, load_plan.engine_obstacle(config, hardware.machine()))
     model, plan = _model(Checkpoint(spec, folder), plan, choose, report=report, cancel=cancel)

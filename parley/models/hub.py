@@ -26,7 +26,7 @@ from huggingface_hub.utils import filter_repo_objects
 from tqdm import tqdm
 
 from parley.errors import ModelUnavailable
-from parley.events import HEARTBEAT, Report
+from parley.events import HEARTBEAT, STATUSES, Report
 from parley.models.spec import ModelSpec, size_text
 
 SMALL = ("*.json", "*.jinja", "*.model", "*.tiktoken", "*.txt")  # configuration and tokenizer
@@ -230,7 +230,9 @@ def _download(spec: ModelSpec, patterns: Sequence[str], need: int, report: Repor
             raise stopped(spec)
         if need:
             share = min(1.0, max(done.values(), default=0) / need)
-            report(f"Downloading {spec.label}: {100 * share:.0f} % of {size_text(need)}")
+            report(
+                STATUSES["downloading"].format(model=spec.label, share=f"{100 * share:.0f} %", size=size_text(need))
+            )
     try:
         return download.result()
     except (HTTPError, OSError, XetDownloadError) as error:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, Choices, ContextUse, Delta, RunRecord, TokenScore
+from parley.events import HEARTBEAT, STATUSES, Choices, ContextUse, Delta, RunRecord, TokenScore
 from parley.messages import Message
 from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
@@ -114,7 +114,7 @@ def reply_in_worker(
     began, late = _forks.pop() if _forks else time.monotonic(), False
     if cancellation.is_requested(run_id):
         return  # stopped while the visitor waited for a GPU
-    yield Delta(status="Reading…")  # at once: the visitor no longer waits for a GPU
+    yield Delta(status=STATUSES["reading"])  # at once: the visitor no longer waits for a GPU
     try:
         with closing(reply(run_id, messages, settings, session)) as deltas:
             for delta in deltas:

@@ -74,8 +74,9 @@
 
   document.body.append(announced);
   const mounted = new MutationObserver(() => {
-    if (!one("#message")) return;
+    if (!one("#message textarea")) return;
     mounted.disconnect();
+    one("#skeleton")?.remove();
     watch(one("#message"));
   });
   mounted.observe(document.body, { childList: true, subtree: true });

@@ -14,6 +14,7 @@ from parley import strategies
 from parley.api import endpoints
 from parley.api.page_head import PageHead
 from parley.api.unread_streams import UnreadStreams
+from parley.events import STATUSES
 from parley.models import load_plan
 from parley.settings import OPTIONS
 from parley.strategies.strategy import GROUPS
@@ -27,7 +28,7 @@ from parley.ui.views.strategy_picker import good, panel_data
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
-    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js"),
+    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
     *("views/token_view.js", "views/choices.js"),  # before panel.js: each closes what Escape is for
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
 )
@@ -93,7 +94,7 @@ def english() -> dict[str, str]:
     }
     turns = {"waiting": chat_function.WAITING, "broken": chat_function.BROKEN}
     turns |= {"refused": chat_interface.TEXTS["refused"], "differs": chat_interface.DIFFERS}
-    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns}
+    tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
     tables |= {"choices": choices.TEXTS}

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from parley import strategies
-from parley.events import Answer, Beam, RunRecord, Usage
+from parley.events import STATUSES, Answer, Beam, RunRecord, Usage
 from parley.models import registry
 from parley.models.spec import ModelSpec
 from parley.ui.client_snippets import client_program, curl_commands
@@ -22,7 +22,7 @@ ENDINGS = {
     "stopped": "stopped",
 }
 TEXTS = {  # of the lines under an answer, and of what unfolds from them
-    **{"thought": "Thought", "thinking": "Thinking…", "reading": "Reading…", "failed": "Could not finish"},
+    **{"thought": "Thought", "thinking": "Thinking…", "failed": "Could not finish"},
     **{"continue": "Continue", "go_on": "Go on from here", "instead": "Go on with {model} on the CPU"},
     **{"token": "{count} token", "tokens": "{count} tokens", "chunk": "{count} chunk", "chunks": "{count} chunks"},
     "speed": "{count} tokens/s",
@@ -84,7 +84,7 @@ def render(
     elif answer.finish:
         shown.append(_titled(stats_line(answer, before), details(answer, url), "done"))
     elif not answer.text and not answer.thought:
-        shown.append(_titled(answer.status or TEXTS["reading"], "", "pending"))
+        shown.append(_titled(answer.status or STATUSES["reading"], "", "pending"))
     if failure and failure.instead:
         other = failure.instead
         shown[-1].options = [{"label": TEXTS["instead"].format(model=other.label), "value": other.name}]

@@ -13,6 +13,7 @@ from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import BLOCK_SIZE
 from parley.engines.openvino.prefix_cache import PagedPrefixCache
 from parley.engines.openvino.turns import TURNS
+from parley.events import STATUSES
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
 from parley.generation.streaming import AnswerStreamer, StopSignal, raise_if_stopped
@@ -71,6 +72,6 @@ class OpenVinoEngine(LocalEngine):
     def _progress(layer: int, streamer: AnswerStreamer) -> Progress:
         def progress(share: float) -> None:
             raise_if_stopped()
-            streamer.tell(f"Preparing the first {layer} layers: {share:.0%}")
+            streamer.tell(STATUSES["early"].format(layers=layer, share=f"{share:.0%}"))
 
         return progress

@@ -18,7 +18,7 @@ from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import blocks_for
 from parley.engines.openvino.weights import NotFinite, Precision, Weights
 from parley.errors import ModelUnavailable
-from parley.events import Report
+from parley.events import STATUSES, Report
 from parley.models import hub
 from parley.models.load_plan import LoadPlan
 from parley.strategies.decoders.dola import early_layers
@@ -54,7 +54,7 @@ def load(checkpoint: Checkpoint, plan: LoadPlan, report: Report, cancel: threadi
     def progress(share: float) -> None:
         if cancel.is_set():
             raise hub.stopped(spec)
-        report(f"Loading {spec.label}: {share:.0%}")
+        report(STATUSES["loaded"].format(model=spec.label, share=f"{share:.0%}"))
 
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)

@@ -57,6 +57,11 @@ class Scheduler:
         """The maximum number of rows of a pass."""
         return self._decoder.max_rows
 
+    @property
+    def num_waiting(self) -> int:
+        """How many threads wait for the results of passes."""
+        return len(self._waiting)
+
     def run(self, inputs: Sequence[PassInput], decoder: Decoder | None = None) -> PassOutput:
         """Reads these tokens, in one pass or in several, and returns the results in the order of `inputs`.
 
@@ -145,10 +150,11 @@ class Scheduler:
         return next(filter(None, passes), [])
 
     def _compose_for(self, decoder: Decoder, waiting: Sequence[Request]) -> list[Part]:
-        """The rows of decode loops first, then chunks of prompts."""
+        """The rows of decode loops first, those with the fewest drafts before others, then chunks of prompts."""
         waiting = [each for each in waiting if self._next_decoder(each) is decoder and self._may_run(each)]
         chunks = [each for each in waiting if each.is_chunk]
         decoding = [each for each in waiting if not each.is_chunk]
+        decoding.sort(key=lambda request: (-request.num_left_out, request.num_tokens))
         room = Room(self.max_rows, len(decoder.early))
         share = self.max_rows // CHUNK_SHARE if chunks else 0
         parts = [part for each in decoding for part in self._parts(each, room, share)]

@@ -11,7 +11,9 @@ pytest.importorskip("openvino")
 
 import torch
 
-from parley.engines.openvino.paged_kv import BLOCK_SIZE, OutOfBlocks
+from parley.engines.openvino.decoder import PassInput
+from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockTable, OutOfBlocks
+from parley.engines.openvino.turns import TURNS
 from parley.messages import Message
 from parley.strategies import STRATEGIES
 from tests.conftest import endless_engine, engine, until
@@ -105,7 +107,6 @@ def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most():
             turns.append(threads.submit(answer, never, [Message("user", "Go on.")], cancel, **values))
         until(enough.is_set)
         del reads[:]
-        model.scheduler.max_left_out = 0  # the first turn was alone, and may have had many rows of drafts
         list(deltas(never, [Message("user", LONG * 30)], max_new_tokens=4))
         cancel.set()
         assert all(turn.result().finish == "stopped" for turn in turns)
@@ -113,6 +114,35 @@ def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most():
     assert passes < 2 * tokens / (decoder.max_rows - 16) + 2
     assert sum(not is_chunk for is_chunk, *_ in reads) > 16
     assert model.scheduler.max_left_out == 0
+
+
+def test_no_turn_waits_for_the_drafts_of_others():
+    """Three turns with many draft tokens ask before six with one token each, while a pass runs."""
+    model = endless_engine().loaded.model
+    decoder, scheduler, begun, goes_on = model.decoder, model.scheduler, threading.Event(), threading.Event()
+    run, passes = decoder.run, []
+
+    def held(batch):
+        begun.set()
+        assert goes_on.wait(60)
+        passes.append([len(each.ids) for each in batch])
+        return run(batch)
+
+    def read(num_tokens):
+        with TURNS.running():
+            scheduler.run([PassInput(BlockTable(decoder.pool), [5] * num_tokens, is_chunk=False)])
+
+    decoder.run = held
+    with ThreadPoolExecutor(10) as threads:
+        turns = [threads.submit(read, 1)]
+        until(begun.is_set)
+        for num_tokens in [30] * 3 + [1] * 6:
+            turns.append(threads.submit(read, num_tokens))
+            until(lambda: scheduler.num_waiting == len(turns))
+        goes_on.set()
+        for turn in turns:
+            turn.result()
+    assert passes[1] == [1] * 6 + [30, decoder.max_rows - 36]
 
 
 def test_a_stop_touches_no_other_turn():

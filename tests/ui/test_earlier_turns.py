@@ -1,0 +1,60 @@
+"""A long conversation shows its last turns, and the ones before as soon as somebody scrolls up to them."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser import Visitor
+
+pytest_plugins = ["tests.browser"]
+pytestmark = pytest.mark.slow
+
+TURNS = 60
+MORE_THAN = """(count) =>
+  [...document.querySelectorAll("#chat .user-row")].filter((row) => row.checkVisibility()).length > count"""
+# How far below the top of the conversation a message begins, in pixels.
+PLACE = "(row) => row.getBoundingClientRect().top - row.closest('.bubble-wrap').getBoundingClientRect().top"
+
+
+@pytest.fixture
+def shown(chromium, space):
+    """The page with a long conversation: how many of its questions are displayed."""
+    visitor = Visitor(chromium, space.url)
+    visitor.choose("model", "Parrot")
+    visitor.open_long_conversation(TURNS)
+    displayed = visitor.page.locator("#chat .user-row:visible")
+    expect(displayed.last).to_be_in_viewport()
+    yield visitor, displayed
+    visitor.tab.evaluate("localStorage.clear()")
+    visitor.close()
+
+
+def scroll(visitor, place):
+    visitor.page.locator("#chat .bubble-wrap").evaluate("(box, place) => { box.scrollTop = place }", place)
+
+
+def test_scrolling_up_shows_all_turns_and_moves_nothing(shown):
+    visitor, displayed = shown
+    assert displayed.count() < TURNS / 2
+    while (count := displayed.count()) < TURNS:
+        first = displayed.first.element_handle()
+        scroll(visitor, 0)
+        visitor.tab.wait_for_function(MORE_THAN, arg=count)
+        assert 0 <= first.evaluate(PLACE) < 40
+
+
+def test_who_reads_further_up_while_an_answer_comes_keeps_what_they_see(shown):
+    visitor, displayed = shown
+    visitor.send("owl " * 300)
+    expect(visitor.stop_button).to_be_visible()
+    count = displayed.count()
+    scroll(visitor, 0)
+    visitor.tab.wait_for_function(MORE_THAN, arg=count)
+    first = displayed.first.element_handle()
+    visitor.until_free()
+    assert first.is_visible()
+
+
+def test_all_turns_are_printed(shown):
+    visitor, displayed = shown
+    visitor.tab.emulate_media(media="print")
+    expect(displayed).to_have_count(TURNS)
