@@ -108,7 +108,7 @@ def _settings(values: Any, seeded: bool) -> Settings:
     given = {name: conversations.typed(name, value) for name, value in dict(values or {}).items()}
     spec = registry.find(str(given.get("model") or ""))
     settings = Settings.check(given | {"model": spec.name}, registry.traits(spec).recommended)
-    return settings if seeded else settings.model_copy(update={"seed": None})
+    return settings if seeded or spec.engine == "remote" else settings.model_copy(update={"seed": None})
 
 
 async def _messages(history: list[Any], stored: stored_answer.StoredAnswer, settings: Settings) -> list[Message]:

@@ -79,7 +79,7 @@ window.tokenView = (() => {
       if (!score.candidates) return [head, make("p", { className: "says" }, texts.first)];
       const facts = [make("li", {}, filled(texts.model, { share: share(score.logprob), rank: score.rank }))];
       if (answer && changes) facts.push(make("li", {}, filled(texts.after, { share: share(score.after), rank: score.after_rank })));
-      facts.push(make("li", { title: texts.entropy_help }, filled(texts.entropy, { count: ((score.entropy ?? 0) / Math.LN2).toFixed(2) })));
+      if (score.entropy !== undefined) facts.push(make("li", { title: texts.entropy_help }, filled(texts.entropy, { count: ((score.entropy ?? 0) / Math.LN2).toFixed(2) })));
       if (score.early_layer !== undefined) facts.push(make("li", {}, filled(texts.compared, { count: score.early_layer })));
       if (score.control) facts.push(make("li", {}, texts.control));
       return [head, make("ul", { className: "facts" }, ...facts), table(score, index, answer), ...explained(score, answer)];
