@@ -95,13 +95,19 @@ def tokens(
     logprob, after (None where it was removed), removed_by (the setting that removed it), and noise and quotient: of
     probability and random noise, of which the largest is drawn (None without a seed, and where nothing is drawn).
 
+    With exact ids, a search runs again: rivals are the hypotheses of a beam search at this token, each with id, text,
+    score, parent (its place among those of the token before), finished, group, and chosen (for the answer); drafted
+    says whether it was a draft token that was accepted; candidates of contrastive search have similarity and value, by
+    which it chooses; those of DoLa have early, the logprob by early_layer.
+
     `messages` (a list of {"role", "content"}) is the conversation before the answer, `prompt_ids` its exact tokens
     where they are known, and `settings` those of the answer, with its model, strategy and seed.
     """
     try:
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
-        scores = turn.scores(prompt, chosen, answer if ids is None else _ids(ids), _ids(prompt_ids or []))
+        given = answer if ids is None else _ids(ids)
+        scores = turn.choices(prompt, chosen, given, _ids(prompt_ids or []), prompt=False).answer
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
     return [plain(each) for each in scores]

@@ -2,7 +2,7 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,7 @@ class TurnRequest:
     draft: "Engine | None" = None  # the engine of the draft model, if the strategy uses one
     generated: Sequence[int] = ()  # tokens of the conversation as they were generated, where no cache has them
     given: Sequence[int] = ()  # tokens with which the answer has to begin
+    recorder: Callable[..., None] | None = None  # takes what the decoder tells by `Strategy.record`
 
     @classmethod
     def of(
@@ -100,10 +101,10 @@ class Engine(ABC):
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 
-    def choices(self, request: TurnRequest, answer: str | Sequence[int]) -> Choices:
-        """The same with what the model says of the prompt, and how a search came to the answer.
+    def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
+        """The same with what the model says of the `prompt`, and how a search came to this answer of exact tokens.
 
-        Without messages the answer is a text that is only scored. Raises `ChatError`.
+        A search runs again. Without messages the answer is a text that is only scored. Raises `ChatError`.
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 

@@ -8,6 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from parley.engines.base import Engine, TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
 from parley.engines.token_rate import TokenRate
 from parley.errors import BadConversation, BadSetting
-from parley.events import FLUSH, Choices, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
+from parley.events import FLUSH, Answer, Choices, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
 from parley.generation import streaming
 from parley.generation.generation_config import GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
@@ -28,11 +29,13 @@ from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
 from parley.generation.scoring.reader import Reader, whole_text
+from parley.generation.scoring.recording import RECORDERS, TermRecorder
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
+DIFFERS = "The search came to other words this time, so that how it came to these is not shown."
 _generating = threading.Lock()  # for engines that run one turn at a time
 
 
@@ -69,14 +72,13 @@ class LocalEngine(Engine):
         prefix_cache = self.prefix_cache if uses_cache else NoPrefixCache()
         known = prefix_cache.sequence(request.session) or self._checked(request.generated)
         prompt = render_prompt(self.loaded, request.messages, settings, known)
-        given = tuple(self._checked(request.given))
-        plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request), given=given)
+        plan = self._plan(request, prompt)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
         prompt_ids = prompt.ids[0].tolist()
         streamer = self._new_streamer(prompt_ids, settings, prompt, signal)
         cached_tokens = 0
-        yield Delta(origin=self._origin(settings, seed, prompt_ids, given))
+        yield Delta(origin=self._origin(settings, seed, prompt_ids, tuple(request.given)))
 
         def work() -> None:
             nonlocal cached_tokens
@@ -96,7 +98,8 @@ class LocalEngine(Engine):
                     plan.draws(generator),
                 ):
                     cached_tokens = leased.cached_tokens
-                    self._generate(prompt, plan.arguments(streamer, generator) | leased.arguments, signal, streamer)
+                    arguments = plan.arguments(streamer, generator, request.recorder)
+                    self._generate(prompt, arguments | leased.arguments, signal, streamer)
             finally:
                 if lock:
                     lock.release()
@@ -127,12 +130,27 @@ class LocalEngine(Engine):
         prompt, ids = self._to_read(request, answer)
         return self._reader(request).scores(prompt, ids, request.settings, request.strategy)[0]
 
-    def choices(self, request: TurnRequest, answer: str | Sequence[int]) -> Choices:
+    def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
         """See `Engine.choices`; raises `BadConversation` for a text that has too few tokens, or too many."""
         reader, settings, strategy = self._reader(request), request.settings, request.strategy
         if not request.messages:
             return reader.choices(whole_text(self.loaded, str(answer)), (), settings, strategy)
-        return reader.choices(*self._to_read(request, answer), settings, strategy)
+        before, ids = self._to_read(request, answer)
+        new = None if isinstance(answer, str) else RECORDERS.get(strategy.record)
+        recorder = new(self.loaded.tokenizer) if new and (settings.seed is not None or not strategy.samples) else None
+        same = recorder and self._repeat(replace(request, recorder=recorder), ids)
+        tried = recorder.tried if isinstance(recorder, TermRecorder) and same else ()
+        choices = reader.choices(before, ids, settings, strategy, tried=tried, with_prompt=prompt)
+        if recorder is None:
+            return choices
+        return recorder.told(choices, ids) if same else replace(choices, notes=(*choices.notes, DIFFERS))
+
+    def _repeat(self, request: TurnRequest, ids: Sequence[int]) -> bool:
+        """Runs a search again. Whether it came to these tokens, or to more that begin with them."""
+        if request.strategy.record != "on_beams":  # which look ahead
+            limit = request.settings.model_copy(update={"max_new_tokens": len(ids)})
+            request = replace(request, settings=limit)
+        return Answer.of(self.stream(request)).ids[: len(ids)] == tuple(ids)
 
     def _to_read(self, request: TurnRequest, answer: str | Sequence[int]) -> tuple[Prompt, Sequence[int]]:
         tokenizer = self.loaded.tokenizer
@@ -155,6 +173,12 @@ class LocalEngine(Engine):
         prompt = render_prompt(self.loaded, messages, settings)
         return self._run_record(
             prompt, request, plan_generation(self.loaded, request.strategy, settings, prompt, None), seed
+        )
+
+    def _plan(self, request: TurnRequest, prompt: Prompt) -> GenerationPlan:
+        given = self._checked(request.given)
+        return plan_generation(
+            self.loaded, request.strategy, request.settings, prompt, _draft_model(request), given=given
         )
 
     def _origin(self, settings: Settings, seed: int, prompt_ids: Sequence[int], given: tuple[int, ...]) -> Origin:

@@ -61,10 +61,18 @@ class GenerationPlan:
         """While it is entered, all draws of `generate` in this thread come from `generator`."""
         return DrawFrom(generator) if self.config["do_sample"] and not self._takes_generator else nullcontext()
 
-    def arguments(self, streamer: AnswerStreamer, generator: torch.Generator) -> dict[str, Any]:
-        """The keyword arguments for `generate`. The output goes to `streamer`."""
-        callbacks = {"on_token": streamer.take, "on_beams": streamer.show, "on_draft": streamer.count_draft}
-        events = {name: callbacks[name] for name in self.strategy.events}
+    def arguments(
+        self, streamer: AnswerStreamer, generator: torch.Generator, recorder: Callable[..., None] | None = None
+    ) -> dict[str, Any]:
+        """The keyword arguments for `generate`. The output goes to `streamer`, and how it was found to `recorder`."""
+        callbacks: dict[str, Callable[..., None]] = {
+            "on_token": streamer.take,
+            "on_beams": streamer.show,
+            "on_draft": streamer.count_draft,
+        }
+        events: dict[str, Callable[..., None]] = {name: callbacks[name] for name in self.strategy.events}
+        if recorder:
+            events |= {self.strategy.record: _both(recorder, events.get(self.strategy.record))}
         return {
             "generation_config": GenerationConfig(**self.config),
             "logits_processor": LogitsProcessorList(self.processors),
@@ -78,6 +86,15 @@ class GenerationPlan:
                 else {}
             ),
         }
+
+
+def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
+    def call(*values: Any) -> None:
+        first(*values)
+        if second:
+            second(*values)
+
+    return call
 
 
 def plan_generation(

@@ -177,11 +177,13 @@ def choices(
     settings: Settings,
     answer: str | Sequence[int],
     generated: Sequence[int] = (),
+    *,
     given: Sequence[int] = (),
+    prompt: bool = True,
 ) -> Choices:
-    """The same with the prompt, and with how a search came to the answer. Without messages, a text is only scored."""
+    """The same with the `prompt`, and how a search came to the answer. Without messages, a text is only scored."""
     with _looking(messages, settings, generated, given) as (engine, request):
-        return engine.choices(request, answer)
+        return engine.choices(request, answer, prompt=prompt)
 
 
 @contextmanager

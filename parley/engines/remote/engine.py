@@ -50,7 +50,7 @@ class RemoteEngine(Engine):
         """
         yield from self._deltas(request, StreamState(request.settings, _messages_to_send(request.messages)[1]))
 
-    def choices(self, request: TurnRequest, answer: str | Sequence[int]) -> Choices:
+    def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
         """See `Engine.choices`. Asks the server again, because it tells the probabilities of its own words only.
 
         Raises `BadSetting` where it tells none.
@@ -70,7 +70,7 @@ class RemoteEngine(Engine):
         settings, cancel = request.settings, request.cancel
         if refusal := self._spec.capabilities.refusal(self._spec.label, settings):
             raise BadSetting(refusal)
-        arguments = self._arguments(_messages_to_send(request.messages)[0], request) | asked
+        arguments = self._arguments(_messages_to_send(request.messages)[0], request) | dict(asked)
         deadline = time.monotonic() + self._turn_seconds
         with open_stream(self._server, arguments) as inbox:
             while not state.over and not cancel.is_set() and time.monotonic() < deadline:

@@ -1,6 +1,6 @@
 """Reads an answer again, to the token, with what its strategy would have seen at each of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import torch
@@ -30,9 +30,17 @@ class Reader:
         self._loaded, self._run = loaded, run
 
     def scores(
-        self, prompt: Prompt, ids: Sequence[int], settings: Settings, strategy: Strategy
+        self,
+        prompt: Prompt,
+        ids: Sequence[int],
+        settings: Settings,
+        strategy: Strategy,
+        *,
+        tried: Sequence[Collection[int]] = (),
     ) -> tuple[list[TokenScore], tuple[str, ...]]:
         """Why each of these tokens was chosen after the prompt, and the settings whose processors ran.
+
+        At each of them the tokens that were `tried` are among the candidates.
 
         With the seed of the settings the draws are those of the answer. Raises `BadConversation` where there are no
         tokens, or too many.
@@ -48,15 +56,26 @@ class Reader:
         draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
         generator = torch.Generator(self._loaded.model.device).manual_seed(settings.seed or 0) if draws else None
         scores = list[TokenScore]()
-        scorer = Scorer(self._loaded, prompt.ids[0].tolist(), scores.append)
+        scorer = Scorer(self._loaded, prompt.ids[0].tolist(), scores.append, tried)
         options = {"generator": generator, "dola_layers": plan.options.get("dola_layers", "")}
         self._read(prompt, ids, scorer, plan.config, LogitsProcessorList(plan.processors), **options)
         return scores, scorer.chain
 
-    def choices(self, prompt: Prompt, ids: Sequence[int], settings: Settings, strategy: Strategy) -> Choices:
+    def choices(
+        self,
+        prompt: Prompt,
+        ids: Sequence[int],
+        settings: Settings,
+        strategy: Strategy,
+        *,
+        tried: Sequence[Collection[int]] = (),
+        with_prompt: bool = True,
+    ) -> Choices:
         """The same, with what the model says of the tokens of the prompt; no `ids` for a text that is only scored."""
-        scores, chain = self.scores(prompt, ids, settings, strategy) if ids else ([], ())
-        before, notes = self._prompt_scores(prompt)
+        scores, chain = (
+            self.scores(prompt, ids, settings, strategy, tried=tried) if ids or not with_prompt else ([], ())
+        )
+        before, notes = self._prompt_scores(prompt) if with_prompt else ((), ())
         return Choices(tuple(before), tuple(scores), chain, rounding=self._loaded.plan.rounding, notes=notes)
 
     def _prompt_scores(self, prompt: Prompt) -> tuple[list[TokenScore], tuple[str, ...]]:

@@ -5,7 +5,7 @@ the mode in which they were decoded.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -51,8 +51,15 @@ def control_ids(loaded: LoadedModel) -> set[int]:
 class Scorer:
     """Makes a `TokenScore` of each step of `teacher_forcing`."""
 
-    def __init__(self, loaded: LoadedModel, prompt_ids: Sequence[int], take: Callable[[TokenScore], None]) -> None:
-        self._tokenizer, self._take = loaded.tokenizer, take
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        prompt_ids: Sequence[int],
+        take: Callable[[TokenScore], None],
+        also: Sequence[Collection[int]] = (),
+    ) -> None:
+        """At each step the tokens of `also` are among the candidates."""
+        self._tokenizer, self._take, self._also = loaded.tokenizer, take, iter(also)
         self._control = control_ids(loaded)
         self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_ids, skip_special_tokens=False)
         self.chain: tuple[str, ...] = ()  # the settings whose processors ran, in their order
@@ -103,6 +110,7 @@ class Scorer:
             noise = step.noise(kept)
             assert noise is not None
             best.append(kept[(step.scores.softmax(-1)[kept] / noise).argmax()].view(1))
+        best.append(torch.tensor(list(next(self._also, ())), dtype=torch.long))
         ids = torch.cat(best).unique()
         return ids[own[ids].argsort(descending=True)]
 

@@ -5,6 +5,8 @@ choices.js asks, and token_view.js draws what comes back. Nothing of it is kept 
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -98,8 +100,8 @@ async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
     history = values.get("messages") or []
     messages = await _messages(history, stored, settings) if history else []
     answer = stored.ids or replace_lone_surrogates(text)
-    known = {"generated": stored.prompt_ids, "given": stored.given}
-    found = await asyncio.to_thread(turn.choices, messages, settings, answer, **known)
+    look_at = partial(turn.choices, messages, settings, answer, stored.prompt_ids, given=stored.given)
+    found = await asyncio.to_thread(look_at)
     return described(found, settings) | {"branches": bool(stored.ids)}
 
 
@@ -128,4 +130,5 @@ def described(choices: Choices, settings: Settings) -> dict[str, Any]:
     labels = {name: OPTIONS[name].label if name in OPTIONS else strategy.label for name in choices.chain}
     seed = [] if settings.seed is None or not strategy.samples else [SEED.format(seed=settings.seed)]
     about = [registry.find(settings.model).label, *([strategy.label] if choices.answer else []), *seed]
-    return short(plain(choices)) | {"labels": labels, "about": " · ".join(about)}
+    answer = tuple(replace(each, rivals=()) for each in choices.answer)  # `beams` has them
+    return short(plain(replace(choices, answer=answer))) | {"labels": labels, "about": " · ".join(about)}
