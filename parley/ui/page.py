@@ -29,7 +29,8 @@ HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
-    *("views/token_view.js", "views/choices.js"),  # before panel.js: each closes what Escape is for
+    *("views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
+    "views/choices.js",  # before panel.js: each closes what Escape is for
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
 )
 STYLES = ("page.css", "panel.css", "conversations.css", "views/choices.css")

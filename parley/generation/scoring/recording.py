@@ -7,7 +7,10 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from parley.events import BeamNode, Candidate, Choices, SpeculativePass, TokenScore
+from parley.settings import OPTIONS
 from parley.strategies.decoders.beams import Hypothesis
+
+MAX_GROUPS = OPTIONS["beam_groups"].high
 
 
 class BeamRecorder:
@@ -24,15 +27,15 @@ class BeamRecorder:
         step, running = list[tuple[bytes, BeamNode]](), dict[bytes, int]()
         length = max((len(each.ids) for each in hypotheses if not each.finished), default=len(self._steps) + 1)
         for each in hypotheses:
-            key = _key(each.ids)
+            key = _key(each.ids, each.group)
             if each.finished and key in self._finished:
                 continue
             if each.finished:
                 self._finished.add(key)
-            elif key not in running:  # two beams may have the same text
+            else:
                 running[key] = len(step)
             ended = each.finished and len(each.ids) < length  # its end token is not among the tokens
-            before = key if ended else _key(each.ids[:-1])
+            before = key if ended else _key(each.ids[:-1], each.group)
             token = -1 if ended or not len(each.ids) else int(each.ids[-1])
             text = self._tokenizer.decode([token]) if token >= 0 else ""
             parent = self._running.get(before, -1)
@@ -43,15 +46,18 @@ class BeamRecorder:
     def told(self, choices: Choices, ids: Sequence[int]) -> Choices:
         """What is known of this answer, with the tree and, at each token, the rivals of the answer."""
         answer = torch.tensor(ids)
-        own = {_key(answer[: length + 1]) for length in range(len(ids))}
+        ends = {_key(part, group): group for part in (answer, answer[:-1]) for group in range(MAX_GROUPS)}
+        ended = [(node.score, ends[key]) for step in self._steps for key, node in step if key in ends]
+        group = max(ended, default=(0.0, 0))[1]  # two groups may come to the same text
+        own = {_key(answer[: length + 1], group) for length in range(len(ids))}
         beams = tuple(tuple(replace(node, chosen=key in own) for key, node in step) for step in self._steps)
         rivals = [*beams[: len(ids)], *[()] * (len(ids) - len(beams))]
         scores = (replace(each, rivals=nodes) for each, nodes in zip(choices.answer, rivals, strict=True))
         return replace(choices, beams=beams, answer=tuple(scores))
 
 
-def _key(ids: torch.Tensor) -> bytes:
-    return ids.cpu().numpy().tobytes()
+def _key(ids: torch.Tensor, group: int) -> bytes:
+    return bytes([group]) + ids.cpu().numpy().tobytes()
 
 
 class TermRecorder:

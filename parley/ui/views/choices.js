@@ -3,7 +3,7 @@
    views/choices.py reads the answer again, and token_view.js draws what it found. */
 window.choices = (() => {
   const { choices: texts } = JSON.parse(document.getElementById("panel-data").textContent);
-  const { make } = tokenView;
+  const { make } = drawing;
   let view = null, from = null, asked = null, number = 0, pasted = "";
 
   function button(label, press) {

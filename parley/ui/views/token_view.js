@@ -4,34 +4,9 @@
    from another token. What a model wrote is put into text nodes, and is marked as not to be translated. */
 window.tokenView = (() => {
   const LEVELS = [0.9, 0.5, 0.2, 0.05];  // a token below the last one has the darkest tint
-  const filled = (text, places) => text.replace(/\{(\w+)\}/g, (_, place) => places[place]);
-  function make(tag, values = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(values)) {
-      if (name in made) made[name] = value;
-      else if (value !== undefined && value !== null) made.setAttribute(name, value);
-    }
-    made.append(...children.filter((each) => each !== null && each !== undefined));
-    return made;
-  }
-  const theirs = (tag, values, text) => make(tag, { translate: false, dir: "auto", ...values }, text);
-
-  /* A probability, from its logarithm. */
-  function share(logprob) {
-    if (logprob === undefined || logprob === null) return "—";
-    const percent = 100 * Math.exp(logprob);
-    if (percent >= 99.95) return "100%";
-    if (percent < 0.001) return "<0.001%";
-    return `${percent >= 10 ? percent.toFixed(1) : percent.toPrecision(2)}%`;
-  }
+  const { make, theirs, filled, share, named, number } = drawing;
   const level = ({ logprob }) => LEVELS.filter((least) => Math.exp(logprob) < least).length;
-  const number = (value) => value === undefined || value === null ? "—" : value >= 100 ? value.toFixed(0) : value.toPrecision(3);
 
-  function named(text, texts) {
-    if (!text) return `(${texts.part})`;
-    if (!text.trim()) return text.replaceAll("\n", "↵").replaceAll(" ", "␣").replaceAll("\t", "⇥");
-    return text.replaceAll("\n", "↵").replace(/^ /, "␣");
-  }
 
   function draw(data, { texts, go } = {}) {
     const scores = [...data.prompt ?? [], ...data.answer ?? []], first = (data.prompt ?? []).length;
@@ -81,8 +56,18 @@ window.tokenView = (() => {
       if (answer && changes) facts.push(make("li", {}, filled(texts.after, { share: share(score.after), rank: score.after_rank })));
       if (score.entropy !== undefined) facts.push(make("li", { title: texts.entropy_help }, filled(texts.entropy, { count: ((score.entropy ?? 0) / Math.LN2).toFixed(2) })));
       if (score.early_layer !== undefined) facts.push(make("li", {}, filled(texts.compared, { count: score.early_layer })));
+      if (answer && data.passes) facts.push(make("li", {}, score.drafted ? texts.was_drafted : texts.was_own));
       if (score.control) facts.push(make("li", {}, texts.control));
-      return [head, make("ul", { className: "facts" }, ...facts), table(score, index, answer), ...explained(score, answer)];
+      return [head, make("ul", { className: "facts" }, ...facts), table(score, index, answer), ...rivals(answer ? data.beams?.[index - first] : null), ...explained(score, answer)];
+    }
+    /* The hypotheses of a beam search at this token. */
+    function rivals(nodes) {
+      if (!nodes) return [];
+      const rows = nodes.map((node) => make("tr", { className: node.chosen ? "chosen" : "" },
+        make("th", { scope: "row" }, theirs("span", { className: "name" }, node.id < 0 ? "■" : named(node.text ?? "", texts))),
+        make("td", {}, node.score.toFixed(3)), make("td", {}, node.finished ? texts.finished : "")));
+      const head = make("tr", {}, ...[texts.rivals, texts.score, ""].map((name) => make(name ? "th" : "td", name ? { scope: "col" } : {}, name)));
+      return [make("table", { className: "rivals" }, make("thead", {}, head), make("tbody", {}, ...rows))];
     }
     const changes = (data.chain ?? []).length > 0;
     const label = (setting) => data.labels?.[setting] ?? setting;
@@ -96,6 +81,11 @@ window.tokenView = (() => {
       if (draws) {
         columns.push([texts.noise, (each) => number(each.noise)]);
         columns.push([texts.quotient, (each) => each.removed_by ? "—" : make(each.quotient === winner ? "b" : "span", {}, number(each.quotient))]);
+      }
+      if (answer && score.candidates.some((each) => each.value !== undefined)) {
+        const best = Math.max(...score.candidates.map((each) => each.value ?? -Infinity));
+        columns.push([texts.similarity, (each) => number(each.similarity)]);
+        columns.push([texts.score, (each) => make(each.value === best ? "b" : "span", {}, number(each.value))]);
       }
       const head = make("tr", {}, ...columns.map(([name]) => make("th", { scope: "col" }, name)));
       const rows = score.candidates.map((each) => make("tr", { className: each.id === score.id ? "chosen" : each.removed_by ? "removed" : "" },
@@ -121,7 +111,8 @@ window.tokenView = (() => {
     }
     function explained(score, answer) {
       if (!answer) return [];
-      const says = [score.candidates.some((each) => each.quotient !== undefined) ? texts.drawn : null, go ? texts.branch : null];
+      const drew = score.candidates.some((each) => each.quotient !== undefined), weighed = score.candidates.some((each) => each.value !== undefined);
+      const says = [drew ? texts.drawn : null, weighed ? texts.weighed : null, go ? texts.branch : null];
       return says.filter(Boolean).map((text) => make("p", { className: "says" }, text));
     }
 
@@ -138,7 +129,12 @@ window.tokenView = (() => {
     const text = make("div", { className: "text" }, prompt,
       data.answer?.length ? list(texts.answer, ...options.slice(first)) : null,
       ...notes.map((note) => make("p", { className: "says" }, note)));
-    const whole = make("div", { className: "token-view" }, scale, make("div", { className: "beside" }, text, choice));
+    const words = make("div", { className: "words" }, scale, make("div", { className: "beside" }, text, choice));
+    const whole = make("div", { className: "token-view" }, ...drawing.parts(texts.parts, [
+      [texts.words, () => words],
+      ...(data.beams ? [[texts.tree, () => beamTree.draw(data.beams, { texts })]] : []),
+      ...(data.passes ? [[texts.passes, () => draftRibbon.draw(data.passes, { texts })]] : []),
+    ]).filter(Boolean));
 
     const at = (event) => Number(event.target.closest?.("[data-index]")?.dataset.index ?? -1);
     text.addEventListener("pointerover", (event) => { if (event.pointerType === "mouse" && at(event) >= 0) mark(at(event)) });
@@ -168,5 +164,5 @@ window.tokenView = (() => {
     whole.begin = (focus) => pin(options.length > first ? first : 0, focus);
     return whole;
   }
-  return { draw, make, filled, share, named };
+  return { draw };
 })();

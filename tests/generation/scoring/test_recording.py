@@ -42,7 +42,8 @@ def test_beams_make_a_tree_whose_chosen_path_is_the_answer(strategy, name):
     for before, step in zip(((), *choices.beams), choices.beams, strict=False):
         assert 1 <= len(step) <= 16
         for node in step:
-            assert node.parent == -1 if not before else not before[node.parent].finished
+            parent = before[node.parent] if before else None
+            assert node.parent == -1 if parent is None else not parent.finished and parent.group == node.group
             if node.chosen and before:
                 assert before[node.parent].chosen
     assert max(len(step) for step in choices.beams) >= 3

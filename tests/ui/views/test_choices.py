@@ -112,6 +112,47 @@ def test_a_text_from_a_link_is_scored_and_is_no_html(visitor, inside, chromium):
     assert other.faults == []
 
 
+def searched(visitor, strategy):
+    visitor.choose("strategy", strategy)
+    visitor.limit(16)
+    visitor.ask("Repeat after me: red tea, red tea, green tea, red tea.")
+    return Choices(visitor).show()
+
+
+def test_a_beam_search_is_a_tree_with_a_step_slider(visitor):
+    choices = searched(visitor, "Diverse beam search")
+    expect(choices.choice).to_contain_text("Hypotheses here")
+    said = "".join(choices.tokens.all_text_contents())
+    visitor.press("Tree")
+    drawn, slider = choices.view.locator(".picture svg"), choices.view.get_by_role("slider", name="Step of the search")
+    expect(choices.view.locator(".hypotheses li").first).to_contain_text(said.partition("<")[0].strip())
+    expect(choices.view.locator(".groups span")).to_have_text(["Group 1", "Group 2"])
+    expect(drawn.locator(".node.dead").first).to_be_attached()
+    slider.fill("1")
+    expect(choices.view.locator(".hypotheses li")).to_have_count(4)
+    expect(drawn.locator(".node")).to_have_count(4)
+    expect(drawn.locator(".dead")).to_have_count(0)
+    visitor.press("Later step")
+    expect(drawn.locator(".column")).to_have_text(["1", "2"])
+    expect(drawn.locator(".line")).to_have_count(drawn.locator(".node").count() - 4)
+    visitor.tab.evaluate(f"{AXE}; 0")
+    assert violations(visitor) == []
+
+
+def test_speculation_is_a_ribbon_of_passes(visitor):
+    choices = searched(visitor, "Prompt lookup")
+    said = "".join(choices.tokens.all_text_contents())
+    expect(choices.choice).to_contain_text(re.compile("Drafted, and accepted|Chosen by the model itself"))
+    visitor.press("Passes")
+    ribbon = choices.view.locator(".ribbon")
+    kept = "".join(ribbon.locator(".accepted, .own").all_text_contents()).replace("␣", " ").replace("↵", "\n")
+    assert kept == said
+    expect(choices.view.locator(".count.with b")).to_have_text(f"{ribbon.locator('li').count()} passes")
+    expect(choices.view.locator(".sum")).to_contain_text("passes were saved.")
+    visitor.tab.evaluate(f"{AXE}; 0")
+    assert violations(visitor) == []
+
+
 def test_what_another_machine_chose_is_said_in_a_sentence(parrot):
     parrot.ask("hello")
     parrot.press("Show choices")
