@@ -64,7 +64,7 @@ TEXTS = {  # of choices.js and token_view.js
     "score": "Score",
     "finished": ANSWER["finished"],
     "similarity": "Similarity",
-    "weighed": "The largest score is taken: probability, less similarity to the text so far, weighed by penalty alpha.",
+    "weighed": "The largest score is taken: probability less similarity to the text so far, weighed by penalty alpha.",
     "was_drafted": "Drafted, and accepted",
     "was_own": "Chosen by the model itself",
     "step": "Step of the search",
