@@ -143,6 +143,20 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
+class NextToken:
+    """What follows the tokens of an answer so far."""
+
+    ids: tuple[int, ...]  # so far
+    pieces: tuple[str, ...]  # their texts
+    score: TokenScore  # of the token that the strategy chooses
+    kept: int  # how many tokens the settings leave
+    vocabulary: int  # of so many
+    chain: tuple[str, ...]  # the settings whose processors ran, in their order
+    guess: TokenScore | None  # of the first token of a text that somebody guessed
+    ended: bool  # the last token ends an answer
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """What exactly ran, for people who want to see it or to run it again."""
 

@@ -1,4 +1,4 @@
-"""The endpoints beside /chat: /models and /strategies for before, /tokens for after. And fixes of Gradio's API."""
+"""The endpoints beside /chat: /models and /strategies before, /tokens and /next after. And fixes of Gradio's API."""
 
 from typing import Any
 
@@ -18,8 +18,10 @@ from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.serving.waiting_line import LINES
-from parley.settings import OPTIONS, Settings
+from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 from parley.strategies.requirements import REQUIREMENTS
+
+MAX_TYPED_CHARACTERS = 2000  # of a text that is forced, and of a guess
 
 
 def models() -> list[dict[str, Any]]:
@@ -113,6 +115,36 @@ def tokens(
     return [plain(each) for each in scores]
 
 
+def next_token(
+    messages: list[dict[str, Any]],
+    ids: list[int] | None = None,
+    text: str = "",
+    guess: str = "",
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What follows an answer so far: its exact `ids`, and then a forced `text`, whose tokens are added to them.
+
+    Returns ids and pieces (their texts) so far; score: the token that the strategy and seed choose next, with its
+    candidates, as /tokens describes them; kept: how many tokens of the vocabulary the settings leave; chain: the
+    settings that worked, in their order; guess: the same figures of the first token of the text `guess`; and ended,
+    where the last token ends an answer. Other settings of the same text need no pass of the model.
+    """
+    try:
+        chosen = Settings.check(settings or {})
+        prompt = build_messages(messages, "", chosen.system_prompt)
+        typed = {"forced": _text(text), "guess": _text(guess)}
+        return plain(turn.next_token(prompt, chosen, _ids(ids or []), **typed))
+    except ChatError as refusal:
+        raise gr.Error(str(refusal), print_exception=False) from refusal
+
+
+def _text(value: Any) -> str:
+    """Raises `BadConversation` where this is no text, or a long one."""
+    if not isinstance(value, str) or len(value) > MAX_TYPED_CHARACTERS:
+        raise BadConversation(f"Type a text of at most {MAX_TYPED_CHARACTERS} characters.")
+    return replace_lone_surrogates(value)
+
+
 def _ids(values: Any) -> list[int]:
     """Raises `BadConversation` where these are no tokens."""
     if not isinstance(values, list) or any(type(each) is not int for each in values):
@@ -154,7 +186,8 @@ ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # they preced
 
 
 def add() -> None:
-    """Adds /models, /strategies and /tokens to the present `gr.Blocks` context."""
+    """Adds /models, /strategies, /tokens and /next to the present `gr.Blocks` context."""
     gr.api(models, api_name="models", queue=False)
     gr.api(list_strategies, api_name="strategies", queue=False)
     gr.api(tokens, api_name="tokens", concurrency_limit=2)
+    gr.api(next_token, api_name="next", concurrency_limit=2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from parley.errors import BadSetting
-from parley.events import Choices, ContextUse, Delta, RunRecord, TokenScore
+from parley.events import Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
@@ -105,6 +105,13 @@ class Engine(ABC):
         """The same with what the model says of the `prompt`, and how a search came to this answer of exact tokens.
 
         A search runs again. Without messages the answer is a text that is only scored. Raises `ChatError`.
+        """
+        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+
+    def next_token(self, request: TurnRequest, forced: str = "", guess: str = "") -> NextToken:
+        """What follows the tokens that are given, and a text that is forced; how likely a guess is.
+
+        Raises `ChatError`.
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 

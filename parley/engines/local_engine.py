@@ -20,7 +20,19 @@ from parley.engines.base import Engine, TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
 from parley.engines.token_rate import TokenRate
 from parley.errors import BadConversation, BadSetting
-from parley.events import FLUSH, Answer, Choices, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
+from parley.events import (
+    FLUSH,
+    Answer,
+    Choices,
+    ContextUse,
+    Delta,
+    FinishReason,
+    NextToken,
+    Origin,
+    RunRecord,
+    TokenScore,
+    Usage,
+)
 from parley.generation import streaming
 from parley.generation.generation_config import GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
@@ -28,7 +40,8 @@ from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
-from parley.generation.scoring.reader import Reader, whole_text
+from parley.generation.scoring.next_token import NextTokens
+from parley.generation.scoring.reader import Reader, Run, whole_text
 from parley.generation.scoring.recording import RECORDERS, TermRecorder
 from parley.messages import Message
 from parley.settings import Settings
@@ -58,6 +71,7 @@ class LocalEngine(Engine):
         self.prefix_cache = prefix_cache
         self.turn_seconds = turn_seconds
         self.token_rate = TokenRate()
+        self._next = NextTokens(loaded)
 
     def context_use(self, messages: Sequence[Message], settings: Settings, session: str = "") -> ContextUse:
         """See `Engine.context_use`."""
@@ -152,18 +166,31 @@ class LocalEngine(Engine):
             request = replace(request, settings=limit)
         return Answer.of(self.stream(request)).ids[: len(ids)] == tuple(ids)
 
+    def next_token(self, request: TurnRequest, forced: str = "", guess: str = "") -> NextToken:
+        """See `Engine.next_token`."""
+        prompt = render_prompt(self.loaded, request.messages, request.settings, self._checked(request.generated))
+        ids = self._next.ids(self._checked(request.given), forced)
+        chosen = None
+        if request.strategy.record == "on_candidates":  # its decoder looks at more than probabilities
+            limit = request.settings.model_copy(update={"max_new_tokens": len(ids) + 1})
+            chosen = Answer.of(self.stream(replace(request, settings=limit, given=ids))).ids[-1]
+        return self._next.look(self._read(request), prompt, ids, request.settings, chosen=chosen, guess=guess)
+
     def _to_read(self, request: TurnRequest, answer: str | Sequence[int]) -> tuple[Prompt, Sequence[int]]:
         tokenizer = self.loaded.tokenizer
         ids = tokenizer.encode(answer, add_special_tokens=False) if isinstance(answer, str) else self._checked(answer)
         return render_prompt(self.loaded, request.messages, request.settings, self._checked(request.generated)), ids
 
     def _reader(self, request: TurnRequest) -> Reader:
+        return Reader(self.loaded, self._read(request))
+
+    def _read(self, request: TurnRequest) -> Run:
         def run(prompt: Prompt, arguments: dict[str, Any]) -> None:
             signal = streaming.StopSignal(request.cancel, self.turn_seconds)
             with streaming.stops(signal), self._running(), torch.inference_mode():
                 self._generate(prompt, arguments, signal)
 
-        return Reader(self.loaded, run)
+        return run
 
     def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
         """See `Engine.run_record`; None for strategies with a draft model, which may not be loaded."""

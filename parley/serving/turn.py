@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, STATUSES, Choices, ContextUse, Delta, RunRecord, TokenScore
+from parley.events import HEARTBEAT, STATUSES, Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
 from parley.messages import Message
 from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
@@ -184,6 +184,20 @@ def choices(
     """The same with the `prompt`, and how a search came to the answer. Without messages, a text is only scored."""
     with _looking(messages, settings, generated, given) as (engine, request):
         return engine.choices(request, answer, prompt=prompt)
+
+
+def next_token(
+    messages: Sequence[Message],
+    settings: Settings,
+    given: Sequence[int] = (),
+    generated: Sequence[int] = (),
+    *,
+    forced: str = "",
+    guess: str = "",
+) -> NextToken:
+    """What follows the tokens that are given of an answer, and a text that is forced; how likely a guess is."""
+    with _looking(messages, settings, generated, given) as (engine, request):
+        return engine.next_token(request, forced, guess)
 
 
 @contextmanager

@@ -57,9 +57,11 @@ class Scorer:
         prompt_ids: Sequence[int],
         take: Callable[[TokenScore], None],
         also: Sequence[Collection[int]] = (),
+        *,
+        shown: int = SHOWN,
     ) -> None:
-        """At each step the tokens of `also` are among the candidates."""
-        self._tokenizer, self._take, self._also = loaded.tokenizer, take, iter(also)
+        """Takes `shown` candidates, and at each step the tokens of `also`."""
+        self._tokenizer, self._take, self._also, self._shown = loaded.tokenizer, take, iter(also), shown
         self._control = control_ids(loaded)
         self._detokenizer = IncrementalDetokenizer(loaded.tokenizer, prompt_ids, skip_special_tokens=False)
         self.chain: tuple[str, ...] = ()  # the settings whose processors ran, in their order
@@ -104,12 +106,8 @@ class Scorer:
 
     def _candidates(self, step: Step, own: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """The best tokens by the model, the best after the processors, the one that the draw gives, and the chosen."""
-        best = [own.topk(SHOWN).indices, after.topk(SHOWN // 2).indices, torch.tensor([step.token])]
-        if step.uniform is not None:
-            kept = (step.scores > -torch.inf).nonzero()[:, 0]
-            noise = step.noise(kept)
-            assert noise is not None
-            best.append(kept[(step.scores.softmax(-1)[kept] / noise).argmax()].view(1))
+        shown = min(self._shown, len(own))
+        best = [own.topk(shown).indices, after.topk(shown // 2).indices, torch.tensor([step.token, step.winner])]
         best.append(torch.tensor(list(next(self._also, ())), dtype=torch.long))
         ids = torch.cat(best).unique()
         return ids[own[ids].argsort(descending=True)]
