@@ -132,13 +132,13 @@ def next_token(
     try:
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
-        typed = {"forced": _text(text), "guess": _text(guess)}
-        return plain(turn.next_token(prompt, chosen, _ids(ids or []), **typed))
+        forced, guessed = typed_text(text), typed_text(guess)
+        return plain(turn.next_token(prompt, chosen, _ids(ids or []), forced=forced, guess=guessed))
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
 
 
-def _text(value: Any) -> str:
+def typed_text(value: Any) -> str:
     """Raises `BadConversation` where this is no text, or a long one."""
     if not isinstance(value, str) or len(value) > MAX_TYPED_CHARACTERS:
         raise BadConversation(f"Type a text of at most {MAX_TYPED_CHARACTERS} characters.")

@@ -199,6 +199,22 @@ window.conversations = (() => {
     if (node) turns.branch(above(node), { ...node.stored, given: [...node.stored.ids.slice(0, index), token] });
   }
 
+  /* What views/next_token.js begins with: an answer up to a token, or a question that has no answer yet. */
+  const before = (id, index) => ({ ...answer(id), settings: {}, given: open.nodes[id].stored.ids.slice(0, index), id });
+  function unanswered() {
+    const draft = document.querySelector("#message textarea")?.value.trim();
+    const messages = said(ids(open).flatMap((node) => node.messages));
+    if (!draft && messages.at(-1)?.role !== "user") return null;
+    return { messages: draft ? [...messages, { role: "user", content: draft }] : messages, stored: null, settings: {}, given: [], draft };
+  }
+  /* An answer of these tokens, which goes on. */
+  async function writeOn({ id: of, draft, stored: known, settings, given }) {
+    await free();
+    const path = of ? above(open.nodes[of]) : ids(open).flatMap((node) => node.messages);
+    const question = { role: "user", metadata: null, content: [{ type: "text", text: draft }], options: null };
+    turns.branch(draft ? [...path, question] : path, { ...known, settings, given }, draft ? { value: "" } : {});
+  }
+
   /* ---- an answer that broke off ---- */
   const isLate = () => now() - open.updated > RESUME;
   function resume() {
@@ -232,6 +248,8 @@ window.conversations = (() => {
     build();
     settling = Boolean(open.settings);
     if (settling) setTimeout(() => press("apply-settings"));
+    nextToken.offer();
+    if (links.view.name === "next") setTimeout(() => unanswered() && nextToken.open({ ...unanswered(), settings: link?.settings ?? {} }));
     if (links.view.name === "tokens") setTimeout(() => choices.paste(links.view.text, { ...settingsNow, ...link?.settings }));
     if (before) {
       setTimeout(compare);
@@ -457,9 +475,10 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, answered, start, stored, taken, applied, answer, branch, now: () => settingsNow,
+    absorb, answered, start, stored, taken, applied, answer, branch, before, unanswered, writeOn, now: () => settingsNow,
     keepSettings(...values) {
       settingsNow = named(values);
+      nextToken.changed();
       if (settling || !open.path.length) return;
       open.settings = settingsNow;
       saveSoon();

@@ -22,7 +22,15 @@ from parley.ui import chat_function, chat_interface, controls, render, translati
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
 from parley.ui.security import SecurityMiddleware
-from parley.ui.views import choices, context_gauge, conversations, real_model, strategy_picker, watermark_detector
+from parley.ui.views import (
+    choices,
+    context_gauge,
+    conversations,
+    next_token,
+    real_model,
+    strategy_picker,
+    watermark_detector,
+)
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
@@ -30,10 +38,14 @@ HERE = Path(__file__).parent
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
     *("views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
-    "views/choices.js",  # before panel.js: each closes what Escape is for
+    *(
+        "views/next_view.js",
+        "views/choices.js",
+        "views/next_token.js",
+    ),  # before panel.js: each closes what Escape is for
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
 )
-STYLES = ("page.css", "panel.css", "conversations.css", "views/choices.css")
+STYLES = ("page.css", "panel.css", "conversations.css", "views/choices.css", "views/next_token.css")
 TITLE = "Parley"
 TEXTS = {
     "tagline": "Talk with open language models, and choose how they decode.",
@@ -98,7 +110,7 @@ def english() -> dict[str, str]:
     tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
-    tables |= {"choices": choices.TEXTS}
+    tables |= {"choices": choices.TEXTS, "next": next_token.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
@@ -110,7 +122,7 @@ def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
     texts = {"texts": controls.TEXTS, "conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
-    texts |= {"choices": choices.TEXTS}
+    texts |= {"choices": choices.TEXTS} | next_token.panel_data()
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
@@ -183,6 +195,7 @@ def add_views(page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
     choices.add()
+    next_token.add()
     real_model.add(inputs)
     with settings:
         watermark_detector.add(inputs, chat.chatbot)

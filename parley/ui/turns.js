@@ -78,7 +78,7 @@ window.turns = (() => {
     },
     goOn: (shown) => again(shown),
     resume: (shown) => again(shown, true),
-    branch: (conversation, stored) => begin(conversation, { resume: true, stored }),
+    branch: (conversation, stored, box) => begin(conversation, { resume: true, stored, box }),
     begun: () => [show(turn.shown), { ...BUSY, ...turn.box }],
     /* What the server reads: of what is folded, only the thought of the answer that goes on and the title of its figures. */
     asked(_, __, ...values) {

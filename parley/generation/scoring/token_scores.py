@@ -107,7 +107,9 @@ class Scorer:
     def _candidates(self, step: Step, own: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         """The best tokens by the model, the best after the processors, the one that the draw gives, and the chosen."""
         shown = min(self._shown, len(own))
-        best = [own.topk(shown).indices, after.topk(shown // 2).indices, torch.tensor([step.token, step.winner])]
+        kept = after.topk(shown // 2).indices
+        kept = kept[after[kept] > -torch.inf]
+        best = [own.topk(shown).indices, kept, torch.tensor([step.token, step.winner])]
         best.append(torch.tensor(list(next(self._also, ())), dtype=torch.long))
         ids = torch.cat(best).unique()
         return ids[own[ids].argsort(descending=True)]

@@ -4,7 +4,7 @@
 window.choices = (() => {
   const { choices: texts } = JSON.parse(document.getElementById("panel-data").textContent);
   const { make } = drawing;
-  let view = null, from = null, asked = null, number = 0, pasted = "";
+  let onClose = null, view = null, from = null, asked = null, number = 0, pasted = "";
 
   function button(label, press) {
     return make("button", { type: "button", className: "quiet", onclick: press }, label);
@@ -19,7 +19,16 @@ window.choices = (() => {
     row.append(made);
   }
 
+  /* Another view in the same place: `opener` gets the focus back, and `closed` is called. */
+  function other(title, content, opener, closed) {
+    from = opener ?? from;
+    const body = open(title, ...content);
+    onClose = closed;
+    return body;
+  }
   function open(title, ...content) {
+    onClose?.();
+    onClose = null;
     const body = make("div", { className: "body" }, ...content);
     const back = button(texts.back, close);
     back.classList.add("back");
@@ -32,6 +41,8 @@ window.choices = (() => {
   }
   function close() {
     if (!view) return;
+    onClose?.();
+    onClose = null;
     view.remove();
     [view, asked] = [null, null];
     (from?.isConnected ? from : document.querySelector("#message textarea"))?.focus({ preventScroll: true });
@@ -59,7 +70,8 @@ window.choices = (() => {
     if (!view || !asked || data?.number !== asked.number) return [];
     if (data.error) return failed(data.error);
     const { id } = asked, go = id && data.branches ? (index, candidate) => branch(id, index, candidate) : null;
-    const drawn = tokenView.draw(data, { texts, go });
+    const next = id && data.branches ? (index) => nextToken.open(conversations.before(id, index)) : null;
+    const drawn = tokenView.draw(data, { texts, go, next });
     const about = make("p", { className: "about" }, data.about);
     open(id ? texts.title : texts.scored, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
     drawn.begin(Boolean(id));
@@ -88,5 +100,5 @@ window.choices = (() => {
     open(texts.scored, pasteBox("")).querySelector("textarea").focus();
   }
 
-  return { offer, asked: () => [asked], found, failed, paste, close };
+  return { offer, open: other, asked: () => [asked], found, failed, paste, close };
 })();

@@ -4,7 +4,7 @@ choices.js asks, and token_view.js draws what comes back. Nothing of it is kept 
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -83,6 +83,7 @@ TEXTS = {  # of choices.js and token_view.js
     "accepted": "drafted, accepted",
     "rejected": "drafted, rejected",
     "own": "by the model",
+    "from_here": "Step on from here",
     "paste": "A text to look at",
     "look": "Score it",
     "chain": "The settings work in this order: {settings}.",
@@ -120,19 +121,19 @@ async def look(asked: Any) -> dict[str, Any]:
 
 async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
     stored = stored_answer.read(values.get("stored"))
-    settings = await asyncio.to_thread(_settings, stored.settings or values.get("settings"), bool(stored.ids))
+    settings = await asyncio.to_thread(settings_of, stored.settings or values.get("settings"), bool(stored.ids))
     text = values.get("text") or ""
     if not isinstance(text, str) or len(text) > MAX_CHARACTERS:
         raise BadConversation(TOO_LONG)
     history = values.get("messages") or []
-    messages = await _messages(history, stored, settings) if history else []
+    messages = await messages_of(history, stored, settings) if history else []
     answer = stored.ids or replace_lone_surrogates(text)
     look_at = partial(turn.choices, messages, settings, answer, stored.prompt_ids, given=stored.given)
     found = await asyncio.to_thread(look_at)
     return described(found, settings) | {"branches": bool(stored.ids)}
 
 
-def _settings(values: Any, seeded: bool) -> Settings:
+def settings_of(values: Any, seeded: bool) -> Settings:
     """Those of an answer, or of the page, which may have come as text; without the seed where nothing was drawn."""
     given = {name: conversations.typed(name, value) for name, value in dict(values or {}).items()}
     spec = registry.find(str(given.get("model") or ""))
@@ -140,7 +141,7 @@ def _settings(values: Any, seeded: bool) -> Settings:
     return settings if seeded or spec.engine == "remote" else settings.model_copy(update={"seed": None})
 
 
-async def _messages(history: list[Any], stored: stored_answer.StoredAnswer, settings: Settings) -> list[Message]:
+async def messages_of(history: list[Any], stored: stored_answer.StoredAnswer, settings: Settings) -> list[Message]:
     """What the model read before the answer, as `ChatFunction` gave it."""
     if settings.plain:
         return build_plain_text(history, "")
@@ -151,11 +152,18 @@ async def _messages(history: list[Any], stored: stored_answer.StoredAnswer, sett
     return messages
 
 
+def labels(chain: Sequence[str], strategy: str) -> dict[str, str]:
+    """The names of what changed scores: those of settings, or of the strategy whose watermark it is."""
+    return {name: OPTIONS[name].label if name in OPTIONS else strategy for name in chain}
+
+
 def described(choices: Choices, settings: Settings) -> dict[str, Any]:
     """What token_view.js draws."""
     strategy = settings.effective_strategy
-    labels = {name: OPTIONS[name].label if name in OPTIONS else strategy.label for name in choices.chain}
     seed = [] if settings.seed is None or not strategy.samples else [SEED.format(seed=settings.seed)]
     about = [registry.find(settings.model).label, *([strategy.label] if choices.answer else []), *seed]
     answer = tuple(replace(each, rivals=()) for each in choices.answer)  # `beams` has them
-    return short(plain(replace(choices, answer=answer))) | {"labels": labels, "about": " · ".join(about)}
+    return short(plain(replace(choices, answer=answer))) | {
+        "labels": labels(choices.chain, strategy.label),
+        "about": " · ".join(about),
+    }

@@ -1,14 +1,14 @@
 /* Draws how the tokens of an answer were chosen: a function of data to an element, which needs nothing else of the page.
 
-   `data` is what views/choices.py describes, `texts` its table, and `go(index, candidate)`, where there is one, goes on
-   from another token. What a model wrote is put into text nodes, and is marked as not to be translated. */
+   `data` is what views/choices.py describes, `texts` its table. Where there is one, `go(index, candidate)` goes on from
+   another token, and `next(index)` opens what could stand in the place of a token. What a model wrote is put into text nodes, and is marked as not to be translated. */
 window.tokenView = (() => {
   const LEVELS = [0.9, 0.5, 0.2, 0.05];  // a token below the last one has the darkest tint
   const { make, theirs, filled, share, named, number } = drawing;
   const level = ({ logprob }) => LEVELS.filter((least) => Math.exp(logprob) < least).length;
 
 
-  function draw(data, { texts, go } = {}) {
+  function draw(data, { texts, go, next } = {}) {
     const scores = [...data.prompt ?? [], ...data.answer ?? []], first = (data.prompt ?? []).length;
     const choice = make("section", { className: "choice", "aria-live": "polite" }, make("p", { className: "pick" }, texts.pick));
     const options = scores.map(option);
@@ -58,7 +58,7 @@ window.tokenView = (() => {
       if (score.early_layer !== undefined) facts.push(make("li", {}, filled(texts.compared, { count: score.early_layer })));
       if (answer && data.passes) facts.push(make("li", {}, score.drafted ? texts.was_drafted : texts.was_own));
       if (score.control) facts.push(make("li", {}, texts.control));
-      return [head, make("ul", { className: "facts" }, ...facts), table(score, index, answer), ...rivals(answer ? data.beams?.[index - first] : null), ...explained(score, answer)];
+      return [head, make("ul", { className: "facts" }, ...facts), table(score, index, answer), ...rivals(answer ? data.beams?.[index - first] : null), ...explained(score, index, answer)];
     }
     /* The hypotheses of a beam search at this token. */
     function rivals(nodes) {
@@ -109,11 +109,12 @@ window.tokenView = (() => {
       made.title = filled(texts.go, { token: text });
       return made;
     }
-    function explained(score, answer) {
+    function explained(score, index, answer) {
       if (!answer) return [];
       const drew = score.candidates.some((each) => each.quotient !== undefined), weighed = score.candidates.some((each) => each.value !== undefined);
       const says = [drew ? texts.drawn : null, weighed ? texts.weighed : null, go ? texts.branch : null];
-      return says.filter(Boolean).map((text) => make("p", { className: "says" }, text));
+      const steps = next ? make("button", { type: "button", className: "press", onclick: () => next(index - first) }, texts.from_here) : null;
+      return [...says.filter(Boolean).map((text) => make("p", { className: "says" }, text)), ...(steps ? [steps] : [])];
     }
 
     /* ---- the whole ---- */
