@@ -102,17 +102,18 @@ def tokens(
     says whether it was a draft token that was accepted; candidates of contrastive search have similarity and value, by
     which it chooses; those of DoLa have early, the logprob by early_layer.
 
-    `messages` (a list of {"role", "content"}) is the conversation before the answer, `prompt_ids` its exact tokens
-    where they are known, and `settings` those of the answer, with its model, strategy and seed.
+    `messages` (a list of {"role", "content"}) is the conversation before the answer; without any, the answer is a text
+    that is only scored, from its first token, which nothing says anything of. `prompt_ids` are its exact tokens where
+    they are known, and `settings` those of the answer, with its model, strategy and seed.
     """
     try:
         chosen = Settings.check(settings or {})
-        prompt = build_messages(messages, "", chosen.system_prompt)
-        given = answer if ids is None else _ids(ids)
-        scores = turn.choices(prompt, chosen, given, _ids(prompt_ids or []), prompt=False).answer
+        prompt = build_messages(messages, "", chosen.system_prompt) if messages else []
+        given = answer if ids is None or not messages else _ids(ids)
+        found = turn.choices(prompt, chosen, given, _ids(prompt_ids or []), prompt=False)
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
-    return [plain(each) for each in scores]
+    return [plain(each) for each in found.answer or found.prompt]
 
 
 def next_token(

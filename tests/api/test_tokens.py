@@ -64,3 +64,10 @@ def test_it_learns_how_a_search_came_to_exact_tokens(client, budgie):
     settings |= {"strategy": "prompt_lookup"}
     scores = client.predict(QUESTION, ids=list(made.ids), settings=settings, api_name="/tokens")
     assert [each["drafted"] for each in scores].count(True) == made.usage.accepted
+
+
+def test_a_text_without_a_conversation_is_only_scored(client):
+    scores = client.predict([], "An owl, 3 €.", settings={"model": "budgie"}, api_name="/tokens")
+    assert "".join(each["text"] for each in scores).endswith("An owl, 3 €.")
+    assert scores[0]["logprob"] is None and not scores[0]["candidates"]
+    assert all(each["rank"] >= 1 and len(each["candidates"]) >= 10 for each in scores[1:])

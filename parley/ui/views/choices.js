@@ -17,6 +17,7 @@ window.choices = (() => {
     const made = make("button", { type: "button", className: "show-choices", onclick: () => { from = made; ask({ id }) } }, texts.show);
     made.dataset.node = id;
     row.append(made);
+    row.dataset.choices = "";  // for the style sheet: see details.js
   }
 
   /* Another view in the same place: `opener` gets the focus back, and `closed` is called. */
@@ -35,6 +36,7 @@ window.choices = (() => {
     const next = make("section", { className: "view", "aria-label": title }, make("div", { className: "bar" }, back, make("h2", {}, title)), body);
     if (view) view.replaceWith(next);
     else document.querySelector("#conversation").append(next);
+    next.parentElement.dataset.view = "";
     if (!view || !next.contains(document.activeElement)) back.focus({ preventScroll: true });
     view = next;
     return body;
@@ -43,6 +45,7 @@ window.choices = (() => {
     if (!view) return;
     onClose?.();
     onClose = null;
+    delete view.parentElement.dataset.view;
     view.remove();
     [view, asked] = [null, null];
     (from?.isConnected ? from : document.querySelector("#message textarea"))?.focus({ preventScroll: true });

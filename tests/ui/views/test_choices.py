@@ -10,14 +10,13 @@ from tests.browser import Visitor
 from tests.ui.test_accessibility import AXE, BOXES, violations
 
 pytest_plugins = ["tests.browser"]
-pytestmark = pytest.mark.slow
-
 TEXT = "An owl <b>sat</b> & 3 €.\nÄh, yes."
 
 
-@pytest.fixture(autouse=True)
-def empty_storage(visitor):
+@pytest.fixture(name="visitor")
+def forgetful(visitor):
     visitor.tab.evaluate("localStorage.clear()")
+    return visitor
 
 
 class Choices:
@@ -45,51 +44,51 @@ def sampled(visitor, seed=7, tokens=24):
 
 
 def test_each_token_shows_its_candidates_what_removed_them_and_the_draw(visitor):
-    choices = sampled(visitor)
+    view = sampled(visitor)
     said = visitor.answer.inner_text()
-    choices.show()
-    assert "".join(choices.tokens.all_text_contents()).strip() == said
-    expect(choices.choice).to_contain_text("Token 1 of 24")
+    view.show()
+    assert "".join(view.tokens.all_text_contents()).strip() == said
+    expect(view.choice).to_contain_text("Token 1 of 24")
     visitor.tab.keyboard.press("ArrowRight")
-    expect(choices.tokens.nth(1)).to_be_focused()
-    expect(choices.choice).to_contain_text("Token 2 of 24")
-    expect(choices.choice).to_contain_text(re.compile(r"By the model: [\d.]+%, rank \d+After the settings: [\d.]+%"))
-    expect(choices.choice).to_contain_text(re.compile(r"Entropy: \d+\.\d\d bits"))
-    assert choices.rows.count() >= 10
-    chosen = choices.choice.locator("tr.chosen")
+    expect(view.tokens.nth(1)).to_be_focused()
+    expect(view.choice).to_contain_text("Token 2 of 24")
+    expect(view.choice).to_contain_text(re.compile(r"By the model: [\d.]+%, rank \d+After the settings: [\d.]+%"))
+    expect(view.choice).to_contain_text(re.compile(r"Entropy: \d+\.\d\d bits"))
+    assert view.rows.count() >= 10
+    chosen = view.choice.locator("tr.chosen")
     expect(chosen).to_have_count(1)
     expect(chosen.locator("td b")).to_have_text(re.compile(r"^[\d.]+$"))  # it has the largest quotient
-    expect(choices.choice.locator("tr.removed").first).to_contain_text("Top-p")
-    choices.tokens.nth(5).click()
-    choices.tokens.nth(8).hover()
-    expect(choices.choice).to_contain_text("Token 9 of 24")
-    choices.view.get_by_role("heading").hover()
-    expect(choices.choice).to_contain_text("Token 6 of 24")  # the one that was clicked stays
-    expect(choices.view).to_contain_text("The settings work in this order: Temperature, Top-p.")
-    choices.view.locator("summary").click()
-    prompt = choices.view.get_by_role("listbox", name=re.compile("The prompt: "))
+    expect(view.choice.locator("tr.removed").first).to_contain_text("Top-p")
+    view.tokens.nth(5).click()
+    view.tokens.nth(8).hover()
+    expect(view.choice).to_contain_text("Token 9 of 24")
+    view.view.get_by_role("heading").hover()
+    expect(view.choice).to_contain_text("Token 6 of 24")  # the one that was clicked stays
+    expect(view.view).to_contain_text("The settings work in this order: Temperature, Top-p.")
+    view.view.locator("summary").click()
+    prompt = view.view.get_by_role("listbox", name=re.compile("The prompt: "))
     expect(prompt.locator("[data-control]").first).to_have_text("<|im_start|>")
     expect(prompt).to_contain_text("Tell me a story about an owl.")
     expect(visitor.box).not_to_be_visible()
     visitor.tab.keyboard.press("Escape")
-    expect(choices.view).to_have_count(0)
+    expect(view.view).to_have_count(0)
     expect(visitor.page.get_by_role("button", name="Show choices")).to_be_focused()
 
 
 def test_an_answer_goes_on_from_another_token_as_another_version(visitor):
-    choices = sampled(visitor).show()
-    before = choices.tokens.all_text_contents()
-    choices.tokens.nth(4).click()
-    other = choices.rows.get_by_role("button").first
+    view = sampled(visitor).show()
+    before = view.tokens.all_text_contents()
+    view.tokens.nth(4).click()
+    other = view.rows.get_by_role("button").first
     token = other.inner_text().replace("␣", " ")
     other.click()
-    expect(choices.view).to_have_count(0)
+    expect(view.view).to_have_count(0)
     visitor.until_free()
     expect(visitor.page.get_by_role("group", name="Versions")).to_contain_text("2/2")
     visitor.tab.reload()  # the branch is kept
     expect(visitor.page.get_by_role("group", name="Versions")).to_contain_text("2/2")
-    choices.show()
-    assert choices.tokens.all_text_contents()[:5] == [*before[:4], token]
+    view.show()
+    assert view.tokens.all_text_contents()[:5] == [*before[:4], token]
     visitor.press("Back to the conversation")
     visitor.page.get_by_role("button", name="Earlier version").click()
     expect(visitor.answer).to_have_text("".join(before).strip())
@@ -120,16 +119,16 @@ def searched(visitor, strategy):
 
 
 def test_a_beam_search_is_a_tree_with_a_step_slider(visitor):
-    choices = searched(visitor, "Diverse beam search")
-    expect(choices.choice).to_contain_text("Hypotheses here")
-    said = "".join(choices.tokens.all_text_contents())
+    view = searched(visitor, "Diverse beam search")
+    expect(view.choice).to_contain_text("Hypotheses here")
+    said = "".join(view.tokens.all_text_contents())
     visitor.press("Tree")
-    drawn, slider = choices.view.locator(".picture svg"), choices.view.get_by_role("slider", name="Step of the search")
-    expect(choices.view.locator(".hypotheses li").first).to_contain_text(said.partition("<")[0].strip())
-    expect(choices.view.locator(".groups span")).to_have_text(["Group 1", "Group 2"])
+    drawn, slider = view.view.locator(".picture svg"), view.view.get_by_role("slider", name="Step of the search")
+    expect(view.view.locator(".hypotheses li").first).to_contain_text(said.partition("<")[0].strip())
+    expect(view.view.locator(".groups span")).to_have_text(["Group 1", "Group 2"])
     expect(drawn.locator(".node.dead").first).to_be_attached()
     slider.fill("1")
-    expect(choices.view.locator(".hypotheses li")).to_have_count(4)
+    expect(view.view.locator(".hypotheses li")).to_have_count(4)
     expect(drawn.locator(".node")).to_have_count(4)
     expect(drawn.locator(".dead")).to_have_count(0)
     visitor.press("Later step")
@@ -140,15 +139,15 @@ def test_a_beam_search_is_a_tree_with_a_step_slider(visitor):
 
 
 def test_speculation_is_a_ribbon_of_passes(visitor):
-    choices = searched(visitor, "Prompt lookup")
-    said = "".join(choices.tokens.all_text_contents())
-    expect(choices.choice).to_contain_text(re.compile("Drafted, and accepted|Chosen by the model itself"))
+    view = searched(visitor, "Prompt lookup")
+    said = "".join(view.tokens.all_text_contents())
+    expect(view.choice).to_contain_text(re.compile("Drafted, and accepted|Chosen by the model itself"))
     visitor.press("Passes")
-    ribbon = choices.view.locator(".ribbon")
+    ribbon = view.view.locator(".ribbon")
     kept = "".join(ribbon.locator(".accepted, .own").all_text_contents()).replace("␣", " ").replace("↵", "\n")
     assert kept == said
-    expect(choices.view.locator(".count.with b")).to_have_text(f"{ribbon.locator('li').count()} passes")
-    expect(choices.view.locator(".sum")).to_contain_text("passes were saved.")
+    expect(view.view.locator(".count.with b")).to_have_text(f"{ribbon.locator('li').count()} passes")
+    expect(view.view.locator(".sum")).to_contain_text("passes were saved.")
     visitor.tab.evaluate(f"{AXE}; 0")
     assert violations(visitor) == []
 
@@ -160,9 +159,9 @@ def test_what_another_machine_chose_is_said_in_a_sentence(parrot):
 
 
 def test_the_view_is_for_keys_ears_and_fingers(visitor):
-    choices = sampled(visitor).show()
+    view = sampled(visitor).show()
     visitor.tab.evaluate(f"{AXE}; 0")
-    choices.view.locator("summary").click()
+    view.view.locator("summary").click()
     assert violations(visitor) == []
     visitor.tab.set_viewport_size({"width": 390, "height": 800})
     boxes = [box for box in visitor.tab.evaluate(BOXES) if "Go on from" in box[0] or "token" in box[0]]
