@@ -65,7 +65,7 @@ async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
     so_far = stored_answer.read({"ids": values.get("given")}).ids
     settings = await asyncio.to_thread(settings_of, values.get("settings"), True)
     messages = await messages_of(values.get("messages") or [], stored, settings)
-    typed = {"forced": typed_text(values.get("forced")), "guess": typed_text(values.get("guess"))}
+    typed = {"forced": typed_text(values.get("forced") or ""), "guess": typed_text(values.get("guess") or "")}
     found = await asyncio.to_thread(partial(turn.next_token, messages, settings, so_far, stored.prompt_ids, **typed))
     return described(found, settings.effective_strategy.label)
 
