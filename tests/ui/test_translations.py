@@ -55,7 +55,7 @@ def test_the_address_names_the_language(visit, inside):
 SHOWN = """() => {
     const found = [], names = ["placeholder", "title", "aria-label", "aria-description", "aria-valuetext"];
     const theirs = "#chat .bot-row:not(:has(.thought-group)) .prose, #chat .user-row .md, .example, .name, pre, " +
-        "time, #announced, .thought-group td:last-child";
+        "time, #announced, .thought-group td:last-child, [translate=no]";
     const seen = (element) => element?.checkVisibility({ visibilityProperty: true }) && !element.closest(theirs);
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) if (seen(walker.currentNode.parentElement)) found.push(walker.currentNode.data);
@@ -109,10 +109,37 @@ def shown(visitor):
     look()
     visitor.tab.keyboard.press("Escape")
     visitor.setting("strategy").locator("input").blur()
-    for label in ("Watermark: green list", "Diverse beam search", "DoLa"):
+    views = visitor.page.locator(".view")
+    for label in ("Watermark: green list", "Diverse beam search", "DoLa", "Prompt lookup", "Contrastive search"):
         visitor.choose("strategy", label)
         visitor.ask("Hello")
         look()
+        visitor.page.locator("#chat .show-choices").last.click()
+        expect(views.locator(".choice .head")).to_be_visible()
+        look()
+        for part in views.locator(".parts button").all():
+            part.click()
+            look()
+        visitor.tab.keyboard.press("Escape")
+    visitor.choose("strategy", "Sampling")
+    visitor.page.locator("#chat .show-choices").last.click()
+    expect(views.locator(".choice .head")).to_be_visible()
+    views.locator("summary").click()
+    views.get_by_role("listbox").first.get_by_role("option").first.click()
+    look()
+    visitor.tab.keyboard.press("Escape")
+    visitor.box.fill("Hello")
+    visitor.page.locator("#open-next").click()
+    expect(views.locator(".bars li").first).to_be_visible()
+    look()
+    views.locator(".hide input").check()
+    look()
+    views.locator(".guess input").fill("I")
+    views.locator(".guess button").click()
+    expect(views.locator(".said")).not_to_be_empty()
+    look()
+    visitor.tab.keyboard.press("Escape")
+    visitor.box.fill("")
     visitor.choose("strategy", "Sampling")
     visitor.setting("seed").locator("input").fill("-1")
     visitor.ask("Hello")

@@ -33,6 +33,7 @@ window.choices = (() => {
     const body = make("div", { className: "body" }, ...content);
     const back = button(texts.back, close);
     back.classList.add("back");
+    back.prepend(make("span", { "aria-hidden": "true" }, "‹"));
     const next = make("section", { className: "view", "aria-label": title }, make("div", { className: "bar" }, back, make("h2", {}, title)), body);
     if (view) view.replaceWith(next);
     else document.querySelector("#conversation").append(next);

@@ -86,7 +86,7 @@ TEXTS = {  # of choices.js and token_view.js
     "from_here": "Step on from here",
     "paste": "A text to look at",
     "look": "Score it",
-    "chain": "The settings work in this order: {settings}.",
+    "chain": "The settings work in this order: {settings}",
     "go": "Go on from “{token}” instead",
     "branch": "Press a token to go on from it. The answer so far stays as a version.",
     "rounding": "The weights are rounded. Where it was measured, rounding moved a probability by at most {share}.",

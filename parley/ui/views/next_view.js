@@ -26,10 +26,10 @@ window.nextView = (() => {
       const bar = svg("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
         svg("rect", { class: "own", y: 0, height: 10, width: 100 * chance(each.logprob) / end }),
         svg("rect", { class: "after", y: 2, height: 6, width: 100 * chance(each.after) / end }));
-      const name = theirs("span", {}, text), after = gone ? `− ${label(gone)}` : share(each.after);
+      const name = theirs("span", {}, text), after = gone ? ["− ", make("span", {}, label(gone))] : [share(each.after)];
       const made = choose ? make("button", { type: "button", className: "name", onclick: () => choose(each) }, name) : make("span", { className: "name" }, name);
-      if (choose) made.setAttribute("aria-label", filled(texts.take, { token: text, share: gone ? share(each.logprob) : after }));
-      return make("li", { className: [gone ? "removed" : "", each.id === last ? "chosen" : ""].join(" ") }, made, bar, make("span", { className: "share" }, after), make("span", { className: "share own" }, share(each.logprob)));
+      if (choose) made.setAttribute("aria-label", filled(texts.take, { token: text, share: share(gone ? each.logprob : each.after) }));
+      return make("li", { className: [gone ? "removed" : "", each.id === last ? "chosen" : ""].join(" ") }, made, bar, make("span", { className: "share" }, ...after), make("span", { className: "share own" }, share(each.logprob)));
     }
   }
   return { draw };

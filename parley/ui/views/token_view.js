@@ -99,7 +99,7 @@ window.tokenView = (() => {
       made.style.setProperty("--share", `${logprob === undefined ? 0 : 100 * Math.exp(logprob)}%`);
       return made;
     }
-    const gone = (each) => make("span", { title: filled(texts.removed, { setting: label(each.removed_by) }) }, `− ${label(each.removed_by)}`);
+    const gone = (each) => make("span", { title: filled(texts.removed, { setting: label(each.removed_by) }) }, "− ", make("span", {}, label(each.removed_by)));
     function name(each, score, index, answer) {
       const text = named(each.text ?? "", texts);
       if (each.id === score.id) return make("span", { className: "name", title: texts.chosen }, theirs("span", {}, text), " ✓");

@@ -64,7 +64,7 @@ def test_each_token_shows_its_candidates_what_removed_them_and_the_draw(visitor)
     expect(view.choice).to_contain_text("Token 9 of 24")
     view.view.get_by_role("heading").hover()
     expect(view.choice).to_contain_text("Token 6 of 24")  # the one that was clicked stays
-    expect(view.view).to_contain_text("The settings work in this order: Temperature, Top-p.")
+    expect(view.view).to_contain_text("The settings work in this order: Temperature, Top-p")
     view.view.locator("summary").click()
     prompt = view.view.get_by_role("listbox", name=re.compile("The prompt: "))
     expect(prompt.locator("[data-control]").first).to_have_text("<|im_start|>")
