@@ -19,10 +19,11 @@ import gradio as gr
 
 from parley.api import endpoints
 from parley.errors import ChatError
-from parley.events import Delta
+from parley.events import ColumnEvent, Delta
 from parley.messages import Message
 from parley.models import registry
-from parley.serving import gpu_budget, preload, turn
+from parley.serving import comparison, gpu_budget, preload, turn
+from parley.serving.column_batch import Column
 from parley.settings import Settings
 from parley.ui import controls, page
 from parley.ui.chat_interface import ResilientChatInterface
@@ -36,6 +37,14 @@ def reply_on_gpu(
 ) -> Iterator[Delta | ChatError]:
     """Runs one turn in a process that has a GPU for so many seconds."""
     yield from turn.reply_in_worker(run_id, messages, settings, session, seconds)
+
+
+@spaces.GPU(duration=gpu_budget.duration, size=preload.gpu_size())
+def compare_on_gpu(
+    run_id: str, columns: Sequence[Column], session: str, generated: Sequence[int], seconds: int
+) -> Iterator[ColumnEvent | ChatError]:
+    """Runs all columns of a comparison that need one in a process that has a GPU for so many seconds."""
+    yield from comparison.compare_in_worker(run_id, columns, session, generated, seconds)
 
 
 def reply(
@@ -67,7 +76,7 @@ with endpoints.Page(title=page.TITLE, fill_height=True) as demo:
             **page.chat_components(),
             api_name="chat",
         )
-        page.add_views(demo, chat, inputs, settings)
+        page.add_views(demo, chat, inputs, settings, compare_on_gpu)
     controls.connect(inputs)
     endpoints.add()
 demo.queue(max_size=None, api_open=False)  # visitors wait in `WaitingLine`, which shows their place

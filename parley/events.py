@@ -3,7 +3,7 @@
 import functools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from parley.messages import Message
@@ -16,13 +16,16 @@ HEARTBEAT = 0.25  # seconds: the longest time between two deltas, so that a cons
 FinishReason = Literal["end", "stop string", "length", "context", "time", "stopped"]
 
 Report = Callable[[str], None]  # takes a short sentence about progress ("Downloading … 34 %")
-STATUSES = {  # what an answer shows before its first text
+STATUSES = {  # what an answer shows before its first text, and remarks on what runs together
     "looking": "Looking for {model}",
     "downloading": "Downloading {model}: {share} of {size}",
     "loading": "Loading {model}",
     "loaded": "Loading {model}: {share}",
     "early": "Preparing the first {layers} layers: {share}",
     "reading": "Reading…",
+    "gpu": "Waiting for a GPU",
+    "one_by_one": "{first} and {second} have no room in memory together, so {second} answers after {first}.",
+    "seconds_left": "You had {count} s of GPU time left.",
 }
 
 
@@ -200,6 +203,34 @@ class Delta:
     run_record: RunRecord | None = None
     origin: Origin | None = None
     ids: tuple[int, ...] = ()  # the generated tokens, with the last delta
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What is measured of a finished answer beside its speed. `figures | later` has what either of them knows."""
+
+    words: int | None = None
+    distinct_2: float | None = None  # see `serving.text_measures`; None where the text is too short
+    repeated_4grams: float | None = None
+    logprob: float | None = None  # the mean of its tokens in nats, by the model alone; None where that is not known
+    bits_per_byte: float | None = None  # of its text, by the one model that scores all columns
+
+    def __or__(self, later: "Figures") -> "Figures":
+        known = {each.name: getattr(later, each.name) for each in fields(later)}
+        return replace(self, **{name: value for name, value in known.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnEvent:
+    """What is new in a comparison. An empty one is a heartbeat."""
+
+    column: int | None = None  # None: it concerns all columns
+    delta: Delta | None = None  # of the answer in the column
+    error: str = ""  # a sentence; nothing follows in this column
+    figures: Figures | None = None  # once the answer is finished
+    notice: str = ""
+    scored_by: str = ""  # the label of the model that gives the bits per byte
+    gpu_seconds: int | None = None  # requested from ZeroGPU for all columns together
 
 
 @dataclass(frozen=True, slots=True)

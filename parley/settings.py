@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from parley import stop_strings, strategies
-from parley.errors import BadSetting
+from parley.errors import BadSetting, instead_of
 from parley.option import Copied, Hints, Option, option_of
 
 # Texts that may be given as a list of lines, and how each line is written.
@@ -229,7 +229,10 @@ class Settings(BaseModel):
         Raises `BadSetting` with a sentence that names the setting and its bounds.
         """
         if unknown := sorted(set(values) - set(OPTIONS)):
-            raise BadSetting(f"There is no setting called {unknown[0]!r}. The settings are: {', '.join(OPTIONS)}.")
+            other = instead_of(unknown[0], OPTIONS)
+            raise BadSetting(
+                f"There is no setting called {unknown[0]!r}.{other} The settings are: {', '.join(OPTIONS)}."
+            )
         chosen = {name: o.default for name, o in OPTIONS.items()} | dict(recommended or {})
         chosen |= {name: value for name, value in values.items() if value is not None}
         try:

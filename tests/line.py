@@ -17,6 +17,7 @@ class Line(socketserver.ThreadingTCPServer):
         """`round_trip` is in seconds; half of it passes on each way."""
         self.goal, self.held, self.cut_off = int(url.rpartition(":")[2]), set(), False
         self.secret, self.delay, self.closed = False, round_trip / 2, threading.Event()
+        self.dead = set()  # ends to which nothing gets any more
         super().__init__(("127.0.0.1", 0), Call)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -27,6 +28,10 @@ class Line(socketserver.ThreadingTCPServer):
         for end in [end for end in self.held if not secretly or end.getsockname() == self.server_address]:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
+
+    def lose(self):
+        """Nothing more arrives on the connections that there are, and neither side is told."""
+        self.dead |= self.held
 
     def mend(self):
         self.cut_off = False
@@ -66,5 +71,6 @@ class Call(socketserver.BaseRequestHandler):
     def deliver(self, on_the_way, goal):
         while data := (sent := on_the_way.get())[1]:
             self.server.closed.wait(max(0.0, sent[0] - time.monotonic()))  # the length of the line, unless it ends
-            with contextlib.suppress(OSError):
-                goal.sendall(data)
+            if goal not in self.server.dead:
+                with contextlib.suppress(OSError):
+                    goal.sendall(data)

@@ -6,6 +6,7 @@ import re
 from PIL import Image
 from playwright.sync_api import expect
 
+from parley.ui.views import compare
 from tests.browser import Visitor, open_chromium
 from tests.conftest import ROOT, Space
 
@@ -15,6 +16,17 @@ PICTURES = {
     "page-dark": ({"width": 1280, "height": 800, "scheme": "dark"}, TALK),
     "page-phone": ({"width": 390, "height": 800}, TALK[:3]),
     "page-embedded": ({"width": 700, "height": 500}, ()),
+}
+
+TEMPERATURE, _, BEAMS, _ = compare.LESSONS
+COMPARISONS = {
+    f"compare-{name}-{scheme}": (lesson, {"width": width, "height": height, "scheme": scheme})
+    for name, lesson, width, height in (
+        ("desktop", TEMPERATURE, 1280, 800),
+        ("embedded", BEAMS, 700, 500),
+        ("phone", TEMPERATURE, 390, 800),
+    )
+    for scheme in ("light", "dark")
 }
 
 
@@ -41,6 +53,15 @@ def take_beams(context, url):
     save(visitor, "beams")
 
 
+def take_comparison(context, url, name, lesson, look):
+    """A lesson, when all its columns have ended."""
+    visitor = Visitor(context, f"{url}/?view=compare", **look)
+    visitor.page.locator("#compare").get_by_role("button", name=lesson.title).click()
+    expect(visitor.page.locator("#compare .announced")).to_have_text(compare.TEXTS["over"])
+    visitor.page.locator("#compare").evaluate("(box) => { box.scrollTo(0, 0); document.activeElement.blur() }")
+    save(visitor, name)
+
+
 def save(visitor, name):
     visitor.box.evaluate("(box) => { box.blur(); scrollTo(0, 0); document.querySelector('#settings').scrollTo(0, 0) }")
     visitor.tab.mouse.move(0, 0)
@@ -57,5 +78,7 @@ if __name__ == "__main__":
             for name, (look, talk) in PICTURES.items():
                 take(context, space.url, name, look, talk)
             take_beams(context, space.url)
+            for name, (lesson, look) in COMPARISONS.items():
+                take_comparison(context, space.url, name, lesson, look)
     finally:
         space.close()

@@ -109,8 +109,8 @@ def tokens(
     try:
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt) if messages else []
-        given = answer if ids is None or not messages else _ids(ids)
-        found = turn.choices(prompt, chosen, given, _ids(prompt_ids or []), prompt=False)
+        given = answer if ids is None or not messages else checked_ids(ids)
+        found = turn.choices(prompt, chosen, given, checked_ids(prompt_ids or []), prompt=False)
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
     return [plain(each) for each in found.answer or found.prompt]
@@ -134,7 +134,7 @@ def next_token(
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
         forced, guessed = typed_text(text), typed_text(guess)
-        return plain(turn.next_token(prompt, chosen, _ids(ids or []), forced=forced, guess=guessed))
+        return plain(turn.next_token(prompt, chosen, checked_ids(ids or []), forced=forced, guess=guessed))
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
 
@@ -146,7 +146,7 @@ def typed_text(value: Any) -> str:
     return replace_lone_surrogates(value)
 
 
-def _ids(values: Any) -> list[int]:
+def checked_ids(values: Any) -> list[int]:
     """Raises `BadConversation` where these are no tokens."""
     if not isinstance(values, list) or any(type(each) is not int for each in values):
         raise BadConversation("Tokens are a list of whole numbers such as [504, 44588].")

@@ -10,8 +10,9 @@ from collections import Counter
 from typing import Any
 from urllib.parse import parse_qs
 
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from parley.api.security import refusal
 
 MAX_UNOPENED_SECONDS = 10.0  # after the POST that began the turn
 FORGET_SECONDS = 1.0  # after which it is looked whether an event has ended
@@ -40,10 +41,13 @@ class UnreadStreams:
         elif method == "GET" and (reader := _reader(scope)):
             self._open[reader] += 1
             try:
-                if await self._has_begun(_mark(scope), receive):
+                has_begun = await self._has_begun(_mark(scope), receive)
+                # Gradio would begin a stream, and then break it off.
+                if has_begun and reader in scope["app"].get_blocks()._queue.pending_messages_per_session:
                     await self._app(scope, receive, send)
                 else:
-                    await JSONResponse({"detail": "This session has no turn."}, 404)(scope, receive, send)
+                    sentence = "Nothing runs under this name. Begin a call first."
+                    await refusal(404, sentence)(scope, receive, send)
             finally:
                 self._open[reader] -= 1
                 if not self._open[reader]:

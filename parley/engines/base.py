@@ -4,7 +4,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from parley.errors import BadSetting
 from parley.events import Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
@@ -12,6 +12,9 @@ from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
 from parley.strategies.processors.watermark_detection import Detection
+
+if TYPE_CHECKING:  # importing torch takes seconds; the page must be served before that
+    from parley.generation.prefix_cache import NoPrefixCache
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class TurnRequest:
     generated: Sequence[int] = ()  # tokens of the conversation as they were generated, where no cache has them
     given: Sequence[int] = ()  # tokens with which the answer has to begin
     recorder: Callable[..., None] | None = None  # takes what the decoder tells by `Strategy.record`
+    shared: "NoPrefixCache | None" = None  # the prompts of the comparison that the turn is a column of
 
     @classmethod
     def of(
@@ -39,9 +43,11 @@ class TurnRequest:
         *,
         generated: Sequence[int] = (),
         given: Sequence[int] = (),
+        shared: "NoPrefixCache | None" = None,
     ) -> "TurnRequest":
         """Builds the request for these settings. Raises `BadSetting` for a strategy that does not exist."""
-        return cls(messages, settings, settings.effective_strategy, cancel, session, draft, generated, given)
+        strategy = settings.effective_strategy
+        return cls(messages, settings, strategy, cancel, session, draft, generated, given, shared=shared)
 
 
 class ClearableCache(Protocol):
@@ -114,6 +120,20 @@ class Engine(ABC):
         Raises `ChatError`.
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+
+    def logprobs(self, request: TurnRequest, answer: str | Sequence[int]) -> list[float]:
+        """The log probability in nats of each token of this answer, or text, by the model alone; see `scores`.
+
+        Empty where it was stopped.
+        """
+        return [each.logprob for each in self.scores(request, answer)]
+
+    def shared_prompts(self, session: str) -> "NoPrefixCache | None":
+        """For the turns of one comparison, so that a prompt that several of them have is read once.
+
+        They begin with what is cached of the session. None where nothing is read in this process.
+        """
+        return None
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from parley.engines import load_errors
 from parley.engines.load_errors import EngineRefused, Unloadable
-from parley.errors import ModelUnavailable
+from parley.errors import ModelUnavailable, NoRoom
 from parley.events import STATUSES, Report
 from parley.models import hardware, hub, load_plan, traits
 from parley.models.formats import gguf, lora
@@ -143,8 +143,10 @@ def _opened(source: hub.Source, folder: Path) -> tuple[hub.Source, Path, int]:
 
 
 def _fitting(estimate: LoadEstimate) -> LoadPlan:
-    if estimate.plan is None or not estimate.fits:
+    if estimate.plan is None:
         raise ModelUnavailable(estimate.sentence)
+    if not estimate.fits:
+        raise NoRoom(estimate.sentence)
     return estimate.plan
 
 
@@ -249,8 +251,8 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.chat_template:  # it continues text, but was not trained to chat
         tokenizer.chat_control_tokens = []
         return tokenizer
-    from parley.engines.template_probe import reasoning
     from parley.generation.chat_template import guarded_tokens
+    from parley.generation.template_probe import reasoning
 
     literals = traits.literal_text(tokenizer.chat_template)
     tokenizer.chat_control_tokens = guarded_tokens(tokenizer, literals, reasoning(tokenizer).dialect)
@@ -279,7 +281,7 @@ def _try_out(
     """Generates four tokens, because damaged weights can load without an error. Raises if logits are not finite."""
     import torch
 
-    from parley.engines.template_probe import parts
+    from parley.generation.template_probe import parts
 
     messages = [{"role": "user", "content": parts("Hello") if content_parts else "Hello"}]
     try:

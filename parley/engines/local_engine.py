@@ -8,7 +8,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,21 +15,18 @@ from transformers import StoppingCriteriaList
 
 from parley import strategies
 from parley.engines import fork_gate
-from parley.engines.base import Engine, TurnRequest
+from parley.engines.base import TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
+from parley.engines.reading_engine import ReadingEngine
 from parley.engines.token_rate import TokenRate
-from parley.errors import BadConversation, BadSetting
+from parley.errors import BadSetting
 from parley.events import (
     FLUSH,
-    Answer,
-    Choices,
     ContextUse,
     Delta,
     FinishReason,
-    NextToken,
     Origin,
     RunRecord,
-    TokenScore,
     Usage,
 )
 from parley.generation import streaming
@@ -40,15 +36,11 @@ from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
-from parley.generation.scoring.next_token import NextTokens
-from parley.generation.scoring.reader import Reader, Run, whole_text
-from parley.generation.scoring.recording import RECORDERS, TermRecorder
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
-DIFFERS = "The search came to other words this time, so that how it came to these is not shown."
 _generating = threading.Lock()  # for engines that run one turn at a time
 
 
@@ -62,16 +54,14 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fo
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-class LocalEngine(Engine):
+class LocalEngine(ReadingEngine):
     """Answers with one loaded model. At most `max_running` turns generate at the same time, and the others wait."""
 
     def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float = 300.0) -> None:
-        self.loaded = loaded
+        super().__init__(loaded, turn_seconds)
         self.prefix_caches = (prefix_cache,)
         self.prefix_cache = prefix_cache
-        self.turn_seconds = turn_seconds
         self.token_rate = TokenRate()
-        self._next = NextTokens(loaded)
 
     def context_use(self, messages: Sequence[Message], settings: Settings, session: str = "") -> ContextUse:
         """See `Engine.context_use`."""
@@ -82,8 +72,7 @@ class LocalEngine(Engine):
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
         settings, strategy = request.settings, request.strategy
-        uses_cache = request.session and not strategy.needs_full_prefill
-        prefix_cache = self.prefix_cache if uses_cache else NoPrefixCache()
+        prefix_cache = self._prefixes(request)
         known = prefix_cache.sequence(request.session) or self._checked(request.generated)
         prompt = render_prompt(self.loaded, request.messages, settings, known)
         plan = self._plan(request, prompt)
@@ -139,58 +128,11 @@ class LocalEngine(Engine):
             ids=tuple(streamer.ids),
         )
 
-    def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
-        """See `Engine.scores`; raises `BadConversation` for an answer that has no token, or too many."""
-        prompt, ids = self._to_read(request, answer)
-        return self._reader(request).scores(prompt, ids, request.settings, request.strategy)[0]
-
-    def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
-        """See `Engine.choices`; raises `BadConversation` for a text that has too few tokens, or too many."""
-        reader, settings, strategy = self._reader(request), request.settings, request.strategy
-        if not request.messages:
-            return reader.choices(whole_text(self.loaded, str(answer)), (), settings, strategy)
-        before, ids = self._to_read(request, answer)
-        new = None if isinstance(answer, str) else RECORDERS.get(strategy.record)
-        recorder = new(self.loaded.tokenizer) if new and (settings.seed is not None or not strategy.samples) else None
-        same = recorder and self._repeat(replace(request, recorder=recorder), ids)
-        tried = recorder.tried if isinstance(recorder, TermRecorder) and same else ()
-        choices = reader.choices(before, ids, settings, strategy, tried=tried, with_prompt=prompt)
-        if recorder is None:
-            return choices
-        return recorder.told(choices, ids) if same else replace(choices, notes=(*choices.notes, DIFFERS))
-
-    def _repeat(self, request: TurnRequest, ids: Sequence[int]) -> bool:
-        """Runs a search again. Whether it came to these tokens, or to more that begin with them."""
-        if request.strategy.record != "on_beams":  # which look ahead
-            limit = request.settings.model_copy(update={"max_new_tokens": len(ids)})
-            request = replace(request, settings=limit)
-        return Answer.of(self.stream(request)).ids[: len(ids)] == tuple(ids)
-
-    def next_token(self, request: TurnRequest, forced: str = "", guess: str = "") -> NextToken:
-        """See `Engine.next_token`."""
-        prompt = render_prompt(self.loaded, request.messages, request.settings, self._checked(request.generated))
-        ids = self._next.ids(self._checked(request.given), forced)
-        chosen = None
-        if request.strategy.record == "on_candidates":  # its decoder looks at more than probabilities
-            limit = request.settings.model_copy(update={"max_new_tokens": len(ids) + 1})
-            chosen = Answer.of(self.stream(replace(request, settings=limit, given=ids))).ids[-1]
-        return self._next.look(self._read(request), prompt, ids, request.settings, chosen=chosen, guess=guess)
-
-    def _to_read(self, request: TurnRequest, answer: str | Sequence[int]) -> tuple[Prompt, Sequence[int]]:
-        tokenizer = self.loaded.tokenizer
-        ids = tokenizer.encode(answer, add_special_tokens=False) if isinstance(answer, str) else self._checked(answer)
-        return render_prompt(self.loaded, request.messages, request.settings, self._checked(request.generated)), ids
-
-    def _reader(self, request: TurnRequest) -> Reader:
-        return Reader(self.loaded, self._read(request))
-
-    def _read(self, request: TurnRequest) -> Run:
-        def run(prompt: Prompt, arguments: dict[str, Any]) -> None:
-            signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-            with streaming.stops(signal), self._running(), torch.inference_mode():
-                self._generate(prompt, arguments, signal)
-
-        return run
+    def _prefixes(self, request: TurnRequest) -> NoPrefixCache:
+        """What the turn takes its prefix from."""
+        if request.strategy.needs_full_prefill:
+            return NoPrefixCache()
+        return request.shared or (self.prefix_cache if request.session else NoPrefixCache())
 
     def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
         """See `Engine.run_record`; None for strategies with a draft model, which may not be loaded."""
@@ -216,16 +158,6 @@ class LocalEngine(Engine):
     def fingerprint(self) -> str:
         """See `Engine.fingerprint`."""
         return fingerprint(self.loaded)
-
-    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
-        """The same tokens. Raises `BadConversation` for one that the model does not have, because they may come from
-        anywhere.
-        """
-        if all(0 <= each < len(self.loaded.tokenizer) for each in ids):
-            return ids
-        raise BadConversation(
-            f"The stored answer has tokens that {self.loaded.spec.label} does not have. Ask the question again."
-        )
 
     def _running(self) -> AbstractContextManager[Any]:
         """Entered in the thread of a turn while it runs."""

@@ -167,18 +167,28 @@ class PrefixCache(SessionStore[SessionCache]):
         After `Interrupted` the complete part of the cache is kept, after any other exception nothing. May run the
         model on the prompt.
         """
-        if self._supported is None:
-            self._supported = supports_multi_token_continuation(self._model)
-        if not self._supported:
+        if not self.is_supported:
             yield CacheLease()
             return
-        turn = _TurnCache(self._model, request.prompt, request.max_length, self._take(request.session))
+        turn = TurnCache(self._model, request.prompt, request.max_length, self._take(request.session))
         try:
             yield CacheLease(turn.cached_tokens, {"past_key_values": turn.cache(request.num_sequences)})
         except Interrupted:
             self._put(request.session, turn.snapshot_after(request.answer(), interrupted=True))
             raise
         self._put(request.session, turn.snapshot_after(request.answer(), interrupted=False))
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether the model can use a cache. The first time, it may have to be tried."""
+        if self._supported is None:
+            self._supported = supports_multi_token_continuation(self._model)
+        return self._supported
+
+    def snapshots(self, session: str) -> Sequence[CacheSnapshot]:
+        """What is cached of the session; only for reading."""
+        kept = self.session(session)
+        return kept.snapshots if kept else ()
 
     def _take(self, session: str) -> Sequence[CacheSnapshot]:
         with self._lock:
@@ -194,7 +204,7 @@ class PrefixCache(SessionStore[SessionCache]):
                 used -= self._sessions.pop(next(iter(self._sessions))).bytes
 
 
-class _TurnCache:
+class TurnCache:
     """The cache of one turn. Starts from the best of the earlier snapshots, and makes new ones at the end."""
 
     def __init__(
@@ -223,6 +233,11 @@ class _TurnCache:
         # Like `batch_repeat_interleave`, which layers with a state do not have.
         expanded.reorder_cache(torch.zeros(num_sequences, dtype=torch.long, device=self._model.device))
         return expanded
+
+    def read_prompt(self) -> CacheSnapshot | None:
+        """Reads the prompt but for its last token; None where that cannot be kept."""
+        self._prefill(len(self._prompt) - 1)
+        return self._snapshot(self._prompt, self._prefilled, self._cache) if self._prefilled else None
 
     def snapshot_after(self, answer: Sequence[int], interrupted: bool) -> SessionCache:
         """The snapshots that are certainly correct, of prefixes of the prompt and the answer."""

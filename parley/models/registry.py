@@ -6,7 +6,7 @@ The models of `REMOTE_MODELS` are added in both cases. `DRAFT_MODELS`, "target=d
 import functools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from parley.config import ALLOW_ANY_MODEL, DRAFT_MODELS, MODEL_IDS
-from parley.errors import ModelUnavailable
+from parley.errors import ModelUnavailable, instead_of
 from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.catalogue import default as default_model
 from parley.models.catalogue.rows import BUDGIE, DRAFT, MODELS, TIERS, TOY
@@ -136,7 +136,8 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
         return specs[name]
     if allows_any(environ):
         return names.on_the_hub(name, _BY_NAME)
-    raise ModelUnavailable(f"There is no model called {name[:100]!r} here. The models are: {', '.join(specs)}.")
+    other = instead_of(name, specs)
+    raise ModelUnavailable(f"There is no model called {name[:100]!r} here.{other} The models are: {', '.join(specs)}.")
 
 
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
@@ -174,7 +175,7 @@ def strategy_traits(spec: ModelSpec, known: Traits | None = None) -> ModelTraits
     known, draft = known or traits(spec), draft_of(spec)
     same = None
     if draft:
-        same = True if draft.name == spec.draft else _same_vocabulary(spec, draft)
+        same = True if draft.name == spec.draft else same_vocabulary(spec, draft)
     strategies = spec.capabilities.strategies
     label = draft.label if draft else ""
     return ModelTraits(spec.label, known.layers, known.stateful, known.recurrent, label, same, strategies)
@@ -304,7 +305,13 @@ def _folder(spec: ModelSpec) -> Path | None:
     return Path(cached).parent if isinstance(cached, str) else None
 
 
-def _same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
+def have_one_tokenizer(specs: Sequence[ModelSpec]) -> bool:
+    """Whether the tokens of all these models are known to be the same."""
+    first, *others = dict.fromkeys(specs)
+    return all(same_vocabulary(first, each) for each in others)
+
+
+def same_vocabulary(spec: ModelSpec, other: ModelSpec) -> bool | None:
     """Whether both models have the same tokens with the same ids; None where a file is missing."""
     files = [folder / "tokenizer.json" for each in (spec, other) if (folder := _folder(each))]
     if len(files) < 2 or not all(path.is_file() for path in files):

@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import timedelta
 
@@ -12,6 +13,7 @@ from parley.models.spec import ModelSpec
 from parley.settings import Settings
 
 SAFETY_FACTOR = 1.5  # an answer may take this many times as long as estimated
+COMPANY_SHARE = 0.2  # of its time alone that a turn adds beside another one of its model
 OVERHEAD_SECONDS = 2.0  # for everything except prefill and decoding
 BYTES_PER_TOKEN = 3  # of the prompt in UTF-8: 4 in English, about 3 in other languages
 DEFAULT_PARAMETERS = 4e9  # for a model whose size is not known
@@ -25,14 +27,42 @@ def estimate(spec: ModelSpec, messages: Sequence[Message], settings: Settings, p
 
     Raises `BadVariable` if `MAX_GPU_SECONDS` is not a number of seconds.
     """
+    return _requested(_answer_seconds(spec, messages, settings), placed_bytes)
+
+
+def estimate_together(turns: Sequence[tuple[ModelSpec, Sequence[Message], Settings]], placed_bytes: int) -> int:
+    """The same for turns that run at the same time in one process, and are scored afterwards.
+
+    The turns of one model share its passes. Models take turns.
+    """
+    answers: defaultdict[ModelSpec, list[float]] = defaultdict(list)
+    scoring = 0.0
+    for spec, messages, settings in turns:
+        answers[spec].append(_answer_seconds(spec, messages, settings))
+        scoring += _reading_seconds(spec, settings.max_new_tokens)
+    seconds = [max(each) + COMPANY_SHARE * (sum(each) - max(each)) for each in answers.values()]
+    return _requested(sum(seconds) + scoring, placed_bytes)
+
+
+def _answer_seconds(spec: ModelSpec, messages: Sequence[Message], settings: Settings) -> float:
     num_prompts = 2 if settings.steers_away else 1
     prompt_tokens = num_prompts * sum(len(m.content.encode()) for m in messages) / BYTES_PER_TOKEN
     decode_tokens = settings.max_new_tokens * settings.effective_strategy.cost(settings)
-    billions = (spec.parameters or DEFAULT_PARAMETERS) / 1e9
     # The time for a token is that of launching some hundred kernels and reading all weights once.
-    answer = prompt_tokens * (0.3 + billions) / 15_000 + decode_tokens * (0.03 + 0.002 * billions)
+    return _reading_seconds(spec, prompt_tokens) + decode_tokens * (0.03 + 0.002 * _billions(spec))
+
+
+def _reading_seconds(spec: ModelSpec, tokens: float) -> float:
+    return tokens * (0.3 + _billions(spec)) / 15_000
+
+
+def _billions(spec: ModelSpec) -> float:
+    return (spec.parameters or DEFAULT_PARAMETERS) / 1e9
+
+
+def _requested(answers: float, placed_bytes: int) -> int:
     load = placed_bytes / LOAD_BYTES_PER_SECOND
-    return _counted(min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answer)))
+    return _counted(min(MAX_GPU_SECONDS.read(), math.ceil(OVERHEAD_SECONDS + load + SAFETY_FACTOR * answers)))
 
 
 def affordable_seconds(refusal: Exception) -> int:
@@ -54,8 +84,8 @@ def _counted(seconds: int) -> int:
 def duration(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
     """The argument of `spaces.GPU` with which ZeroGPU gives a turn the `seconds` of `estimate`.
 
-    It takes the arguments of a turn. The client of `spaces` multiplies every duration by a factor, which is 1.5 for
-    the size "large" on the cards of today.
+    It takes the arguments of a turn, or of a comparison, which are as many. The client of `spaces` multiplies every
+    duration by a factor, which is 1.5 for the size "large" on the cards of today.
     """
     return max(1, round(seconds / _duration_factor()))
 

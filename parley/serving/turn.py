@@ -51,27 +51,29 @@ def reply(
     the answer has to begin.
     Raises `ChatError` for errors that the visitor can correct.
     """
-    cancel = _cancels[run_id] = threading.Event()
-    try:
-        spec, draft_spec = _models(settings)
-        with ExitStack() as leases:
-            engine = yield from _lease(leases, spec, cancel)
-            draft = (yield from _lease(leases, draft_spec, cancel)) if draft_spec else None
-            request = TurnRequest.of(messages, settings, cancel, draft, session, generated=generated, given=given)
-            deltas = engine.stream(request)
-            if os.environ.get("SPACES_ZERO_GPU") and spec.cpu_on_zerogpu:
-                deltas = _noted(deltas, f"{spec.label} answered on the CPU, which spends no GPU time.")
-            yield from deltas
-    finally:
-        del _cancels[run_id]
+    with cancellable(run_id) as cancel, ExitStack() as leases:
+        spec, draft_spec = models_of(settings)
+        engine = yield from lease(leases, spec, cancel)
+        draft = (yield from lease(leases, draft_spec, cancel)) if draft_spec else None
+        request = TurnRequest.of(messages, settings, cancel, draft, session, generated=generated, given=given)
+        deltas = engine.stream(request)
+        if os.environ.get("SPACES_ZERO_GPU") and spec.cpu_on_zerogpu:
+            deltas = _noted(deltas, f"{spec.label} answered on the CPU, which spends no GPU time.")
+        yield from deltas
 
 
 def fetch(run_id: str, spec: ModelSpec) -> Generator[Delta, None, None]:
     """Downloads and loads this model. Yields the status meanwhile. `stop` stops it. Raises `ModelUnavailable`."""
+    with cancellable(run_id) as cancel, ExitStack() as leases:
+        yield from lease(leases, spec, cancel)
+
+
+@contextmanager
+def cancellable(run_id: str) -> Iterator[threading.Event]:
+    """The event that `stop` sets for this run, during a `with` block."""
     cancel = _cancels[run_id] = threading.Event()
     try:
-        with ExitStack() as leases:
-            yield from _lease(leases, spec, cancel)
+        yield cancel
     finally:
         del _cancels[run_id]
 
@@ -84,7 +86,7 @@ def reply_on_zerogpu(
     Raises `ChatError`, and what `worker` raises if there is no GPU or the process fails. Errors that are known before
     are raised before, and cost no GPU time.
     """
-    spec, draft_spec = _models(settings)
+    spec, draft_spec = models_of(settings)
     for each in filter(None, (spec, draft_spec)):
         POOL.check(each)
     seconds = gpu_budget.estimate(spec, messages, settings, POOL.placed_bytes)
@@ -101,7 +103,7 @@ def reply_on_zerogpu(
         left = gpu_budget.affordable_seconds(refusal)
         if not left:
             raise
-        yield from _noted(run(left), f"You had {left} s of GPU time left.")
+        yield from _noted(run(left), STATUSES["seconds_left"].format(count=left))
 
 
 def reply_in_worker(
@@ -111,7 +113,7 @@ def reply_in_worker(
 
     A `ChatError` is yielded and not raised, because an exception would end the process.
     """
-    began, late = _forks.pop() if _forks else time.monotonic(), False
+    began, late = forked_at(), False
     if cancellation.is_requested(run_id):
         return  # stopped while the visitor waited for a GPU
     yield Delta(status=STATUSES["reading"])  # at once: the visitor no longer waits for a GPU
@@ -124,6 +126,11 @@ def reply_in_worker(
                 yield replace(delta, finish="time" if late and delta.finish == "stopped" else delta.finish)
     except ChatError as refusal:
         yield refusal
+
+
+def forked_at() -> float:
+    """When the GPU time of a turn of ZeroGPU began: the fork of this process, or now if it has had a turn before."""
+    return _forks.pop() if _forks else time.monotonic()
 
 
 def stop(run_id: str) -> bool:
@@ -205,7 +212,7 @@ def _looking(
     messages: Sequence[Message], settings: Settings, generated: Sequence[int], given: Sequence[int] = ()
 ) -> Iterator[tuple[Engine, TurnRequest]]:
     """The engine, leased, and the request for an answer that is looked at again."""
-    spec, draft_spec = _models(settings)
+    spec, draft_spec = models_of(settings)
     if needs_zerogpu(spec):
         raise BadSetting(f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU.")
     cancel = threading.Event()
@@ -257,13 +264,13 @@ def _noted(deltas: Iterator[Delta], notice: str) -> Iterator[Delta]:
         yield replace(delta, notices=(*delta.notices, notice)) if delta.finish else delta
 
 
-def _models(settings: Settings) -> tuple[ModelSpec, ModelSpec | None]:
+def models_of(settings: Settings) -> tuple[ModelSpec, ModelSpec | None]:
     """The model that answers and, if the strategy uses one, its draft model."""
     spec = registry.find(settings.model)
     return spec, registry.draft_of(spec) if settings.effective_strategy.drafts else None
 
 
-def _lease(leases: ExitStack, spec: ModelSpec, cancel: threading.Event) -> Generator[Delta, None, Engine]:
+def lease(leases: ExitStack, spec: ModelSpec, cancel: threading.Event) -> Generator[Delta, None, Engine]:
     """The model's engine, leased until `leases` is closed. Yields the status of the loading meanwhile."""
     status = ""
 

@@ -4,10 +4,12 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from typing import Any, TypeVar
 
 from parley.events import Delta
 from parley.serving.waiting_line import POLL_SECONDS
 
+Event = TypeVar("Event")  # a `Delta`, or what has one
 _OVER = object()
 STOP_GRACE_SECONDS = 1.0  # how long after Stop a turn in another process may still send its last delta
 
@@ -41,9 +43,9 @@ class TurnThread:
             self._leave()
 
     async def deltas(
-        self, source: Callable[[], Iterator[Delta]], waiting: Callable[[], str] = str
-    ) -> AsyncGenerator[Delta]:
-        """Yields the deltas of `source`, raises what it raises, and yields heartbeats while it is silent.
+        self, source: Callable[[], Iterator[Event]], waiting: Callable[[], str] = str
+    ) -> AsyncGenerator[Event | Delta]:
+        """Yields the events of `source`, raises what it raises, and yields heartbeats while it is silent.
 
         Before the turn begins, a heartbeat has the status `waiting()`. The caller has to close the iterator, which
         stops the turn.
@@ -62,8 +64,7 @@ class TurnThread:
                     return
                 if isinstance(item, BaseException):
                     raise item
-                assert isinstance(item, Delta)
-                yield item
+                yield item  # type: ignore[misc]
         finally:
             self._abandoned.set()
             self._stop()
@@ -74,7 +75,7 @@ class TurnThread:
         self._abandoned.set()
         self._queue.put_nowait(_OVER)
 
-    def _pump(self, source: Callable[[], Iterator[Delta]]) -> None:
+    def _pump(self, source: Callable[[], Iterator[Any]]) -> None:
         """Reads `source` to its end, even if the turn is abandoned: closing it may make `spaces` stop another turn."""
         try:
             for delta in source():

@@ -17,10 +17,11 @@ class WaitingLine:
         self.num_running = 0
         self._line: deque[object] = deque()
 
-    async def enter(self, max_running: Callable[[], int]) -> AsyncGenerator[int]:
+    async def enter(self, max_running: Callable[[], int], turns: int = 1) -> AsyncGenerator[int]:
         """Yields the place in the line (1 is next) while waiting, and ends once admitted. Then `leave` has to follow.
 
-        Admitted is who is next while fewer turns run than `max_running` returns.
+        Admitted is who is next while fewer turns run than `max_running` returns. A comparison has several `turns`,
+        which are admitted together; those for which there is never room run one after the other.
         Raises `ChatError` if the line is full. Closing the iterator while waiting leaves the line.
         """
         if len(self._line) >= self._max_waiting:
@@ -28,10 +29,10 @@ class WaitingLine:
         ticket = object()
         self._line.append(ticket)
         try:
-            while self.num_running >= max_running() or self._line[0] is not ticket:
+            while self._line[0] is not ticket or self.num_running + min(turns, max_running()) > max_running():
                 yield self._line.index(ticket) + 1
                 await asyncio.sleep(POLL_SECONDS)
-            self.num_running += 1
+            self.num_running += turns
         finally:
             self._line.remove(ticket)
 
@@ -40,9 +41,9 @@ class WaitingLine:
         """How many visitors wait in the line."""
         return len(self._line)
 
-    def leave(self) -> None:
-        """Frees the place of a turn that was admitted."""
-        self.num_running -= 1
+    def leave(self, turns: int = 1) -> None:
+        """Frees the places of what was admitted."""
+        self.num_running -= turns
 
 
 LINES: defaultdict[str, WaitingLine] = defaultdict(WaitingLine)  # by the name of a model that computes in this process

@@ -7,7 +7,7 @@ import torch: a decoder is named as "module.function" and is imported when it ru
 from collections.abc import Mapping
 from typing import Any
 
-from parley.errors import BadSetting
+from parley.errors import BadSetting, instead_of
 from parley.strategies.strategy import EVERYDAY, FACTS, LOCAL, SEARCH, SOONER, WATERMARKS, Encode, Strategy, Values
 
 TRUNCATION = ("top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "top_h", "epsilon_cutoff", "eta_cutoff")
@@ -271,9 +271,8 @@ def find(name: str) -> Strategy:
     try:
         return STRATEGIES[name]
     except KeyError:
-        raise BadSetting(
-            f"There is no strategy called {name!r}. The strategies are: {', '.join(STRATEGIES)}."
-        ) from None
+        known = f"{instead_of(name, STRATEGIES)} The strategies are: {', '.join(STRATEGIES)}."
+        raise BadSetting(f"There is no strategy called {name!r}.{known}") from None
 
 
 def searched(strategy: Strategy) -> Strategy:

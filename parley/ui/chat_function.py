@@ -12,13 +12,13 @@ from typing import Any
 
 import gradio as gr
 
-from parley.errors import BadSetting, ChatError
+from parley.errors import ChatError
 from parley.events import Answer, Delta
 from parley.generation.reasoning_parser import rejoined
 from parley.messages import Message, build_messages, build_plain_text
 from parley.models import registry
 from parley.models.spec import ModelSpec
-from parley.serving import turn
+from parley.serving import turn, turn_settings
 from parley.serving.turn_thread import TurnThread
 from parley.serving.waiting_line import LINES, WaitingLine
 from parley.settings import OPTIONS, Settings
@@ -62,14 +62,8 @@ class ChatFunction:
         begun = Answer()  # the words with which the visitor begins the answer
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
-            settings = await self._settings(values)
-            if settings.plain:
-                messages = build_plain_text(history, message)
-            else:
-                messages = build_messages(history, message, settings.system_prompt)
-                begun = await begun_with(settings) if message else begun
-                if begun != Answer():
-                    messages.append(Message("assistant", rejoined(begun.text, begun.thought)))
+            settings = await asyncio.to_thread(turn_settings.read, dict(zip(OPTIONS, values, strict=True)))
+            messages, begun = await asyncio.to_thread(build_prompt, message, history, settings)
             reply = functools.partial(self._reply, run_id, messages, settings, session, generated, given=given)
             deltas = self._deltas(running, reply, settings)
             async with aclosing(_answers(deltas)) as answers:
@@ -138,27 +132,24 @@ class ChatFunction:
                     raise gr.Error(failure.sentence + way_out, print_exception=False)
                 yield answer.text
 
-    async def _settings(self, values: Sequence[Any]) -> Settings:
-        named_values = dict(zip(OPTIONS, values, strict=True))
-        name = Settings.check({"model": named_values["model"]}).model or registry.default().name
-        spec = registry.find(name)
-        traits = await asyncio.to_thread(registry.traits, spec)
-        settings = Settings.check(named_values | {"model": name}, traits.recommended)
-        strategy_traits = await asyncio.to_thread(registry.strategy_traits, spec, traits)
-        refusal = ""
-        if "strategy" in spec.capabilities.settings:
-            refusal = settings.effective_strategy.refusal(strategy_traits)
-        if refusal := refusal or spec.capabilities.refusal(spec.label, settings):
-            raise BadSetting(refusal)
-        return settings
+
+def build_prompt(message: str, history: Sequence[Any], settings: Settings) -> tuple[list[Message], Answer]:
+    """The messages for the model, and the words with which the answer has to begin. Raises `ChatError`."""
+    if settings.plain:
+        return build_plain_text(history, message), Answer()
+    messages = build_messages(history, message, settings.system_prompt)
+    begun = begun_with(settings) if message else Answer()
+    if begun != Answer():
+        messages.append(Message("assistant", rejoined(begun.text, begun.thought)))
+    return messages, begun
 
 
-async def begun_with(settings: Settings) -> Answer:
+def begun_with(settings: Settings) -> Answer:
     """The words with which the answer has to begin. Where the model thinks, they begin its thought."""
     start = settings.answer_start
     if not start:
         return Answer()
-    traits = await asyncio.to_thread(registry.traits, registry.find(settings.model))
+    traits = registry.traits(registry.find(settings.model))
     return Answer(thought=start) if settings.thinking or traits.always_thinks else Answer(text=start)
 
 

@@ -483,6 +483,36 @@ window.conversations = (() => {
       open.settings = settingsNow;
       saveSoon();
     },
+    /* What a comparison begins with: the messages, the text in the box, and the tokens of the conversation. */
+    present() {
+      const { prompt_ids = [], ids: generated = [] } = stored(false);
+      const messages = asMessages(open).map(({ role, content }) => ({ role, content })).filter((each) => each.content);
+      return { messages, draft: document.querySelector("#message textarea")?.value ?? "", ids: [...prompt_ids, ...generated] };
+    },
+    /* A column of a comparison becomes the end of the conversation: the answer to a new question, or, `again`, another one
+       to the last question. `anew`: it read nothing of this conversation. */
+    async keep({ question, again, anew, column, settings }) {
+      await free();
+      save();
+      if (anew && open.path.length) open = create();
+      const titled = (title, status, text = "") => ({ role: "assistant", content: [{ type: "text", text }], metadata: { title, ...(status && { status }) } });
+      const said = (role, text) => ({ role, content: [{ type: "text", text }], metadata: null });
+      const path = [...open.path];
+      if (again) while (path.length && open.nodes[path.pop()].role !== "user");
+      const before = again && open.nodes[open.path[path.length]];
+      const asks = before && words(before.messages) === question ? before
+        : { id: id(), parent: path.at(-1) ?? null, role: "user", made: now(), messages: [said("user", question)] };
+      const messages = [...(column.thought ? [titled("Thought", "done", column.thought)] : []), ...(column.text ? [said("assistant", column.text)] : []), titled(column.stats, "done")];
+      if (["time", "length", "stopped"].includes(column.finish)) messages.at(-1).options = [{ label: text.goOn, value: "Continue" }];
+      const answer = { id: id(), parent: asks.id, role: "assistant", made: now(), messages, stored: column.stored };
+      for (const other of Object.values(open.nodes)) if (other.stored) other.stored.prompt_ids = [];
+      Object.assign(open.nodes, { [asks.id]: asks, [answer.id]: answer });
+      Object.assign(open, { path: [...path, asks.id, answer.id], settings, draft: again ? open.draft : "" });
+      press("open-conversation");
+      applySettings();
+      save();
+      refresh();
+    },
     unfolded: (shown) => [shown, asked],
     settings: () => JSON.stringify(open.settings ?? {}),
     made: () => { const last = ids(open).findLast((node) => node.stored); return last ? JSON.stringify(last.stored) : "" },

@@ -7,6 +7,7 @@ window.links = (() => {
 
   /* What the address asks for, once for each tab; null where it asks for nothing. */
   function given() {
+    if (query.get("view") === "compare") return null;  // see views/compare.js
     const settings = Object.fromEntries([...query].filter(([name]) => !OWN.includes(name) && !GRADIO.test(name)));
     const prompt = query.get("prompt") ?? "", asked = Object.keys(settings).length > 0 || prompt;
     if (!asked || sessionStorage.getItem(USED) === location.search) return null;

@@ -12,18 +12,22 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from parley import strategies
 from parley.api import endpoints
+from parley.api.call_checks import CallChecks
 from parley.api.page_head import PageHead
+from parley.api.routes import ServedRoutes
+from parley.api.security import SecurityMiddleware
 from parley.api.unread_streams import UnreadStreams
 from parley.events import STATUSES
 from parley.models import load_plan
+from parley.serving.comparison import GpuWorker
 from parley.settings import OPTIONS
 from parley.strategies.strategy import GROUPS
 from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
-from parley.ui.security import SecurityMiddleware
 from parley.ui.views import (
     choices,
+    compare,
     context_gauge,
     conversations,
     next_token,
@@ -44,8 +48,12 @@ SCRIPTS = (
         "views/next_token.js",
     ),  # before panel.js: each closes what Escape is for
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
+    *("views/compare_view.js", "views/compare.js"),
 )
-STYLES = ("page.css", "panel.css", "conversations.css", "views/choices.css", "views/next_token.css")
+STYLES = (
+    *("page.css", "panel.css", "conversations.css", "views/choices.css", "views/next_token.css"),
+    *("views/compare_view.css", "views/compare.css"),
+)
 TITLE = "Parley"
 TEXTS = {
     "tagline": "Talk with open language models, and choose how they decode.",
@@ -57,10 +65,10 @@ TEXTS = {
 }
 # Not translated: the bundled model knows English only.
 EXAMPLES = [
+    compare.FIRST_LESSON.title,  # which compare.js opens
     "Hello, who are you?",
     "Tell me a story about an owl.",
     "What is top-p sampling?",
-    "Write a poem about the moon.",
 ]
 
 THEME = gr.themes.Base(
@@ -113,6 +121,9 @@ def english() -> dict[str, str]:
     tables |= {"choices": choices.TEXTS, "next": next_token.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
+    tables |= {"compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
+    tables |= {"lesson": {row.name: row.title for row in compare.LESSONS}}
+    tables |= {"lesson.says": {row.name: row.says for row in compare.LESSONS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
     tables |= {f"strategy.{name}": texts for name, texts in rows.items()}
     return {f"{table}.{name}": text for table, texts in tables.items() for name, text in texts.items()}
@@ -121,8 +132,13 @@ def english() -> dict[str, str]:
 def _head() -> str:
     languages = f'<meta name="languages" content="{" ".join(translations.LANGUAGES)}">'
     asks = bool(os.environ.get("SPACES_ZERO_GPU"))  # before an answer goes on, which spends seconds of the visitor's
-    texts = {"texts": controls.TEXTS, "conversations": conversations.TEXTS, "turns": chat_interface.TEXTS}
-    texts |= {"choices": choices.TEXTS} | next_token.panel_data()
+    texts: dict[str, Any] = {
+        "texts": controls.TEXTS,
+        "conversations": conversations.TEXTS,
+        "turns": chat_interface.TEXTS,
+        "choices": choices.TEXTS,
+    }
+    texts |= {"compare": compare.known_at_once()} | next_token.panel_data()
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
@@ -137,10 +153,12 @@ LAUNCH: dict[str, Any] = {
             Middleware(GZipMiddleware, minimum_size=4096, compresslevel=6),  # not the streams of answers
             Middleware(SecurityMiddleware),
             Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
+            Middleware(ServedRoutes),
+            Middleware(CallChecks),
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
         ],
-        "routes": [*endpoints.ROUTES, *translations.routes(english())],
+        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES],
     },
     "ssr_mode": False,
     "run_history": False,
@@ -190,8 +208,11 @@ def chat_components() -> dict[str, Any]:
     return {"chatbot": chatbot, "textbox": textbox, "editable": True, "examples": examples, "hidden": hidden}
 
 
-def add_views(page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column) -> None:
-    """The views below the chat, which is a `gr.ChatInterface`, and below the settings."""
+def add_views(
+    page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column, worker: GpuWorker
+) -> None:
+    """The views below the chat, which is a `gr.ChatInterface`, and below the settings. `worker` has a GPU."""
+    compare.add(page, worker)
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
     choices.add()

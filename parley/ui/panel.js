@@ -169,6 +169,8 @@ window.settingsPanel = (() => {
       contextGauge.ask();
       return [];
     },
+    /* The model, the strategy, and all that the visitor has changed. */
+    chosen: () => Object.fromEntries(["model", "strategy", ...changed()].filter((name) => name in values).map((name) => [name, values[name]])),
     /* The arguments of the reset that was asked for: the names of the settings come first. */
     toReset(_, ...others) {
       const which = asked;

@@ -71,7 +71,10 @@ window.turns = (() => {
       conversations.absorb(edited);
       return [edited];
     },
-    example: (shown) => begin([...(shown ?? []), question(eventData.value.text)]),  // the box keeps its text
+    example(shown) {
+      const { text } = eventData.value;
+      if (!compare.lesson(text)) begin([...(shown ?? []), question(text)]);  // the box keeps its text
+    },
     option(shown) {
       if (eventData.value === proceed) again(shown);
       else if (turn.over) press("choose-other-model");
@@ -90,6 +93,10 @@ window.turns = (() => {
     },
     received(data) {
       const made = data?.[0];
+      if (made?.comparison) {
+        compare.received(made);
+        return [];
+      }
       if (!made?.turn) return data;
       if (made.turn !== turn.number || turn.over || turn.cleared || !made.shown) return [];
       turn.shown = structuredClone(made.shown);  // Gradio changes it in place

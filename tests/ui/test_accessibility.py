@@ -77,6 +77,17 @@ def test_axe_finds_nothing_serious_in_any_state(visitor):
     visitor.press("Check the last answer")
     expect(visitor.page.locator("#detected")).to_contain_text("tokens counted")
     assert violations(visitor) == []
+    visitor.page.locator("#open-compare").click()
+    visitor.page.locator("#compare .sweep summary").click()
+    visitor.page.locator("#compare .add-setting").last.select_option("max_new_tokens")
+    assert violations(visitor) == []
+    visitor.page.locator("#compare .lesson").nth(2).click()
+    expect(visitor.page.locator("#compare .beams li").first).to_be_visible()
+    assert violations(visitor) == []
+    expect(visitor.page.locator("#compare .keep").first).to_be_visible()
+    visitor.page.locator("#compare .differ input").check()
+    assert violations(visitor) == []
+    visitor.tab.keyboard.press("Escape")
     visitor.choose("strategy", "Beam search")
     visitor.choose("model", "endless")
     visitor.choose("strategy", "Beam search")
@@ -210,6 +221,13 @@ def test_icons_are_seen_and_fingers_press_what_they_mean(chromium, inside):
         expect(visitor.page.get_by_role("button", name="Retry")).to_contain_class("icon-button")
         boxes = visitor.tab.evaluate(BOXES)
         assert len(boxes) > 20
+        assert [box for box in boxes if min(box[1:]) < 32] == []
+        visitor.page.locator("#open-compare").click()
+        visitor.page.locator("#compare .lesson").nth(1).click()
+        expect(visitor.page.locator("#compare .keep")).to_have_count(2)
+        visitor.page.locator("#compare .sweep summary").click()
+        boxes = visitor.tab.evaluate(BOXES)
+        assert len(boxes) > 15
         assert [box for box in boxes if min(box[1:]) < 32] == []
         visitor.close()
         assert visitor.faults == []

@@ -72,6 +72,24 @@ def test_an_answer_whose_connection_breaks_stays_and_goes_on(far, inside):
     expect(visitor.answer).to_have_text("two")
 
 
+IMPATIENT = """const later = window.setTimeout;
+window.setTimeout = (work, ms, ...rest) => later(work, ms === 60000 ? 5000 : ms, ...rest);"""
+
+
+def test_a_connection_that_dies_without_a_sign_is_noticed(far):
+    visitor, line = far
+    visitor.tab.add_init_script(IMPATIENT)
+    visitor.tab.reload()
+    visitor.choose("model", "Parrot")
+    visitor.limit(4096)
+    visitor.send(STORY * 5)
+    expect(visitor.answer).to_have_text(re.compile("Once"))
+    line.lose()
+    expect(visitor.answer).to_have_text((STORY * 5).strip())
+    visitor.until_free()
+    expect(visitor.error).to_have_count(0)
+
+
 def test_a_talk_goes_on_where_the_server_has_not_noticed_the_break(far):
     visitor, line = far
     visitor.limit(4096)

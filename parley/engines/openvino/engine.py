@@ -11,7 +11,7 @@ from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, Progress, precision_of
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import BLOCK_SIZE
-from parley.engines.openvino.prefix_cache import PagedPrefixCache
+from parley.engines.openvino.prefix_cache import PagedPrefixCache, SharedTables
 from parley.engines.openvino.turns import TURNS
 from parley.events import STATUSES
 from parley.generation.loaded_model import LoadedModel
@@ -29,7 +29,8 @@ class OpenVinoEngine(LocalEngine):
     def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model
-        super().__init__(loaded, PagedPrefixCache(self._model.scheduler), turn_seconds)
+        self._sessions = PagedPrefixCache(self._model.scheduler)
+        super().__init__(loaded, self._sessions, turn_seconds)
         pool = self._model.decoder.pool
         self.max_running = max(1, min(MAX_RUNNING, (pool.num_blocks - 1) * BLOCK_SIZE // MIN_TOKENS))
         checkpoint = Checkpoint(loaded.spec, loaded.folder)
@@ -46,6 +47,10 @@ class OpenVinoEngine(LocalEngine):
         """The part of the KV pool that was never written."""
         pool = self._model.decoder.pool
         return (pool.num_blocks - pool.num_touched) * pool.bytes_per_block
+
+    def shared_prompts(self, session: str) -> SharedTables:
+        """See `Engine.shared_prompts`."""
+        return self._sessions.shared(session)
 
     @property
     def _library(self) -> str:

@@ -82,8 +82,8 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
 
     def prefill_beside(self, cache: PagedKVCache, input_ids: torch.Tensor) -> torch.Tensor:
         """Reads another prompt, shape (1, tokens), as a new sequence of the cache. Logits: (1, 1, vocabulary)."""
-        other_cache = self.new_cache()
-        logits = self.forward(input_ids, other_cache, 1).logits
+        other_cache = PagedKVCache([cache.beside(input_ids[0].tolist())], input_ids.shape[1])
+        logits = self.forward(input_ids[:, other_cache.get_seq_length() :], other_cache, 1).logits
         cache.tables += other_cache.tables
         return logits
 

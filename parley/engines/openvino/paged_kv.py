@@ -181,13 +181,16 @@ class PagedKVCache(Cache):
     """The cache of one turn for the decode loops of transformers: one sequence, or one for each beam or candidate.
 
     Tokens at positions below `prompt_length` are read in prefill chunks, later ones in decode mode (see
-    `batch_invariance`). If `prompt_length` is None, the first call of the model sets it.
+    `batch_invariance`). If `prompt_length` is None, the first call of the model sets it. `beside` gives what is read
+    already of another prompt, a negative one.
     """
 
     def __init__(self, tables: Sequence[BlockTable], prompt_length: int | None = None) -> None:
         super().__init__(layers=[])
         self.tables = list(tables)
         self.prompt_length = prompt_length
+        pool = self.tables[0].pool
+        self.beside: Callable[[Sequence[int]], BlockTable] = lambda _: BlockTable(pool)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """The number of tokens in the first sequence."""

@@ -11,7 +11,7 @@ import logging
 import threading
 import traceback
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +21,7 @@ from parley.engines.openvino.model_adapter import chunk_ends
 from parley.engines.openvino.paged_kv import BlockTable, OutOfBlocks, PagedKVCache
 from parley.engines.openvino.scheduler import Scheduler
 from parley.engines.openvino.turns import TURNS
+from parley.engines.shared_prompts import SharedPrompts
 from parley.generation.prefix_cache import CacheLease, LeaseRequest, SessionStore, common_prefix
 from parley.generation.streaming import Interrupted
 
@@ -90,6 +91,18 @@ class PagedPrefixCache(SessionStore[Session]):
             self._sessions.pop(request.session, None)
             self._sessions[request.session] = Session(table, [*request.prompt, *request.answer()])
 
+    def shared(self, session: str) -> "SharedTables":
+        """The prompts of a comparison, which begin with what is cached of the session. See `Engine.shared_prompts`."""
+        return SharedTables(self._scheduler, lambda prompt: self._fork(session, prompt))
+
+    def _fork(self, session: str, prompt: Sequence[int]) -> BlockTable:
+        with self._changed:
+            self._changed.wait_for(lambda: session not in self._reading)
+            cached = self._sessions.get(session)
+            table = cached.table.fork() if cached else BlockTable(self._scheduler.pool)
+        table.crop(cached.match_length(prompt) if cached else 0)
+        return table
+
     def _evict_oldest(self) -> bool:
         with self._changed:
             oldest = next((session for session in self._sessions if session not in self._reading), None)
@@ -116,6 +129,31 @@ class PagedPrefixCache(SessionStore[Session]):
                 self._reading.discard(session)
                 self._changed.notify_all()
         return True
+
+
+class SharedTables(SharedPrompts[BlockTable]):
+    """Block tables that hold prompts; a turn gets a fork, which shares their blocks until it writes to one."""
+
+    def __init__(self, scheduler: Scheduler, begin: Callable[[Sequence[int]], BlockTable]) -> None:
+        super().__init__()
+        self._scheduler, self._table = scheduler, begin
+
+    def _begin(self, prompt: Sequence[int]) -> BlockTable:
+        return self._table(prompt)
+
+    def _read_on(self, read: BlockTable, prompt: Sequence[int]) -> None:
+        rest = prompt[read.length : len(prompt) - MIN_CHUNK]
+        if len(rest) >= MIN_CHUNK:
+            self._scheduler.run([PassInput(read, rest, is_chunk=True, num_logits=0)])
+
+    def _lease(self, read: BlockTable, request: LeaseRequest) -> CacheLease:
+        cache = PagedKVCache([read.fork()], len(request.prompt))
+        cache.beside = self.table
+        return CacheLease(read.length, {"past_key_values": cache})
+
+    def table(self, prompt: Sequence[int]) -> BlockTable:
+        """A sequence that holds this prompt but for its end."""
+        return self._once(prompt).fork()
 
 
 class Readers:

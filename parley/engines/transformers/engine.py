@@ -10,13 +10,15 @@ from parley.engines.transformers.abort_hooks import install_abort_hooks
 from parley.engines.transformers.early_exit import exit_in_a_copy
 from parley.engines.transformers.reread import keep_one_cache
 from parley.engines.transformers.scheduler import MAX_PADDING, schedule
+from parley.engines.transformers.shared_prompts import SharedCaches
 from parley.generation.loaded_model import LoadedModel
-from parley.generation.prefix_cache import PrefixCache
+from parley.generation.prefix_cache import NoPrefixCache, PrefixCache
 from parley.models import hardware
 
 CACHE_DIVISOR = 4  # the KV caches of sessions may use the free memory divided by this
 RUNNING_DIVISOR = 2  # and those of the turns that run the memory divided by this
 MAX_RUNNING = 32  # turns
+COLUMNS = 6  # of a comparison, at most
 TURN_TOKENS = 4096  # for which a turn needs memory; few conversations are longer
 
 
@@ -32,6 +34,12 @@ class TransformersEngine(LocalEngine):
         exit_in_a_copy(loaded.model)
         self.max_running = self._num_turns_that_fit()
 
+    def shared_prompts(self, session: str) -> NoPrefixCache:
+        """See `Engine.shared_prompts`."""
+        if not self._sessions.is_supported:
+            return NoPrefixCache()
+        return SharedCaches(self.loaded.model, self._sessions.snapshots(session))
+
     @property
     def _library(self) -> str:
         return "PyTorch"
@@ -40,8 +48,13 @@ class TransformersEngine(LocalEngine):
         return self.scheduler.turn()
 
     def _num_turns_that_fit(self) -> int:
-        """How many turns may run: one in a worker of ZeroGPU, and where the config does not tell the size of keys."""
+        """How many turns may run: one where the config does not tell the size of keys.
+
+        A worker of ZeroGPU runs one turn, or the columns of one comparison. Its memory is not known before.
+        """
         bytes_of_thousand = self.loaded.plan.cache
+        if hardware.machine().zerogpu and not self.loaded.spec.cpu_on_zerogpu:
+            return COLUMNS if bytes_of_thousand else 1
         if hardware.machine().zerogpu or not bytes_of_thousand:
             return 1
         turn = MAX_PADDING * bytes_of_thousand * min(self.loaded.context, TURN_TOKENS) // 1000

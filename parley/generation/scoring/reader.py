@@ -42,15 +42,8 @@ class Reader:
 
         At each of them the tokens that were `tried` are among the candidates.
 
-        With the seed of the settings the draws are those of the answer. Raises `BadConversation` where there are no
-        tokens, or too many.
+        With the seed of the settings the draws are those of the answer.
         """
-        room = self._loaded.context - prompt.length
-        if not 0 < len(ids) <= room:
-            raise BadConversation(
-                f"The answer has {len(ids)} tokens. {self._loaded.spec.label} can look at 1 to {room} after this "
-                "conversation. Give another one."
-            )
         strategy = strategies.searched(strategy)
         plan = plan_generation(self._loaded, strategy, settings, prompt)
         draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
@@ -72,9 +65,7 @@ class Reader:
         with_prompt: bool = True,
     ) -> Choices:
         """The same, with what the model says of the tokens of the prompt; no `ids` for a text that is only scored."""
-        scores, chain = (
-            self.scores(prompt, ids, settings, strategy, tried=tried) if ids or not with_prompt else ([], ())
-        )
+        scores, chain = self.scores(prompt, ids, settings, strategy, tried=tried) if ids else ([], ())
         before, notes = self._prompt_scores(prompt) if with_prompt else ((), ())
         return Choices(tuple(before), tuple(scores), chain, rounding=self._loaded.plan.rounding, notes=notes)
 

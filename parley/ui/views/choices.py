@@ -17,7 +17,7 @@ from parley.events import Answer, Choices
 from parley.generation.reasoning_parser import rejoined
 from parley.messages import Message, build_messages, build_plain_text
 from parley.models import registry
-from parley.serving import turn
+from parley.serving import turn, turn_settings
 from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 from parley.ui import stored_answer
 from parley.ui.chat_function import begun_with
@@ -136,9 +136,12 @@ async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
 def settings_of(values: Any, seeded: bool) -> Settings:
     """Those of an answer, or of the page, which may have come as text; without the seed where nothing was drawn."""
     given = {name: conversations.typed(name, value) for name, value in dict(values or {}).items()}
-    spec = registry.find(str(given.get("model") or ""))
-    settings = Settings.check(given | {"model": spec.name}, registry.traits(spec).recommended)
-    return settings if seeded or spec.engine == "remote" else settings.model_copy(update={"seed": None})
+    settings = turn_settings.read(given)
+    return (
+        settings
+        if seeded or registry.find(settings.model).engine == "remote"
+        else settings.model_copy(update={"seed": None})
+    )
 
 
 async def messages_of(history: list[Any], stored: stored_answer.StoredAnswer, settings: Settings) -> list[Message]:
@@ -146,7 +149,7 @@ async def messages_of(history: list[Any], stored: stored_answer.StoredAnswer, se
     if settings.plain:
         return build_plain_text(history, "")
     messages = build_messages(history, "", settings.system_prompt)
-    before = stored.before if stored.before != Answer() else await begun_with(settings)
+    before = stored.before if stored.before != Answer() else await asyncio.to_thread(begun_with, settings)
     if before != Answer():
         messages.append(Message("assistant", rejoined(before.text, before.thought)))
     return messages

@@ -120,7 +120,7 @@ def _for_values(values: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
 
 
 def typed(name: str, value: Any) -> Any:
-    """The value as the setting has it, where it is text that means one."""
+    """The value as the setting has it, where it is text that means one, as in a link."""
     option = OPTIONS.get(name)
     if option is None or option.kind is str or not isinstance(value, str):
         return value

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("openvino")
 
-from parley.engines import local_engine
+from parley.engines import reading_engine
 from parley.engines.base import TurnRequest
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
@@ -104,7 +104,7 @@ def test_a_search_that_comes_to_other_words_says_so():
     model, values = loaded("floats"), values_of("beams", 1)
     made = answer(model, asked(1), **values)
     choices = looked_at(model, replace(made, ids=made.ids[:3] + made.ids[:3]), values)
-    assert choices.beams == () and choices.notes == (local_engine.DIFFERS,)
+    assert choices.beams == () and choices.notes == (reading_engine.DIFFERS,)
 
 
 def test_an_answer_that_nobody_asks_about_costs_no_pass_more():

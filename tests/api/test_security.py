@@ -6,7 +6,7 @@ import urllib.parse
 
 import pytest
 
-from parley.ui.security import MAX_REQUEST_BYTES
+from parley.api.security import MAX_REQUEST_BYTES
 
 pytest_plugins = ["tests.browser"]
 

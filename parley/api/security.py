@@ -27,8 +27,6 @@ HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 MAX_REQUEST_BYTES = 2_000_000  # several times the size of a long conversation
-# Gradio's file endpoints. This app serves no files, so they are blocked.
-BLOCKED_PATHS = ("/gradio_api/upload", "/gradio_api/file", "/gradio_api/stream", "/gradio_api/component_server")
 
 
 class SecurityMiddleware:
@@ -38,7 +36,7 @@ class SecurityMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one request or connection; answers 404 for a blocked path and 413 for a body that is too large."""
+        """Serves one request or connection; answers 413 for a body that is too large."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -47,15 +45,13 @@ class SecurityMiddleware:
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-        elif scope["path"].startswith(BLOCKED_PATHS):
-            await _refusal(404, "There is nothing here.")(scope, receive, send_with_headers)
-        elif (body := await _read_body(scope, receive)) is None:
+        elif (body := await read_body(scope, receive)) is None:
             sentence = f"A request may have at most {MAX_REQUEST_BYTES} bytes."
-            await _refusal(413, sentence)(scope, receive, send_with_headers)
+            await refusal(413, sentence)(scope, receive, send_with_headers)
         elif sentence := _objection(body):
-            await _refusal(422, sentence)(scope, receive, send_with_headers)
+            await refusal(422, sentence)(scope, receive, send_with_headers)
         else:
-            await self._app(scope, _replay(body, receive), send_with_headers)
+            await self._app(scope, replay_body(body, receive), send_with_headers)
 
 
 def _objection(body: bytes) -> str:
@@ -64,12 +60,15 @@ def _objection(body: bytes) -> str:
     Gradio downloads the URL of a file object, wherever it stands in a body and before any function of the app sees it.
     The body is parsed and not searched, because JSON can write the same letters as escapes.
     """
+    no_numbers: list[str] = []
     try:
-        waiting = [json.loads(body)] if body else []
+        waiting = [json.loads(body, parse_constant=no_numbers.append)] if body else []
     except RecursionError:
         return "This request is nested too deeply. Send a flat list of messages."
     except ValueError:
         return ""  # Gradio says what is wrong with it
+    if no_numbers:
+        return f"JSON has no number {no_numbers[0]}. Send a finite number, or leave it out."
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):
@@ -81,7 +80,7 @@ def _objection(body: bytes) -> str:
     return ""
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+async def read_body(scope: Scope, receive: Receive) -> bytes | None:
     """The body of a request. None if it is too large; the rest of it is then not read."""
     body, more = b"", scope["method"] in ("POST", "PUT", "PATCH")
     while more and len(body) <= MAX_REQUEST_BYTES:
@@ -91,7 +90,7 @@ async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
     return body if len(body) <= MAX_REQUEST_BYTES else None
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """A `receive` function that returns `body` first, and then the messages that follow (the disconnect)."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 
@@ -101,5 +100,6 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def _refusal(status: int, sentence: str) -> JSONResponse:
+def refusal(status: int, sentence: str) -> JSONResponse:
+    """An answer that says why a request is refused."""
     return JSONResponse({"detail": sentence}, status)
