@@ -25,17 +25,35 @@ from parley.strategies.strategy import GROUPS
 from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
-from parley.ui.views import compare, context_gauge, conversations, real_model, strategy_picker, watermark_detector
+from parley.ui.views import (
+    choices,
+    compare,
+    context_gauge,
+    conversations,
+    next_token,
+    real_model,
+    strategy_picker,
+    watermark_detector,
+)
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
+    *("views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
+    *(
+        "views/next_view.js",
+        "views/choices.js",
+        "views/next_token.js",
+    ),  # before panel.js: each closes what Escape is for
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
     *("views/compare_view.js", "views/compare.js"),
 )
-STYLES = ("page.css", "panel.css", "conversations.css", "views/compare_view.css", "views/compare.css")
+STYLES = (
+    *("page.css", "panel.css", "conversations.css", "views/choices.css", "views/next_token.css"),
+    *("views/compare_view.css", "views/compare.css"),
+)
 TITLE = "Parley"
 TEXTS = {
     "tagline": "Talk with open language models, and choose how they decode.",
@@ -100,6 +118,7 @@ def english() -> dict[str, str]:
     tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
+    tables |= {"choices": choices.TEXTS, "next": next_token.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
     tables |= {"compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
@@ -117,8 +136,9 @@ def _head() -> str:
         "texts": controls.TEXTS,
         "conversations": conversations.TEXTS,
         "turns": chat_interface.TEXTS,
+        "choices": choices.TEXTS,
     }
-    texts |= {"compare": compare.known_at_once()}
+    texts |= {"compare": compare.known_at_once()} | next_token.panel_data()
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
@@ -195,6 +215,8 @@ def add_views(
     compare.add(page, worker)
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
+    choices.add()
+    next_token.add()
     real_model.add(inputs)
     with settings:
         watermark_detector.add(inputs, chat.chatbot)
