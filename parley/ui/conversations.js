@@ -293,11 +293,7 @@ window.conversations = (() => {
     });
     return `# ${title(each)}\n\n${parts.join("\n\n")}\n`;
   }
-  function download(name, content, type) {
-    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([content], { type })), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href));
-  }
+  const { download } = savedView;
   function fromJson(content) {
     const given = JSON.parse(content), made = create(), extra = given.parley ?? {};
     if (!Array.isArray(given.messages) || !given.messages.length) throw new Error(text.unreadable);

@@ -32,6 +32,7 @@ from parley.ui.views import (
     conversations,
     next_token,
     real_model,
+    saved_view,
     strategy_picker,
     watermark_detector,
 )
@@ -41,12 +42,9 @@ HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
-    *("views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
-    *(
-        "views/next_view.js",
-        "views/choices.js",
-        "views/next_token.js",
-    ),  # before panel.js: each closes what Escape is for
+    *("views/saved_view.js", "views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
+    # Before panel.js: each closes what Escape is for.
+    *("views/next_view.js", "views/choices.js", "views/next_token.js"),
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
     *("views/compare_view.js", "views/compare.js"),
 )
@@ -121,7 +119,7 @@ def english() -> dict[str, str]:
     tables |= {"choices": choices.TEXTS, "next": next_token.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
-    tables |= {"compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
+    tables |= {"saved": saved_view.TEXTS, "compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
     tables |= {"lesson": {row.name: row.title for row in compare.LESSONS}}
     tables |= {"lesson.says": {row.name: row.says for row in compare.LESSONS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
@@ -137,6 +135,7 @@ def _head() -> str:
         "conversations": conversations.TEXTS,
         "turns": chat_interface.TEXTS,
         "choices": choices.TEXTS,
+        "saved": saved_view.TEXTS,
     }
     texts |= {"compare": compare.known_at_once()} | next_token.panel_data()
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
@@ -158,7 +157,7 @@ LAUNCH: dict[str, Any] = {
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
         ],
-        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES],
+        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES, *saved_view.ROUTES],
     },
     "ssr_mode": False,
     "run_history": False,

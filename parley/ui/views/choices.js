@@ -76,10 +76,17 @@ window.choices = (() => {
     const { id } = asked, go = id && data.branches ? (index, candidate) => branch(id, index, candidate) : null;
     const next = id && data.branches ? (index) => nextToken.open(conversations.before(id, index)) : null;
     const drawn = tokenView.draw(data, { texts, go, next });
-    const about = make("p", { className: "about" }, data.about);
-    open(id ? texts.title : texts.scored, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
+    const title = id ? texts.title : texts.scored, about = make("p", { className: "about" }, data.about);
+    const files = savedView.buttons("choices", () => ({ title, about: data.about, data, texts }), () => rows(data));
+    about.append(make("span", { className: "files" }, ...files));
+    open(title, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
     drawn.begin(Boolean(id));
     return [];
+  }
+  function rows({ prompt = [], answer = [] }) {
+    const names = ["id", "text", "logprob", "rank", "after", "after_rank", "entropy"];
+    const of = (part, scores) => scores.map((score) => [part, ...names.map((name) => score[name])]);
+    return [["part", ...names], ...of("prompt", prompt), ...of("answer", answer)];
   }
   function failed(sentence = texts.failed) {
     view?.querySelector(".wait")?.replaceChildren(sentence);
