@@ -11,7 +11,7 @@ window.compare = (() => {
   const labels = Object.fromEntries(Object.entries(panel).map(([name, { label }]) => [name, label]));
   let known = null, texts = {}, view = null, drawing = null, opener = null;
   let shared = {}, columns = [], data = null, again = false, withBefore = true, differ = false, seconds = 0, due = 0, atOnce = false;
-  let number = 0, running = false, toStop = null, fromConversation = false;
+  let number = 0, checks = 0, running = false, toStop = null, fromConversation = false;
 
   function button(name, label, click, text = label) {
     const made = make("button", { type: "button", className: name, onclick: click, title: label }, text);
@@ -189,10 +189,11 @@ window.compare = (() => {
   /* Asks the server a moment after the last change what it says of it. */
   function check() {
     clearTimeout(due);
+    checks += 1;
     due = setTimeout(() => press("check-comparison"), PAUSE);
   }
   function checked(found) {
-    if (running || !found) return;
+    if (running || found?.check !== checks) return;  // of what is asked by now
     seconds = found.seconds ?? 0;
     (found.errors ?? []).forEach((error, at) => {
       const line = heads[at]?.querySelector(".refused");
@@ -409,7 +410,7 @@ window.compare = (() => {
     },
     data: () => copy(data),
     asked: () => [request()],
-    toCheck: () => [request()],
+    toCheck: () => [{ ...request(), check: checks }],
     toStop: () => [toStop],
     checked, received, ended,
   };

@@ -215,13 +215,17 @@ class Page:
         self._function.stop(request.session_hash or "", column if isinstance(column, int) else None)
 
     async def check(self, asked: Any) -> dict[str, Any]:
-        """What can be said before: why columns are refused, and the GPU seconds of all others together."""
+        """What can be said before: why columns are refused, and the GPU seconds of all others together.
+
+        It has the number that the page gave it, because the columns may have changed since.
+        """
+        number = {"check": asked.get("check") if isinstance(asked, Mapping) else None}
         try:
             state, columns = await asyncio.to_thread(_question(asked).prepare)
             seconds = await asyncio.to_thread(comparison.gpu_seconds, columns)
         except ChatError as refusal:
-            return {"refusal": str(refusal)}
-        return {"errors": [each.error for each in state.columns], "seconds": seconds}
+            return number | {"refusal": str(refusal)}
+        return number | {"errors": [each.error for each in state.columns], "seconds": seconds}
 
 
 def _question(asked: Any) -> Question:
