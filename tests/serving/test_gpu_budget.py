@@ -45,6 +45,21 @@ def test_what_takes_longer_asks_for_more():
     assert asked(placed=0) < asked(placed=21_000_000_000), "a fresh worker moves all models to the GPU"
 
 
+def test_columns_that_run_together_ask_for_less_than_one_after_the_other():
+    question = [Message("user", "Hello!")]
+
+    def together(*rows):
+        turns = [
+            (row, question, Settings.check({"model": row.name, "strategy": "greedy", "max_new_tokens": 256}))
+            for row in rows
+        ]
+        return gpu_budget.estimate_together(turns, 0)
+
+    assert asked() <= together(MIDDLE, MIDDLE) < 2 * asked()
+    assert together(MIDDLE, MIDDLE) < together(MIDDLE, LARGE), "two models take turns"
+    assert together(*[MIDDLE] * 3) < together(*[MIDDLE] * 6) < 6 * asked()
+
+
 def test_every_strategy_has_a_cost():
     for name in strategies.STRATEGIES:
         assert asked(strategy=name) >= asked() or name == "prompt_lookup"

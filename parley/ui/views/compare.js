@@ -10,8 +10,8 @@ window.compare = (() => {
   const copy = (value) => JSON.parse(JSON.stringify(value));
   const labels = Object.fromEntries(Object.entries(panel).map(([name, { label }]) => [name, label]));
   let known = null, texts = {}, view = null, drawing = null, opener = null;
-  let shared = {}, columns = [], data = null, again = false, withBefore = true, differ = false, seconds = 0, due = 0, checks = 0, atOnce = false;
-  let number = 0, running = false, toStop = null, fromConversation = false;
+  let shared = {}, columns = [], data = null, again = false, withBefore = true, differ = false, seconds = 0, due = 0, atOnce = false;
+  let number = 0, checks = 0, running = false, toStop = null, fromConversation = false;
 
   function button(name, label, click, text = label) {
     const made = make("button", { type: "button", className: name, onclick: click, title: label }, text);
@@ -193,7 +193,7 @@ window.compare = (() => {
     due = setTimeout(() => press("check-comparison"), PAUSE);
   }
   function checked(found) {
-    if (running || found?.check !== checks) return;  // it is about what was there before
+    if (running || found?.check !== checks) return;  // of what is asked by now
     seconds = found.seconds ?? 0;
     (found.errors ?? []).forEach((error, at) => {
       const line = heads[at]?.querySelector(".refused");

@@ -215,8 +215,11 @@ class Page:
         self._function.stop(request.session_hash or "", column if isinstance(column, int) else None)
 
     async def check(self, asked: Any) -> dict[str, Any]:
-        """What can be said before: why columns are refused, and the GPU seconds of all others together."""
-        number = {"check": asked.get("check") if isinstance(asked, dict) else None}
+        """What can be said before: why columns are refused, and the GPU seconds of all others together.
+
+        It has the number that the page gave it, because the columns may have changed since.
+        """
+        number = {"check": asked.get("check") if isinstance(asked, Mapping) else None}
         try:
             state, columns = await asyncio.to_thread(_question(asked).prepare)
             seconds = await asyncio.to_thread(comparison.gpu_seconds, columns)
