@@ -48,12 +48,18 @@ def compare_on_gpu(
 
 
 def reply(
-    run_id: str, messages: Sequence[Message], settings: Settings, session: str, generated: Sequence[int]
+    run_id: str,
+    messages: Sequence[Message],
+    settings: Settings,
+    session: str,
+    generated: Sequence[int],
+    *,
+    given: Sequence[int] = (),
 ) -> Iterator[Delta]:
     """Runs one turn: on ZeroGPU in a GPU process if the model needs one, else in this process."""
     if turn.needs_zerogpu(registry.find(settings.model)):
         return turn.reply_on_zerogpu(reply_on_gpu, run_id, messages, settings, session)
-    return turn.reply(run_id, messages, settings, session, generated)
+    return turn.reply(run_id, messages, settings, session, generated, given=given)
 
 
 with endpoints.Page(title=page.TITLE, fill_height=True) as demo:

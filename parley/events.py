@@ -86,6 +86,10 @@ class Candidate:
     after: float  # after the processors of the strategy; minus infinity where one of them removed it
     removed_by: str  # the setting whose processor removed it; empty where it was kept
     quotient: float | None  # its probability divided by its exponential noise: the largest is drawn; None: no draw
+    noise: float | None = None
+    early: float | None = None  # DoLa: log probability by the early layer
+    similarity: float | None = None  # contrastive search: the largest one to an earlier token
+    value: float | None = None  # contrastive search: what it is chosen by
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +98,65 @@ class TokenScore:
 
     id: int
     text: str  # what it completes; empty where a character is not complete
-    logprob: float  # by the model alone
+    logprob: float  # by the model alone; not a number for the first token of all, before which there is nothing
     rank: int  # 1 for the likeliest
     after: float  # after the processors of the strategy
     after_rank: int
     entropy: float  # of the model's distribution
     candidates: tuple[Candidate, ...]  # the likeliest first
+    control: bool = False  # a token of the chat template, which nobody can type
+    early_layer: int | None = None  # DoLa: the layer that the last one was compared with
+    drafted: bool | None = None  # whether it was a draft token that was accepted; None: there were no drafts
+    rivals: tuple["BeamNode", ...] = ()  # the hypotheses at this token, best first, in a beam search
+
+
+@dataclass(frozen=True, slots=True)
+class BeamNode:
+    """A hypothesis of a beam search at one step: one more token, and what it goes on from."""
+
+    id: int
+    text: str
+    parent: int  # the index of the hypothesis, among those of the step before, that it continues; -1 at the first
+    score: float  # see `Beam`
+    finished: bool
+    group: int  # of a diverse beam search
+    chosen: bool  # whether it became a part of the answer
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculativePass:
+    """A pass of the model that checks draft tokens, and adds one token of its own."""
+
+    drafts: tuple[str, ...]  # their texts
+    accepted: int  # how many of them, from the first
+    token: str  # the token of its own; empty where the answer ended before
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """How an answer was chosen, token by token, and what can be seen of its prompt."""
+
+    prompt: tuple[TokenScore, ...]  # by the model alone
+    answer: tuple[TokenScore, ...]
+    chain: tuple[str, ...] = ()  # the settings whose processors ran, in their order
+    beams: tuple[tuple[BeamNode, ...], ...] = ()  # of each step of a beam search
+    passes: tuple[SpeculativePass, ...] = ()  # of speculative decoding
+    rounding: float | None = None  # the most by which rounded weights moved a probability where it was measured
+    notes: tuple[str, ...] = ()  # what a reader has to know of these
+
+
+@dataclass(frozen=True, slots=True)
+class NextToken:
+    """What follows the tokens of an answer so far."""
+
+    ids: tuple[int, ...]  # so far
+    pieces: tuple[str, ...]  # their texts
+    score: TokenScore  # of the token that the strategy chooses
+    kept: int  # how many tokens the settings leave
+    vocabulary: int  # of so many
+    chain: tuple[str, ...]  # the settings whose processors ran, in their order
+    guess: TokenScore | None  # of the first token of a text that somebody guessed
+    ended: bool  # the last token ends an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +180,7 @@ class Origin:
     prompt_ids: tuple[int, ...]  # the tokens of the prompt; empty where a server has them
     revision: str  # of the model; empty where it is not known
     fingerprint: str  # see `engines.fingerprint`
+    given: tuple[int, ...] = ()  # tokens with which it had to begin
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from parley.settings import OPTIONS, Settings
 
 _CALL = re.compile(r"/gradio_api/(call/v2|call|run|api)/([^/]+)/?")
 _JOIN = "/gradio_api/queue/join"
-_PREDICT = "/gradio_api/run/predict"  # of the page, without the queue
 _TYPE = b"content-type"
 _TYPES: dict[str, tuple[type, ...]] = {
     **{"string": (str,), "number": (int, float), "integer": (int,), "boolean": (bool,)},
@@ -60,27 +59,26 @@ class CallChecks:
 
     def _checked(self, blocks: Any, path: str, body: bytes) -> bytes:
         """The body of this request, as Gradio shall get it. Raises `Refused`."""
-        call = _CALL.fullmatch(path)
-        if call and path != _PREDICT:
-            return self._checked_call(blocks, call[1], call[2], body)
         given = _object(body)
-        if path in (_JOIN, _PREDICT):
-            _check_join(blocks, given)
+        call = _CALL.fullmatch(path)
+        if path == _JOIN or (call and "fn_index" in given):  # the page names functions by their numbers
+            _check_numbered(blocks, given)
+        elif call:
+            return self._checked_call(blocks, call[1], call[2], given)
         return body
 
-    def _checked_call(self, blocks: Any, way: str, name: str, body: bytes) -> bytes:
+    def _checked_call(self, blocks: Any, way: str, name: str, given: dict[str, Any]) -> bytes:
         """The body of a call to the endpoint `name`, with a value for each parameter. Raises `Refused`."""
         if f"/{name}" not in self._endpoints:
             raise Refused(_unknown("endpoint", f"/{name}", self._endpoints), 404)
         parameters = self._endpoints[f"/{name}"]["parameters"]
-        given = _object(body)
         if way == "call/v2":
             values = {key: value for key, value in given.items() if key != "oauth_token"}
             names = [each["parameter_name"] for each in parameters]
             if unknown := next((key for key in values if key not in names), None):
                 raise Refused(_unknown("parameter", unknown, names))
             _check_values(name, parameters, values)
-            return body
+            return json.dumps(given).encode()
         data = given.get("data")
         if not isinstance(data, list):
             raise Refused('The values of the parameters are missing. Send {"data": […]}, one value for each of them.')
@@ -137,8 +135,8 @@ def _is(value: Any, type_name: str) -> bool:
     return isinstance(value, _TYPES.get(type_name, object))
 
 
-def _check_join(blocks: Any, given: Mapping[str, Any]) -> None:
-    """Checks what the page or gradio_client begins a turn with. Raises `Refused`."""
+def _check_numbered(blocks: Any, given: Mapping[str, Any]) -> None:
+    """Checks the call of a function by its number, as the page and gradio_client make it. Raises `Refused`."""
     index, data = given.get("fn_index"), given.get("data")
     fn = blocks.fns.get(index) if isinstance(index, int) and not isinstance(index, bool) else None
     if fn is None or fn.fn is None:

@@ -1,7 +1,5 @@
-"""The endpoints beside /chat: /models and /strategies for before, /tokens for after. And fixes of Gradio's API."""
+"""The endpoints beside /chat: /models and /strategies before, /tokens and /next after. And fixes of Gradio's API."""
 
-import math
-from dataclasses import asdict
 from typing import Any
 
 import gradio as gr
@@ -12,6 +10,7 @@ from gradio.data_classes import ResetBody
 from gradio.server_messages import ProcessCompletedMessage
 
 from parley import strategies
+from parley.api.plain import plain
 from parley.errors import BadConversation, ChatError
 from parley.messages import build_messages
 from parley.models import registry
@@ -19,8 +18,10 @@ from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.serving.waiting_line import LINES
-from parley.settings import OPTIONS, Settings
+from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 from parley.strategies.requirements import REQUIREMENTS
+
+MAX_TYPED_CHARACTERS = 2000  # of a text that is forced, and of a guess
 
 
 def models() -> list[dict[str, Any]]:
@@ -93,21 +94,56 @@ def tokens(
 
     For each token: id, text, logprob (by the model alone, in nats) and rank; after and after_rank, the same after the
     processors of the strategy; entropy (nats); and the candidates, the likeliest first, each with its id, text,
-    logprob, after (None where it was removed), removed_by (the setting that removed it), and quotient: of probability
-    and random noise, of which the largest is drawn (None without a seed, and where nothing is drawn).
+    logprob, after (None where it was removed), removed_by (the setting that removed it), and noise and quotient: of
+    probability and random noise, of which the largest is drawn (None without a seed, and where nothing is drawn).
 
-    `messages` (a list of {"role", "content"}) is the conversation before the answer, `prompt_ids` its exact tokens
-    where they are known, and `settings` those of the answer, with its model, strategy and seed.
+    With exact ids, a search runs again: rivals are the hypotheses of a beam search at this token, each with id, text,
+    score, parent (its place among those of the token before), finished, group, and chosen (for the answer); drafted
+    says whether it was a draft token that was accepted; candidates of contrastive search have similarity and value, by
+    which it chooses; those of DoLa have early, the logprob by early_layer.
+
+    `messages` (a list of {"role", "content"}) is the conversation before the answer; without any, the answer is a text
+    that is only scored, from its first token, which nothing says anything of. `prompt_ids` are its exact tokens where
+    they are known, and `settings` those of the answer, with its model, strategy and seed.
+    """
+    try:
+        chosen = Settings.check(settings or {})
+        prompt = build_messages(messages, "", chosen.system_prompt) if messages else []
+        given = answer if ids is None or not messages else checked_ids(ids)
+        found = turn.choices(prompt, chosen, given, checked_ids(prompt_ids or []), prompt=False)
+    except ChatError as refusal:
+        raise gr.Error(str(refusal), print_exception=False) from refusal
+    return [plain(each) for each in found.answer or found.prompt]
+
+
+def next_token(
+    messages: list[dict[str, Any]],
+    ids: list[int] | None = None,
+    text: str = "",
+    guess: str = "",
+    settings: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What follows an answer so far: its exact `ids`, and then a forced `text`, whose tokens are added to them.
+
+    Returns ids and pieces (their texts) so far; score: the token that the strategy and seed choose next, with its
+    candidates, as /tokens describes them; kept: how many tokens of the vocabulary the settings leave; chain: the
+    settings that worked, in their order; guess: the same figures of the first token of the text `guess`; and ended,
+    where the last token ends an answer. Other settings of the same text need no pass of the model.
     """
     try:
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
-        scores = turn.scores(
-            prompt, chosen, answer if ids is None else checked_ids(ids), checked_ids(prompt_ids or [])
-        )
+        forced, guessed = typed_text(text), typed_text(guess)
+        return plain(turn.next_token(prompt, chosen, checked_ids(ids or []), forced=forced, guess=guessed))
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
-    return [_finite(asdict(each)) for each in scores]
+
+
+def typed_text(value: Any) -> str:
+    """Raises `BadConversation` where this is no text, or a long one."""
+    if not isinstance(value, str) or len(value) > MAX_TYPED_CHARACTERS:
+        raise BadConversation(f"Type a text of at most {MAX_TYPED_CHARACTERS} characters.")
+    return replace_lone_surrogates(value)
 
 
 def checked_ids(values: Any) -> list[int]:
@@ -115,12 +151,6 @@ def checked_ids(values: Any) -> list[int]:
     if not isinstance(values, list) or any(type(each) is not int for each in values):
         raise BadConversation("Tokens are a list of whole numbers such as [504, 44588].")
     return values
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for minus infinity, which JSON does not have."""
-    candidates = [each | {"after": None} if each["after"] == -math.inf else each for each in values["candidates"]]
-    return values | {"candidates": candidates, "after": None if values["after"] == -math.inf else values["after"]}
 
 
 class Page(gr.Blocks):
@@ -157,7 +187,8 @@ ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # they preced
 
 
 def add() -> None:
-    """Adds /models, /strategies and /tokens to the present `gr.Blocks` context."""
+    """Adds /models, /strategies, /tokens and /next to the present `gr.Blocks` context."""
     gr.api(models, api_name="models", queue=False)
     gr.api(list_strategies, api_name="strategies", queue=False)
     gr.api(tokens, api_name="tokens", concurrency_limit=2)
+    gr.api(next_token, api_name="next", concurrency_limit=2)

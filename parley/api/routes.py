@@ -28,6 +28,8 @@ SERVED = {
     "HEAD /translations/{language}.json": _PAGE,
     "GET /compare.json": _PAGE,
     "HEAD /compare.json": _PAGE,
+    "GET /saved_view/{view}.txt": _PAGE,
+    "HEAD /saved_view/{view}.txt": _PAGE,
     f"GET {_API}/info": _BOTH,
     f"GET {_API}/info/": _BOTH,
     f"GET {_API}/openapi.json": _PROGRAMS,

@@ -2,12 +2,12 @@
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from parley.errors import BadSetting
-from parley.events import ContextUse, Delta, RunRecord, TokenScore
+from parley.events import Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
@@ -28,6 +28,8 @@ class TurnRequest:
     session: str = ""  # turns of one session share a prefix cache; an empty session shares nothing
     draft: "Engine | None" = None  # the engine of the draft model, if the strategy uses one
     generated: Sequence[int] = ()  # tokens of the conversation as they were generated, where no cache has them
+    given: Sequence[int] = ()  # tokens with which the answer has to begin
+    recorder: Callable[..., None] | None = None  # takes what the decoder tells by `Strategy.record`
     shared: "NoPrefixCache | None" = None  # the prompts of the comparison that the turn is a column of
 
     @classmethod
@@ -40,10 +42,12 @@ class TurnRequest:
         session: str = "",
         *,
         generated: Sequence[int] = (),
+        given: Sequence[int] = (),
         shared: "NoPrefixCache | None" = None,
     ) -> "TurnRequest":
         """Builds the request for these settings. Raises `BadSetting` for a strategy that does not exist."""
-        return cls(messages, settings, settings.effective_strategy, cancel, session, draft, generated, shared)
+        strategy = settings.effective_strategy
+        return cls(messages, settings, strategy, cancel, session, draft, generated, given, shared=shared)
 
 
 class ClearableCache(Protocol):
@@ -100,6 +104,20 @@ class Engine(ABC):
 
         It is read once more, see `generation.scoring`. With the seed of the settings the draws are those of the
         answer. Raises `ChatError`.
+        """
+        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+
+    def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
+        """The same with what the model says of the `prompt`, and how a search came to this answer of exact tokens.
+
+        A search runs again. Without messages the answer is a text that is only scored. Raises `ChatError`.
+        """
+        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+
+    def next_token(self, request: TurnRequest, forced: str = "", guess: str = "") -> NextToken:
+        """What follows the tokens that are given, and a text that is forced; how likely a guess is.
+
+        Raises `ChatError`.
         """
         raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 

@@ -73,8 +73,8 @@ def _load(
     available_bytes: Callable[[LoadPlan], int],
     disk: Callable[[], int],
 ) -> "LoadedModel":
-    from parley.engines import template_probe
     from parley.engines.checkpoint import Checkpoint
+    from parley.generation import template_probe
     from parley.generation.loaded_model import LoadedModel
 
     # 1. The small files. They suffice to reject a model before its weights are downloaded.
@@ -251,8 +251,8 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.chat_template:  # it continues text, but was not trained to chat
         tokenizer.chat_control_tokens = []
         return tokenizer
-    from parley.engines.template_probe import reasoning
     from parley.generation.chat_template import guarded_tokens
+    from parley.generation.template_probe import reasoning
 
     literals = traits.literal_text(tokenizer.chat_template)
     tokenizer.chat_control_tokens = guarded_tokens(tokenizer, literals, reasoning(tokenizer).dialect)
@@ -281,7 +281,7 @@ def _try_out(
     """Generates four tokens, because damaged weights can load without an error. Raises if logits are not finite."""
     import torch
 
-    from parley.engines.template_probe import parts
+    from parley.generation.template_probe import parts
 
     messages = [{"role": "user", "content": parts("Hello") if content_parts else "Hello"}]
     try:

@@ -7,31 +7,37 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+from transformers import StoppingCriteriaList
 
 from parley import strategies
 from parley.engines import fork_gate
-from parley.engines.base import Engine, TurnRequest
+from parley.engines.base import TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
+from parley.engines.reading_engine import ReadingEngine
 from parley.engines.token_rate import TokenRate
-from parley.errors import BadConversation, BadSetting
-from parley.events import FLUSH, ContextUse, Delta, FinishReason, Origin, RunRecord, TokenScore, Usage
+from parley.errors import BadSetting
+from parley.events import (
+    FLUSH,
+    ContextUse,
+    Delta,
+    FinishReason,
+    Origin,
+    RunRecord,
+    Usage,
+)
 from parley.generation import streaming
-from parley.generation.generation_config import DECODE_LOOP, GenerationPlan, plan_generation
+from parley.generation.generation_config import GenerationPlan, plan_generation
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
 from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
-from parley.generation.scoring import Scorer
 from parley.messages import Message
 from parley.settings import Settings
-from parley.strategies.decoders.teacher_forcing import teacher_forcing
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
@@ -48,14 +54,13 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fo
     os.register_at_fork(after_in_child=_renew_lock)
 
 
-class LocalEngine(Engine):
+class LocalEngine(ReadingEngine):
     """Answers with one loaded model. At most `max_running` turns generate at the same time, and the others wait."""
 
     def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float = 300.0) -> None:
-        self.loaded = loaded
+        super().__init__(loaded, turn_seconds)
         self.prefix_caches = (prefix_cache,)
         self.prefix_cache = prefix_cache
-        self.turn_seconds = turn_seconds
         self.token_rate = TokenRate()
 
     def context_use(self, messages: Sequence[Message], settings: Settings, session: str = "") -> ContextUse:
@@ -70,13 +75,13 @@ class LocalEngine(Engine):
         prefix_cache = self._prefixes(request)
         known = prefix_cache.sequence(request.session) or self._checked(request.generated)
         prompt = render_prompt(self.loaded, request.messages, settings, known)
-        plan = plan_generation(self.loaded, strategy, settings, prompt, _draft_model(request))
+        plan = self._plan(request, prompt)
         seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
         signal = streaming.StopSignal(request.cancel, self.turn_seconds)
         prompt_ids = prompt.ids[0].tolist()
         streamer = self._new_streamer(prompt_ids, settings, prompt, signal)
         cached_tokens = 0
-        yield Delta(origin=self._origin(settings, seed, prompt_ids))
+        yield Delta(origin=self._origin(settings, seed, prompt_ids, tuple(request.given)))
 
         def work() -> None:
             nonlocal cached_tokens
@@ -96,7 +101,8 @@ class LocalEngine(Engine):
                     plan.draws(generator),
                 ):
                     cached_tokens = leased.cached_tokens
-                    self._generate(prompt, plan.arguments(streamer, generator) | leased.arguments, signal, streamer)
+                    arguments = plan.arguments(streamer, generator, request.recorder)
+                    self._generate(prompt, arguments | leased.arguments, signal, streamer)
             finally:
                 if lock:
                     lock.release()
@@ -122,66 +128,6 @@ class LocalEngine(Engine):
             ids=tuple(streamer.ids),
         )
 
-    def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
-        """See `Engine.scores`; raises `BadConversation` for an answer that has no token, or too many."""
-        settings = request.settings
-        prompt, ids = self._given(request, answer)
-        strategy = strategies.searched(request.strategy)
-        plan = plan_generation(self.loaded, strategy, settings, prompt)
-        draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
-        device, scores = self.loaded.model.device, list[TokenScore]()
-        generator = torch.Generator(device).manual_seed(settings.seed or 0) if draws else None
-        arguments = {
-            "generation_config": GenerationConfig(**plan.config | {"num_beams": 1}),  # there is one text
-            "logits_processor": LogitsProcessorList(plan.processors),
-            "custom_generate": teacher_forcing,
-            "given": ids,
-            "on_step": Scorer(self.loaded, prompt.ids[0].tolist(), scores.append),
-            "generator": generator,
-            "dola_layers": plan.options.get("dola_layers", ""),
-        }
-        signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        with streaming.stops(signal), self._running(), torch.inference_mode():
-            self._generate(prompt, arguments, signal)
-        return scores
-
-    def logprobs(self, request: TurnRequest, answer: str | Sequence[int]) -> list[float]:
-        """See `Engine.logprobs`. No processor runs, so it takes a fraction of the time of `scores`."""
-        prompt, ids = self._given(request, answer)
-        plain, made = replace(prompt, negative=None), list[float]()
-        greedy = plan_generation(self.loaded, strategies.find("greedy"), Settings.check({}), plain)
-        arguments = {
-            "generation_config": GenerationConfig(**greedy.config),
-            "custom_generate": teacher_forcing,
-            "given": ids,
-            "on_step": lambda step: made.append(float(step.logits.log_softmax(-1)[step.token])),
-        }
-        prefix_cache = request.shared or NoPrefixCache()
-        lease = LeaseRequest("", prompt.ids[0].tolist(), 1, prompt.length + len(ids), list)
-        signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        with (
-            suppress(streaming.Interrupted),
-            streaming.stops(signal),
-            self._running(),
-            torch.inference_mode(),
-            prefix_cache.acquire(lease) as leased,
-        ):
-            self._generate(plain, arguments | leased.arguments, signal)
-        return made if len(made) == len(ids) else []
-
-    def _given(self, request: TurnRequest, answer: str | Sequence[int]) -> tuple[Prompt, Sequence[int]]:
-        """The prompt, and the tokens of the answer. Raises `BadConversation` where these are none, or too many."""
-        tokenizer = self.loaded.tokenizer
-        ids = tokenizer.encode(answer, add_special_tokens=False) if isinstance(answer, str) else self._checked(answer)
-        prompt = render_prompt(self.loaded, request.messages, request.settings, self._checked(request.generated))
-        room = self.loaded.context - prompt.length
-        if not 0 < len(ids) <= room:
-            raise BadConversation(
-                f"The answer has {len(ids)} tokens. {self.loaded.spec.label} can look at 1 to {room} after this "
-                "conversation. Give another one."
-            )
-        return prompt, ids
-
     def _prefixes(self, request: TurnRequest) -> NoPrefixCache:
         """What the turn takes its prefix from."""
         if request.strategy.needs_full_prefill:
@@ -198,25 +144,20 @@ class LocalEngine(Engine):
             prompt, request, plan_generation(self.loaded, request.strategy, settings, prompt, None), seed
         )
 
-    def _origin(self, settings: Settings, seed: int, prompt_ids: Sequence[int]) -> Origin:
-        return Origin(
-            settings.model_dump() | {"seed": seed}, tuple(prompt_ids), revision(self.loaded), self.fingerprint
+    def _plan(self, request: TurnRequest, prompt: Prompt) -> GenerationPlan:
+        given = self._checked(request.given)
+        return plan_generation(
+            self.loaded, request.strategy, request.settings, prompt, _draft_model(request), given=given
         )
+
+    def _origin(self, settings: Settings, seed: int, prompt_ids: Sequence[int], given: tuple[int, ...]) -> Origin:
+        values = settings.model_dump() | {"seed": seed}
+        return Origin(values, tuple(prompt_ids), revision(self.loaded), self.fingerprint, given)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """See `Engine.fingerprint`."""
         return fingerprint(self.loaded)
-
-    def _checked(self, ids: Sequence[int]) -> Sequence[int]:
-        """The same tokens. Raises `BadConversation` for one that the model does not have, because they may come from
-        anywhere.
-        """
-        if all(0 <= each < len(self.loaded.tokenizer) for each in ids):
-            return ids
-        raise BadConversation(
-            f"The stored answer has tokens that {self.loaded.spec.label} does not have. Ask the question again."
-        )
 
     def _running(self) -> AbstractContextManager[Any]:
         """Entered in the thread of a turn while it runs."""

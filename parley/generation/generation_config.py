@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +21,7 @@ from parley.positions import Rotation
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
 from parley.strategies.decoders.sampling import DrawFrom
+from parley.strategies.processors.given_tokens import GivenTokens
 from parley.strategies.processors.repetition_penalty import RepetitionPenalty
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.processors.top_n_sigma import TopNSigma
@@ -60,10 +61,18 @@ class GenerationPlan:
         """While it is entered, all draws of `generate` in this thread come from `generator`."""
         return DrawFrom(generator) if self.config["do_sample"] and not self._takes_generator else nullcontext()
 
-    def arguments(self, streamer: AnswerStreamer, generator: torch.Generator) -> dict[str, Any]:
-        """The keyword arguments for `generate`. The output goes to `streamer`."""
-        callbacks = {"on_token": streamer.take, "on_beams": streamer.show, "on_draft": streamer.count_draft}
-        events = {name: callbacks[name] for name in self.strategy.events}
+    def arguments(
+        self, streamer: AnswerStreamer, generator: torch.Generator, recorder: Callable[..., None] | None = None
+    ) -> dict[str, Any]:
+        """The keyword arguments for `generate`. The output goes to `streamer`, and how it was found to `recorder`."""
+        callbacks: dict[str, Callable[..., None]] = {
+            "on_token": streamer.take,
+            "on_beams": streamer.show,
+            "on_draft": streamer.count_draft,
+        }
+        events: dict[str, Callable[..., None]] = {name: callbacks[name] for name in self.strategy.events}
+        if recorder:
+            events |= {self.strategy.record: _both(recorder, events.get(self.strategy.record))}
         return {
             "generation_config": GenerationConfig(**self.config),
             "logits_processor": LogitsProcessorList(self.processors),
@@ -79,12 +88,28 @@ class GenerationPlan:
         }
 
 
+def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Callable[..., None]:
+    def call(*values: Any) -> None:
+        first(*values)
+        if second:
+            second(*values)
+
+    return call
+
+
 def plan_generation(
-    loaded: LoadedModel, strategy: Strategy, settings: Settings, prompt: Prompt, draft: LoadedModel | None = None
+    loaded: LoadedModel,
+    strategy: Strategy,
+    settings: Settings,
+    prompt: Prompt,
+    draft: LoadedModel | None = None,
+    *,
+    given: Sequence[int] = (),
 ) -> GenerationPlan:
     """The plan for an answer of this model to the prompt by this strategy, within the context window.
 
-    `draft` is the draft model, for a strategy that needs one. Raises `BadSetting` for what the model cannot do.
+    `draft` is the draft model, for a strategy that needs one. The answer begins with the `given` tokens. Raises
+    `BadSetting` for what the model cannot do.
     """
     if refusal := strategy.refusal(_traits(loaded, draft)):
         raise BadSetting(refusal)
@@ -113,7 +138,10 @@ def plan_generation(
         max_length=prompt.length + config["max_new_tokens"],
         decoder=strategy.decode(),
         options=dict(strategy.options(settings, functools.partial(encode_typed, loaded.tokenizer))),
-        processors=tuple(_processors(loaded, strategy, settings, prompt)),
+        processors=(
+            *_processors(loaded, strategy, settings, prompt),
+            *([GivenTokens(given, prompt.length)] if given else []),
+        ),
         draft=draft if strategy.drafts else None,
     )
     return _with_lookup(loaded, plan) if strategy.decoder == DECODE_LOOP else plan

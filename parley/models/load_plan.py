@@ -12,7 +12,7 @@ from parley.config import ENGINE, QUANTIZATION
 from parley.errors import ModelUnavailable
 from parley.models import attention
 from parley.models.hardware import Machine, machine
-from parley.models.precision import HALF, OPENVINO, PRECISIONS, QUANTISERS, STORED, Precision
+from parley.models.precision import HALF, MEASURED_ROUNDING, OPENVINO, PRECISIONS, QUANTISERS, STORED, Precision
 from parley.models.spec import ModelSpec, size_text
 
 MEMORY_FACTOR = 1.2  # the memory of the weights, plus a fifth for activations and the KV cache
@@ -71,6 +71,11 @@ class LoadPlan:
         """The number format of the weights: "int8", "float32", …"""
         stored = "quantised" if self.dtype == STORED else self.dtype
         return stored if self.quantization == "none" else self.quantization
+
+    @property
+    def rounding(self) -> float | None:
+        """The most by which the rounded weights moved a probability where it was measured; None for other formats."""
+        return MEASURED_ROUNDING.get(self.numbers) if self.rounds else None
 
     @property
     def in_company(self) -> str:

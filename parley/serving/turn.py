@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
 from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, STATUSES, ContextUse, Delta, RunRecord, TokenScore
+from parley.events import HEARTBEAT, STATUSES, Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
 from parley.messages import Message
 from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
@@ -36,19 +36,27 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and ZeroGPU doe
 
 
 def reply(
-    run_id: str, messages: Sequence[Message], settings: Settings, session: str = "", generated: Sequence[int] = ()
+    run_id: str,
+    messages: Sequence[Message],
+    settings: Settings,
+    session: str = "",
+    generated: Sequence[int] = (),
+    *,
+    given: Sequence[int] = (),
 ) -> Generator[Delta, None, None]:
     """Yields the answer while it is generated; loads the model first if needed.
 
     `run_id` is a new, unique name for this turn, for `stop`. `session` is the visitor's secret key. `generated` are
-    the tokens of the conversation as they were generated, where the session is a new one.
+    the tokens of the conversation as they were generated, where the session is a new one, and `given` those with which
+    the answer has to begin.
     Raises `ChatError` for errors that the visitor can correct.
     """
     with cancellable(run_id) as cancel, ExitStack() as leases:
         spec, draft_spec = models_of(settings)
         engine = yield from lease(leases, spec, cancel)
         draft = (yield from lease(leases, draft_spec, cancel)) if draft_spec else None
-        deltas = engine.stream(TurnRequest.of(messages, settings, cancel, draft, session, generated=generated))
+        request = TurnRequest.of(messages, settings, cancel, draft, session, generated=generated, given=given)
+        deltas = engine.stream(request)
         if os.environ.get("SPACES_ZERO_GPU") and spec.cpu_on_zerogpu:
             deltas = _noted(deltas, f"{spec.label} answered on the CPU, which spends no GPU time.")
         yield from deltas
@@ -167,13 +175,54 @@ def scores(
 
     Raises `ChatError`. Runs in this process, where ZeroGPU has no GPU.
     """
-    spec = registry.find(settings.model)
+    with _looking(messages, settings, generated) as (engine, request):
+        return engine.scores(request, answer)
+
+
+def choices(
+    messages: Sequence[Message],
+    settings: Settings,
+    answer: str | Sequence[int],
+    generated: Sequence[int] = (),
+    *,
+    given: Sequence[int] = (),
+    prompt: bool = True,
+) -> Choices:
+    """The same with the `prompt`, and how a search came to the answer. Without messages, a text is only scored."""
+    with _looking(messages, settings, generated, given) as (engine, request):
+        return engine.choices(request, answer, prompt=prompt)
+
+
+def next_token(
+    messages: Sequence[Message],
+    settings: Settings,
+    given: Sequence[int] = (),
+    generated: Sequence[int] = (),
+    *,
+    forced: str = "",
+    guess: str = "",
+) -> NextToken:
+    """What follows the tokens that are given of an answer, and a text that is forced; how likely a guess is."""
+    with _looking(messages, settings, generated, given) as (engine, request):
+        return engine.next_token(request, forced, guess)
+
+
+@contextmanager
+def _looking(
+    messages: Sequence[Message], settings: Settings, generated: Sequence[int], given: Sequence[int] = ()
+) -> Iterator[tuple[Engine, TurnRequest]]:
+    """The engine, leased, and the request for an answer that is looked at again."""
+    spec, draft_spec = models_of(settings)
     if needs_zerogpu(spec):
         raise BadSetting(f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU.")
     cancel = threading.Event()
-    request = TurnRequest.of(messages, settings, cancel, generated=generated)
-    with POOL.lease(spec, lambda _: None, cancel) as engine:
-        return engine.scores(request, answer)
+    with ExitStack() as leases:
+        engine, draft = (
+            leases.enter_context(POOL.lease(each, lambda _: None, cancel)) if each else None
+            for each in (spec, draft_spec)
+        )
+        assert engine
+        yield engine, TurnRequest.of(messages, settings, cancel, draft, generated=generated, given=given)
 
 
 def run_record(messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:

@@ -22,6 +22,9 @@ GROUPS = (EVERYDAY, SEARCH, FACTS, SOONER, WATERMARKS)
 MAX_HINT_CHARACTERS = 40
 # What a decoder reports while it runs: each new token; (drafted, accepted) after a draft; the hypotheses after a step.
 EVENTS = ("on_token", "on_draft", "on_beams")
+# What a decoder tells of each step to who asks how it came to its answer: the hypotheses; the tokens that were tried,
+# with both terms; the draft tokens of a pass, and how many were accepted.
+RECORDS = ("on_beams", "on_candidates", "on_pass")
 
 Values = Any  # an object with one attribute for each setting: `Settings`, which imports this module
 Encode = Callable[[str], Sequence[int]]  # text to token ids, without special tokens
@@ -43,6 +46,7 @@ class Strategy:
     cost: Callable[[Values], float]  # estimated time for a token on a GPU, relative to greedy search
     settings: tuple[str, ...] = ()  # the settings that it uses in addition to `COMMON`
     engines: tuple[str, ...] = LOCAL  # the kinds of engine that can run it
+    record: str = ""  # the callback of its decoder, from `RECORDS`, where its tokens alone do not show its choices
     samples: bool = False  # whether it draws random numbers
     stock: bool = False  # whether plain `generate` of transformers gives the same text without the decoder
     needs_full_prefill: bool = False  # it reads hidden states of the whole prompt, which a KV cache does not hold
@@ -63,6 +67,8 @@ class Strategy:
             raise ValueError(f"The strategy {self.name!r} lacks its name, label, hint, summary, use or source.")
         if self.decoder.count(".") != 1 or not self.events or not set(self.events) <= set(EVENTS):
             raise ValueError(f"The strategy {self.name!r} names no decoder, or no events of {', '.join(EVENTS)}.")
+        if self.record not in ("", *RECORDS):
+            raise ValueError(f"The strategy {self.name!r} records none of {', '.join(RECORDS)}.")
         if not set(self.requirements) <= set(REQUIREMENTS) or not self.engines:
             raise ValueError(f"The strategy {self.name!r} has unknown requirements, or no engine that runs it.")
         if not bool(self.watermark) == bool(self.watermark_settings) == bool(self.mark_tokens):

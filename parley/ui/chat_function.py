@@ -28,8 +28,8 @@ from parley.ui.render import Failure
 
 log = logging.getLogger("parley")
 
-# run, messages, settings, session, and the tokens of the conversation where the session is new
-Reply = Callable[[str, Sequence[Message], Settings, str, Sequence[int]], Iterator[Delta]]
+# run, messages, settings, session, the tokens of the conversation where the session is new; `given`, see `turn.reply`
+Reply = Callable[..., Iterator[Delta]]
 WAITING = "Waiting for a free place: you are number {place} in the line"
 BROKEN = "Something went wrong inside Parley, and it has been logged. Press Retry, or try another model."
 
@@ -54,17 +54,18 @@ class ChatFunction:
         values: Sequence[Any],
         request: gr.Request,
         generated: Sequence[int] = (),
+        *,
+        given: Sequence[int] = (),
     ) -> AsyncGenerator[tuple[Answer, Failure | None]]:
-        """Yields the answer so far, and last what went wrong, if anything did. `generated`: see `turn.reply`."""
+        """Yields the answer so far, and last what went wrong, if anything did. For the tokens see `turn.reply`."""
         run_id, session, answer = uuid.uuid4().hex, request.session_hash or "", Answer()
         begun = Answer()  # the words with which the visitor begins the answer
         running = self._running[session] = TurnThread(lambda: turn.stop(run_id), leave_gpu_queue)
         try:
             settings = await asyncio.to_thread(turn_settings.read, dict(zip(OPTIONS, values, strict=True)))
             messages, begun = await asyncio.to_thread(build_prompt, message, history, settings)
-            deltas = self._deltas(
-                running, lambda: self._reply(run_id, messages, settings, session, generated), settings
-            )
+            reply = functools.partial(self._reply, run_id, messages, settings, session, generated, given=given)
+            deltas = self._deltas(running, reply, settings)
             async with aclosing(_answers(deltas)) as answers:
                 async for made in answers:
                     answer = replace(made, text=begun.text + made.text, thought=begun.thought + made.thought)
@@ -137,13 +138,13 @@ def build_prompt(message: str, history: Sequence[Any], settings: Settings) -> tu
     if settings.plain:
         return build_plain_text(history, message), Answer()
     messages = build_messages(history, message, settings.system_prompt)
-    begun = _begun(settings) if message else Answer()
+    begun = begun_with(settings) if message else Answer()
     if begun != Answer():
         messages.append(Message("assistant", rejoined(begun.text, begun.thought)))
     return messages, begun
 
 
-def _begun(settings: Settings) -> Answer:
+def begun_with(settings: Settings) -> Answer:
     """The words with which the answer has to begin. Where the model thinks, they begin its thought."""
     start = settings.answer_start
     if not start:

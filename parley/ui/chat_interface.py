@@ -42,6 +42,7 @@ class Task:
     history: Shown
     settings: Sequence[Any]  # in the order of `OPTIONS`
     generated: Sequence[int]  # see `turn.reply`
+    given: Sequence[int]  # as above
     before: Answer  # the partial answer that goes on
     shown: Answer  # what was shown of an answer that is made again, without `before`
 
@@ -166,9 +167,8 @@ class ResilientChatInterface(gr.ChatInterface):
             if turn.stopped:
                 yield event(Answer(finish="stopped"))
             else:
-                taken = self.chat_function.take_turn(
-                    task.message, task.history, task.settings, request, task.generated
-                )
+                asked = task.message, task.history, task.settings, request, task.generated
+                taken = self.chat_function.take_turn(*asked, given=task.given)
                 known = None
                 async with aclosing(taken):
                     async for answer, failure in taken:
@@ -215,19 +215,19 @@ def _task(shown: Shown, stored: StoredAnswer, settings: Sequence[Any], resumes: 
     conversation, rest = _split_at_last_question(shown)
     if not conversation:
         return None
-    before, already, generated = partial_answer(rest), Answer(), stored.generated
+    before, already, generated, given = partial_answer(rest), Answer(), stored.generated, list[int]()
     row = registry.models().get(str(stored.settings.get("model")))
     if resumes and not (row and row.engine == "remote"):
         cut = len(stored.before.text), len(stored.before.thought)
         already = Answer(text=before.text[cut[0] :], thought=before.thought[cut[1] :])
-        before, generated = stored.before, list(stored.prompt_ids)
+        before, generated, given = stored.before, list(stored.prompt_ids), list(stored.given)
         settings = [stored.settings.get(name) for name in OPTIONS] if stored.settings else settings
     if before.text or before.thought:
         partial_message = {"role": "assistant", "content": rejoined(before.text, before.thought)}
         message, history = "", [*conversation, partial_message]
     else:
         message, history = _text(conversation[-1]), conversation[:-1]
-    return Task(message, history, settings, generated, before, already)
+    return Task(message, history, settings, generated, given, before, already)
 
 
 def _split_at_last_question(shown: Shown) -> tuple[Shown, Shown]:

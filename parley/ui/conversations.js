@@ -116,6 +116,7 @@ window.conversations = (() => {
       requestAnimationFrame(decorate);
     }
     last = open.nodes[last.id] = filled(last, messages);
+    if (isOver(last) || messages.some(isStats)) requestAnimationFrame(decorate);
     if (stored) {
       last.stored = { ids: [], usage: null, ...stored };
       for (const other of Object.values(open.nodes)) if (other !== last && other.stored) other.stored.prompt_ids = [];
@@ -183,6 +184,37 @@ window.conversations = (() => {
     saveSoon();
   }
 
+  /* ---- one answer ---- */
+  const said = (messages) => messages.filter((m) => !m.metadata?.title).map(({ role, content }) => ({ role, content }));
+  const above = (node) => ids(open).slice(0, open.path.indexOf(node.id)).flatMap((each) => each.messages);
+  /* What views/choices.py reads of it; null where it is not shown. */
+  function answer(id) {
+    const node = open.path.includes(id) ? open.nodes[id] : null;
+    return node && { messages: said(above(node)), text: words(node.messages), stored: node.stored ?? null, settings: settingsNow };
+  }
+  /* Another version of it, which goes on from this token in the place `index`. */
+  async function branch(id, index, token) {
+    await free();
+    const node = open.nodes[id];
+    if (node) turns.branch(above(node), { ...node.stored, given: [...node.stored.ids.slice(0, index), token] });
+  }
+
+  /* What views/next_token.js begins with: an answer up to a token, or a question that has no answer yet. */
+  const before = (id, index) => ({ ...answer(id), settings: {}, given: open.nodes[id].stored.ids.slice(0, index), id });
+  function unanswered() {
+    const draft = document.querySelector("#message textarea")?.value.trim();
+    const messages = said(ids(open).flatMap((node) => node.messages));
+    if (!draft && messages.at(-1)?.role !== "user") return null;
+    return { messages: draft ? [...messages, { role: "user", content: draft }] : messages, stored: null, settings: {}, given: [], draft };
+  }
+  /* An answer of these tokens, which goes on. */
+  async function writeOn({ id: of, draft, stored: known, settings, given }) {
+    await free();
+    const path = of ? above(open.nodes[of]) : ids(open).flatMap((node) => node.messages);
+    const question = { role: "user", metadata: null, content: [{ type: "text", text: draft }], options: null };
+    turns.branch(draft ? [...path, question] : path, { ...known, settings, given }, draft ? { value: "" } : {});
+  }
+
   /* ---- an answer that broke off ---- */
   const isLate = () => now() - open.updated > RESUME;
   function resume() {
@@ -216,6 +248,9 @@ window.conversations = (() => {
     build();
     settling = Boolean(open.settings);
     if (settling) setTimeout(() => press("apply-settings"));
+    nextToken.offer();
+    if (links.view.name === "next") setTimeout(() => unanswered() && nextToken.open({ ...unanswered(), settings: link?.settings ?? {} }));
+    if (links.view.name === "tokens") setTimeout(() => choices.paste(links.view.text, { ...settingsNow, ...link?.settings }));
     if (before) {
       setTimeout(compare);
       if (isBroken() && (asks || isLate())) offer();
@@ -258,11 +293,7 @@ window.conversations = (() => {
     });
     return `# ${title(each)}\n\n${parts.join("\n\n")}\n`;
   }
-  function download(name, content, type) {
-    const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob([content], { type })), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href));
-  }
+  const { download } = savedView;
   function fromJson(content) {
     const given = JSON.parse(content), made = create(), extra = given.parley ?? {};
     if (!Array.isArray(given.messages) || !given.messages.length) throw new Error(text.unreadable);
@@ -389,6 +420,7 @@ window.conversations = (() => {
     for (const node of ids(open)) {
       row += node.messages.length;
       const all = versions(node);
+      if (node.role === "assistant" && (isOver(node) || node.messages.some(isStats)) && rows[row - 1]) choices.offer(rows[row - 1], node.id);
       if (all.length > 1 && rows[row - 1]) wanted.set(rows[row - 1], [node, `${all.indexOf(node) + 1}/${all.length}`]);
     }
     for (const bar of document.querySelectorAll("#chat .versions")) {
@@ -439,9 +471,10 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, answered, start, stored, taken, applied,
+    absorb, answered, start, stored, taken, applied, answer, branch, before, unanswered, writeOn, now: () => settingsNow,
     keepSettings(...values) {
       settingsNow = named(values);
+      nextToken.changed();
       if (settling || !open.path.length) return;
       open.settings = settingsNow;
       saveSoon();

@@ -1,6 +1,7 @@
-/* Settings, a first message and how the page looks can stand in the address: ?model=…&strategy=beams&prompt=…&run=1&embed=1 */
+/* Settings, a first message and how the page looks can stand in the address: ?model=…&strategy=beams&prompt=…&run=1&embed=1
+   ?view=tokens&text=… opens a view in the place of the conversation. */
 window.links = (() => {
-  const OWN = ["prompt", "run", "embed", "lang"], GRADIO = /^__|^(view|deep_link|logs)$/, USED = "parley.link";
+  const OWN = ["prompt", "run", "embed", "lang", "text"], GRADIO = /^__|^(view|deep_link|logs)$/, USED = "parley.link";
   const query = new URLSearchParams(location.search);
   document.documentElement.classList.toggle("embed", query.get("embed") === "1");
 
@@ -30,5 +31,6 @@ window.links = (() => {
     return String(link);
   }
   const embed = (url) => `<iframe src="${url.replaceAll("&", "&amp;")}" width="700" height="500" title="Parley"></iframe>`;
-  return { given, seen, address, embed };
+  const view = { name: query.get("view") ?? "", text: query.get("text") ?? "" };
+  return { given, view, seen, address, embed };
 })();

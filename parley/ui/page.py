@@ -25,17 +25,33 @@ from parley.strategies.strategy import GROUPS
 from parley.ui import chat_function, chat_interface, controls, render, translations
 from parley.ui.controls import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
-from parley.ui.views import compare, context_gauge, conversations, real_model, strategy_picker, watermark_detector
+from parley.ui.views import (
+    choices,
+    compare,
+    context_gauge,
+    conversations,
+    next_token,
+    real_model,
+    saved_view,
+    strategy_picker,
+    watermark_detector,
+)
 from parley.ui.views.strategy_picker import good, panel_data
 
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
     *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
+    *("views/saved_view.js", "views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
+    # Before panel.js: each closes what Escape is for.
+    *("views/next_view.js", "views/choices.js", "views/next_token.js"),
     *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
     *("views/compare_view.js", "views/compare.js"),
 )
-STYLES = ("page.css", "panel.css", "conversations.css", "views/compare_view.css", "views/compare.css")
+STYLES = (
+    *("page.css", "panel.css", "conversations.css", "views/choices.css", "views/next_token.css"),
+    *("views/compare_view.css", "views/compare.css"),
+)
 TITLE = "Parley"
 TEXTS = {
     "tagline": "Talk with open language models, and choose how they decode.",
@@ -100,9 +116,10 @@ def english() -> dict[str, str]:
     tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
     tables |= {"plan": load_plan.TEXTS | {n.replace(" ", "_"): t for n, t in load_plan.LABELS.items() if " " in t}}
+    tables |= {"choices": choices.TEXTS, "next": next_token.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
-    tables |= {"compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
+    tables |= {"saved": saved_view.TEXTS, "compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
     tables |= {"lesson": {row.name: row.title for row in compare.LESSONS}}
     tables |= {"lesson.says": {row.name: row.says for row in compare.LESSONS}}
     tables |= {f"setting.{name}": texts for name, texts in settings.items()}
@@ -117,8 +134,10 @@ def _head() -> str:
         "texts": controls.TEXTS,
         "conversations": conversations.TEXTS,
         "turns": chat_interface.TEXTS,
+        "choices": choices.TEXTS,
+        "saved": saved_view.TEXTS,
     }
-    texts |= {"compare": compare.known_at_once()}
+    texts |= {"compare": compare.known_at_once()} | next_token.panel_data()
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")
     known = f'<script type="application/json" id="panel-data">{data}</script>'
     return "".join(((HERE / "head.html").read_text(), languages, known))
@@ -138,7 +157,7 @@ LAUNCH: dict[str, Any] = {
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
         ],
-        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES],
+        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES, *saved_view.ROUTES],
     },
     "ssr_mode": False,
     "run_history": False,
@@ -195,6 +214,8 @@ def add_views(
     compare.add(page, worker)
     conversations.add(page, chat, inputs)
     context_gauge.add(inputs, chat)
+    choices.add()
+    next_token.add()
     real_model.add(inputs)
     with settings:
         watermark_detector.add(inputs, chat.chatbot)

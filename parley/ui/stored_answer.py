@@ -16,6 +16,7 @@ class StoredAnswer:
     settings: Mapping[str, Any] = field(default_factory=dict)  # with the seed; empty where nothing was generated
     prompt_ids: Sequence[int] = ()
     ids: Sequence[int] = ()  # empty while it was generated
+    given: Sequence[int] = ()  # with which it had to begin
     fingerprint: str = ""
     finish: str = ""
     usage: Usage | None = None
@@ -48,6 +49,7 @@ def read(values: Any) -> StoredAnswer:
             dict(values.get("settings") or {}),
             _ids(values.get("prompt_ids") or []),
             _ids(values.get("ids") or []),
+            _ids(values.get("given") or []),
             str(values.get("system_fingerprint", "")),
             str(values.get("finish") or ""),
             _usage(values.get("usage")),

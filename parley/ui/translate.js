@@ -7,7 +7,8 @@
   const languages = document.querySelector('meta[name="languages"]').content.split(" ");
   const NAMES = ["placeholder", "aria-label", "aria-description", "aria-valuetext", "title", "data-hint", "data-group"];
   /* What a model or a visitor has written. */
-  const THEIRS = "#chat :is(.message .prose, .example:not(:first-of-type)), textarea, #conversation-list .name, pre, [data-theirs]";
+  const THEIRS = "#chat :is(.message .prose, .example:not(:first-of-type)), textarea, #conversation-list .name, pre, " +
+    "[data-theirs], [translate=no]";
   /* What is ours in it: the titles of what is folded, errors, the figures, and the heads of the table of beams. */
   const OURS = '#chat .thought-group :is(.title, th, td:nth-child(2)), #chat .thought-group:has(.title strong) .prose, ' +
     '#chat .thought-group .md:has(> p a[href^="#tab-"]) :is(a, li)';
@@ -39,7 +40,7 @@
     const names = (element) => {
       for (const name of NAMES) {
         const english = element.getAttribute(name), known = shown.get(element) ?? {};
-        if (!english || known[name] === english || element.closest("#chat .message .prose")) continue;
+        if (!english || known[name] === english || element.closest("#chat .message .prose, [translate=no]")) continue;
         const other = translated(english);
         if (other === english) continue;
         shown.set(element, { ...known, [name]: other });

@@ -28,9 +28,8 @@ window.turns = (() => {
   }
 
   /* `partial` is an answer that goes on. With `resume` it is made again, and shown where it is longer. */
-  function begin(conversation, { partial = [], resume = false, box = {} } = {}) {
+  function begin(conversation, { partial = [], resume = false, stored = conversations.stored(resume), box = {} } = {}) {
     if (!turn.over || !conversation.length) return;
-    const stored = conversations.stored(resume);
     const shown = partial.filter(isPart);  // of the answer
     turn = { number: turn.number + 1, over: false, cleared: false, partial, shown, resume, stored, box };
     turn.conversation = settled(conversation);
@@ -82,6 +81,7 @@ window.turns = (() => {
     },
     goOn: (shown) => again(shown),
     resume: (shown) => again(shown, true),
+    branch: (conversation, stored, box) => begin(conversation, { resume: true, stored, box }),
     begun: () => [show(turn.shown), { ...BUSY, ...turn.box }],
     /* What the server reads: of what is folded, only the thought of the answer that goes on and the title of its figures. */
     asked(_, __, ...values) {

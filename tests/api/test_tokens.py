@@ -6,6 +6,9 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from parley.messages import Message
+from tests.engines.openvino.asking import answer
+
 QUESTION = [{"role": "user", "content": "Hello, who are you?"}]
 
 
@@ -49,3 +52,22 @@ def test_what_cannot_be_scored_is_refused_with_a_sentence(client, given, sentenc
     given = {"settings": {"model": "budgie"}, "messages": QUESTION} | given
     with pytest.raises(AppError, match=sentence):
         client.predict(**given, api_name="/tokens")
+
+
+def test_it_learns_how_a_search_came_to_exact_tokens(client, budgie):
+    made = answer(budgie, [Message(**QUESTION[0])], strategy="beams", max_new_tokens=8)
+    settings = {"model": "budgie", "strategy": "beams", "max_new_tokens": 8}
+    scores = client.predict(QUESTION, ids=list(made.ids), settings=settings, api_name="/tokens")
+    assert all([each["chosen"] for each in score["rivals"]].count(True) == 1 for score in scores)
+    assert [next(each for each in score["rivals"] if each["chosen"])["id"] for score in scores] == list(made.ids)
+    made = answer(budgie, [Message(**QUESTION[0])], strategy="prompt_lookup", max_new_tokens=8)
+    settings |= {"strategy": "prompt_lookup"}
+    scores = client.predict(QUESTION, ids=list(made.ids), settings=settings, api_name="/tokens")
+    assert [each["drafted"] for each in scores].count(True) == made.usage.accepted
+
+
+def test_a_text_without_a_conversation_is_only_scored(client):
+    scores = client.predict([], "An owl, 3 €.", settings={"model": "budgie"}, api_name="/tokens")
+    assert "".join(each["text"] for each in scores).endswith("An owl, 3 €.")
+    assert scores[0]["logprob"] is None and not scores[0]["candidates"]
+    assert all(each["rank"] >= 1 and len(each["candidates"]) >= 10 for each in scores[1:])

@@ -6,10 +6,10 @@ import pytest
 
 from parley.engines.base import TurnRequest
 from parley.engines.loader import load
-from parley.engines.template_probe import probe
 from parley.errors import BadConversation, ModelUnavailable
 from parley.generation.chat_template import as_dicts, for_template
 from parley.generation.prompt import render_prompt
+from parley.generation.template_probe import probe
 from parley.messages import Message
 from parley.models.spec import ModelSpec
 from parley.settings import Settings

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from parley.engines.loader import load
-from parley.engines.template_probe import turn_ends
 from parley.errors import BadSetting
 from parley.generation.generation_config import plan_generation
 from parley.generation.prompt import render_prompt
 from parley.generation.reasoning_parser import ReasoningParser, rejoined, split_thought
 from parley.generation.reproduce import transformers_program
 from parley.generation.streaming import AnswerStreamer, StopSignal
+from parley.generation.template_probe import turn_ends
 from parley.messages import Message
 from parley.models.reasoning_dialects import DIALECTS
 from parley.models.spec import ModelSpec

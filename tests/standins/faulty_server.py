@@ -115,6 +115,23 @@ FAULTS["half a character"] = lambda handler: handler.tell(words=["Once ", "\ud83
 FAULTS["cached"] = lambda handler: handler.tell(usage=USAGE | {"prompt_tokens_details": {"cached_tokens": 16}})
 
 
+LOGPROBS = [("Once ", -0.1, {"Once ": -0.1, "A ": -2.5}), ("upon ", -0.5, {"upon ": -0.5}), ("a ", -3, {"the ": -0.2})]
+
+
+@fault("logprobs", words=LOGPROBS)
+@fault("malformed logprobs", words=[("Once ", "much", {})])
+def tell_probabilities(handler, words):
+    handler.begin()
+    for word, logprob, others in words:
+        event = said(content=word)
+        if handler.body.get("logprobs"):
+            listed = [{"token": each, "logprob": value} for each, value in others.items()]
+            content = [{"token": word, "logprob": logprob, "top_logprobs": listed[: handler.body["top_logprobs"]]}]
+            event["choices"][0]["logprobs"] = {"content": content}
+        handler.send(event)
+    handler.send(said("stop"), chunk(usage=USAGE))
+
+
 @fault("reasoning_content", field="reasoning_content")
 @fault("reasoning", field="reasoning")
 def think(handler, field):

@@ -55,7 +55,7 @@ def test_the_address_names_the_language(visit, inside):
 SHOWN = """() => {
     const found = [], names = ["placeholder", "title", "aria-label", "aria-description", "aria-valuetext"];
     const theirs = "#chat .bot-row:not(:has(.thought-group)) .prose, #chat .user-row .md, .example, .name, pre, " +
-        "time, #announced, .thought-group td:last-child, [data-theirs]";
+        "time, #announced, .thought-group td:last-child, [data-theirs], [translate=no]";
     const seen = (element) => element?.checkVisibility({ visibilityProperty: true }) && !element.closest(theirs);
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (walker.nextNode()) if (seen(walker.currentNode.parentElement)) found.push(walker.currentNode.data);
@@ -75,6 +75,37 @@ STAYS = re.compile(
     r"Parley|Markdown|JSON|transformers|gradio_client|curl|default|high|low|Apache-2\.0|CPU|OpenVINO( float32)?"
     r"|Seed must be .*"
 )
+
+
+def look_at_choices(visitor, look):
+    view = visitor.page.locator(".view")
+    visitor.page.locator("#chat .show-choices").last.click()
+    expect(view.locator(".choice .head")).to_be_visible()
+    look()
+    view.locator("summary").click()
+    view.get_by_role("listbox").first.get_by_role("option").first.click()
+    look()
+    for part in view.locator(".parts button").all():
+        part.click()
+        look()
+    visitor.tab.keyboard.press("Escape")
+
+
+def look_at_next_token(visitor, look):
+    visitor.choose("strategy", "Sampling")
+    view = visitor.page.locator(".view")
+    visitor.box.fill("Hello")
+    visitor.page.locator("#open-next").click()
+    expect(view.locator(".bars li").first).to_be_visible()
+    look()
+    view.locator(".hide input").check()
+    look()
+    view.locator(".guess input").fill("I")
+    view.locator(".guess button").click()
+    expect(view.locator(".said")).not_to_be_empty()
+    look()
+    visitor.tab.keyboard.press("Escape")
+    visitor.box.fill("")
 
 
 def shown(visitor):
@@ -117,10 +148,12 @@ def shown(visitor):
     expect(visitor.page.locator("#compare .announced")).not_to_have_text("")
     look()
     visitor.tab.keyboard.press("Escape")
-    for label in ("Watermark: green list", "Diverse beam search", "DoLa"):
+    for label in ("Watermark: green list", "Diverse beam search", "DoLa", "Prompt lookup", "Contrastive search"):
         visitor.choose("strategy", label)
         visitor.ask("Hello")
         look()
+        look_at_choices(visitor, look)
+    look_at_next_token(visitor, look)
     visitor.choose("strategy", "Sampling")
     visitor.setting("seed").locator("input").fill("-1")
     visitor.ask("Hello")

@@ -5,14 +5,15 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from parley.config import EXTRA_REMOTE_SETTINGS
 from parley.engines.base import Engine, TurnRequest
-from parley.engines.remote import errors
+from parley.engines.remote import errors, logprobs
 from parley.engines.remote.stream import NO_KEY, StreamState, drain, open_stream
 from parley.errors import BadSetting
-from parley.events import FLUSH, Delta, RunRecord
+from parley.events import FLUSH, Answer, Choices, Delta, RunRecord
 from parley.generation.reasoning_parser import split_thought
 from parley.messages import Message
 from parley.models.reasoning_dialects import THINK
@@ -24,6 +25,10 @@ from parley.snippet import call, listed, named
 GO_ON = "Go on with your last answer exactly where it stopped. Repeat nothing of it, and say nothing else first."
 MAX_SILENCE_SECONDS = 120.0  # long, because a server may load its model first
 USAGE_GRACE_SECONDS = 1.0  # how long a finished answer waits for its usage
+NO_TEXTS = "The server of {label} scores only what it writes itself. Choose a model that runs here."
+NO_LOGPROBS = "The server of {label} tells no probabilities. Choose a model that runs here."
+ASKED_AGAIN = "The server was asked again for these probabilities."
+OTHER_WORDS = "The server was asked again for these probabilities, and wrote other words, which are shown here."
 _log = logging.getLogger(__name__)
 
 
@@ -43,12 +48,29 @@ class RemoteEngine(Engine):
 
         After the server fails, yields the text that arrived before and then raises `ServerFault`.
         """
-        messages, settings, cancel = request.messages, request.settings, request.cancel
+        yield from self._deltas(request, StreamState(request.settings, _messages_to_send(request.messages)[1]))
+
+    def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
+        """See `Engine.choices`. Asks the server again, because it tells the probabilities of its own words only.
+
+        Raises `BadSetting` where it tells none.
+        """
+        if not request.messages:
+            raise BadSetting(NO_TEXTS.format(label=self._spec.label))
+        state = StreamState(request.settings, _messages_to_send(request.messages)[1])
+        made = Answer.of(self._deltas(request, state, logprobs.ARGUMENTS))
+        if not state.scores:
+            raise BadSetting(NO_LOGPROBS.format(label=self._spec.label))
+        return Choices((), tuple(state.scores), notes=(ASKED_AGAIN,) if made.text == answer else (OTHER_WORDS,))
+
+    def _deltas(
+        self, request: TurnRequest, state: StreamState, asked: Mapping[str, Any] = MappingProxyType({})
+    ) -> Iterator[Delta]:
+        """The answer; `asked` are further arguments of the request."""
+        settings, cancel = request.settings, request.cancel
         if refusal := self._spec.capabilities.refusal(self._spec.label, settings):
             raise BadSetting(refusal)
-        sent_messages, partial_answer = _messages_to_send(messages)
-        arguments = self._arguments(sent_messages, request)
-        state = StreamState(settings, partial_answer)
+        arguments = self._arguments(_messages_to_send(request.messages)[0], request) | dict(asked)
         deadline = time.monotonic() + self._turn_seconds
         with open_stream(self._server, arguments) as inbox:
             while not state.over and not cancel.is_set() and time.monotonic() < deadline:

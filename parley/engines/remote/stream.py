@@ -14,7 +14,8 @@ import httpx2
 from huggingface_hub import AsyncInferenceClient, set_async_client_factory
 
 from parley.engines.remote import errors
-from parley.events import HEARTBEAT, Delta, FinishReason, Usage
+from parley.engines.remote.logprobs import token_scores
+from parley.events import HEARTBEAT, Delta, FinishReason, TokenScore, Usage
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.models.remote_servers import Server
 from parley.settings import Settings, replace_lone_surrogates
@@ -42,6 +43,7 @@ class Chunk:
     thought: str = ""
     finish: str = ""
     usage: Mapping[str, Any] | None = None
+    scores: tuple[TokenScore, ...] = ()  # where they were asked for
     received_at: float = field(default_factory=time.monotonic)
 
 
@@ -100,7 +102,8 @@ def _parse(chunk: Any) -> Chunk:
         finish = "stop_sequence"
     if not all(isinstance(each, str) for each in (text, thought, finish)):
         raise TypeError
-    return Chunk(replace_lone_surrogates(text), replace_lone_surrogates(thought), finish, usage)
+    scores = token_scores((choice.get("logprobs") or {}).get("content") or ())
+    return Chunk(replace_lone_surrogates(text), replace_lone_surrogates(thought), finish, usage, scores)
 
 
 class _Bounded(httpx2.AsyncByteStream):
@@ -154,6 +157,7 @@ class StreamState:
         self.parser = ReasoningParser(settings.stop_strings)
         self._partial_answer = partial_answer
         self.num_chunks = 0
+        self.scores = list[TokenScore]()  # of the tokens so far, where they were asked for
         self.finish: FinishReason | None = None
         self.notices: tuple[str, ...] = ()
         self.fault: Exception | None = None
@@ -198,6 +202,7 @@ class StreamState:
 
     def _take_chunk(self, chunk: Chunk) -> tuple[str, str]:
         self._usage = chunk.usage or self._usage
+        self.scores += chunk.scores
         text = thought = ""
         if (chunk.text or chunk.thought) and not self.finish:
             self.num_chunks += 1

@@ -18,6 +18,7 @@ class Hypothesis:
     ids: torch.Tensor  # shape (tokens,): the answer without the prompt
     score: float  # log probability in nats, divided by the length to the power of the length penalty
     finished: bool
+    group: int = 0  # of a diverse beam search
 
 
 OnBeams = Callable[[Sequence[Hypothesis]], None]  # takes all hypotheses of a step, best first

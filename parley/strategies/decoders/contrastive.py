@@ -23,13 +23,14 @@ def contrastive(
     penalty_alpha: float,
     candidates: int,
     on_token: Callable[[torch.Tensor], None],
+    on_candidates: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None,
     **inputs: Any,
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
     One forward pass tries the most likely `candidates` together. The score of a candidate is its probability times
     1 - `penalty_alpha`, minus the largest cosine similarity of its hidden state to the earlier ones times
-    `penalty_alpha`.
+    `penalty_alpha`. `on_candidates` takes the tokens, these similarities and the scores, of shape (candidates,).
     """
     alpha, k = penalty_alpha, candidates
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"} | {"output_hidden_states": True}
@@ -48,7 +49,11 @@ def contrastive(
         if states.shape[1] > 1:  # the model has read the whole text again
             context_states = states[:1, :-1]
         similarities = (candidate_states @ context_states.transpose(1, 2)).amax(dim=(1, 2))  # (k,)
-        best = ((1 - alpha) * probabilities[0] - alpha * similarities).argmax().view(1)
+        scores = (1 - alpha) * probabilities[0] - alpha * similarities
+        scores = scores.masked_fill(probabilities[0] == 0, -torch.inf)  # not one that was removed
+        best = scores.argmax().view(1)
+        if on_candidates:
+            on_candidates(ids[0], similarities, scores)
         cache.batch_select_indices(best)
         context_states = torch.cat([context_states, candidate_states[best]], dim=1)
         logits = outputs.logits[best, -1].float()

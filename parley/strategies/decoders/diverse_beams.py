@@ -3,6 +3,7 @@
 https://arxiv.org/abs/1610.02424. Gives the same tokens as the version in transformers up to 4.49.
 """
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -98,9 +99,8 @@ def diverse_beams(
             sums[beams] = torch.tensor(values, device=device)
         input_ids = torch.cat([input_ids[order], tokens[:, None]], dim=-1)
         kv_cache(inputs).reorder_cache(order)
-        found = sorted_hypotheses(
-            [h for g in groups for h in g.finished.hypotheses], _running(groups, input_ids[:, prompt_length:], sums)
-        )
+        finished = [replace(h, group=i) for i, g in enumerate(groups) for h in g.finished.hypotheses]
+        found = sorted_hypotheses(finished, _running(groups, input_ids[:, prompt_length:], sums))
         on_beams(found)
         if all(group.done for group in groups) or stopping_criteria(input_ids, None).all():
             return torch.cat(
@@ -113,8 +113,8 @@ def _running(groups: list[Group], ids: torch.Tensor, sums: torch.Tensor) -> list
     """The hypotheses of the groups that are not done. `ids` are the answers so far, shape (beams, tokens)."""
     length = ids.shape[1]
     return [
-        Hypothesis(ids[row], group.finished.score(float(sums[row]), length), finished=False)
-        for group in groups
+        Hypothesis(ids[row], group.finished.score(float(sums[row]), length), finished=False, group=number)
+        for number, group in enumerate(groups)
         if not group.done
         for row in group.rows[active_beams(sums[group.rows])].tolist()
     ]

@@ -71,11 +71,15 @@ class Contrast:
         self._layers = early_layers(config.num_hidden_layers, config.tie_word_embeddings, dola_layers)
         wanted = "early_logits" if isinstance(model, PagedCausalLM) else "output_hidden_states"
         self.inputs = {wanted: True}  # of the forward pass, so that its outputs have what is compared
+        self.layer = -1  # the early layer of the last call
+        self.early: torch.Tensor | None = None  # its logits, shape (vocabulary,)
 
     def __call__(self, outputs: Any, position: int = -1) -> torch.Tensor:
         """The scores after the token at `position`, shape (1, vocabulary)."""
         last, early = outputs.logits[:, position].float(), self._early_logits(outputs, position)
-        return _contrast(last, early[_most_divergent(last, early)])
+        index = _most_divergent(last, early)
+        self.layer, self.early = self._layers[index], early[index, 0]
+        return _contrast(last, early[index])
 
     def _early_logits(self, outputs: Any, position: int) -> torch.Tensor:
         """The logits from the token's hidden states before these layers; shape (layers, 1, vocabulary).

@@ -5,7 +5,7 @@ the draft tokens and corrects two things. The number of draft tokens is that of 
 takes that of the draft model. Tokens that the cache already holds are not fed again, which would give wrong tokens.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ from transformers.generation.utils import GenerationMixin
 
 from parley.positions import Rotation
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
+
+OnDraft = Callable[[int, int], None]  # takes the numbers of drafted and of accepted tokens
+OnPass = Callable[[Sequence[int], int], None]  # takes the drafted tokens, and how many were accepted
 
 
 class TokenStreamer(BaseStreamer):
@@ -50,17 +53,18 @@ def speculative(
     on_draft: Callable[[int, int], None],
     draft: PreTrainedModel | None = None,
     tokenizers: tuple[PreTrainedTokenizerBase | None, PreTrainedTokenizerBase | None] = (None, None),
+    on_pass: OnPass | None = None,
     **inputs: Any,
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, shape (1, tokens); returns prompt and answer, shape (1, tokens).
 
     The `draft` model makes the draft tokens. With the `tokenizers` of the model and the draft, they are converted
     through the text. Without a draft model the generation config says where they come from. After each step `on_draft`
-    is called with the number of drafted tokens and the number of accepted ones.
+    is called with the number of drafted tokens and the number of accepted ones, and `on_pass` with the drafted tokens.
     """
     search: Callable[..., torch.Tensor] = GenerationMixin._assisted_decoding
     return search(
-        _ModelWrapper(model, on_draft, generation_config),
+        _ModelWrapper(model, on_draft, generation_config, on_pass),
         input_ids,
         logits_processor,
         stopping_criteria,
@@ -77,8 +81,8 @@ def speculative(
 class _ModelWrapper:
     """The model for one answer. Wraps its candidate generator, and corrects the inputs of the first step."""
 
-    def __init__(self, model: CausalLM, on_draft: Callable[[int, int], None], config: GenerationConfig) -> None:
-        self._model, self._on_draft, self._config = model, on_draft, config
+    def __init__(self, model: CausalLM, on_draft: OnDraft, config: GenerationConfig, on_pass: OnPass | None) -> None:
+        self._model, self._on_draft, self._config, self._on_pass = model, on_draft, config, on_pass
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -113,7 +117,8 @@ class _ModelWrapper:
             generator.generation_config.update(**wanted)
         if isinstance(generator, AssistedCandidateGeneratorDifferentTokenizers):
             generator.logits_processor = LogitsProcessorList()  # the processors expect the model's tokens
-        return CandidateCounter(generator, self._on_draft, Rotation(self._model.config.get_text_config(decoder=True)))
+        rotation = Rotation(self._model.config.get_text_config(decoder=True))
+        return CandidateCounter(generator, self._on_draft, rotation, self._on_pass)
 
 
 class CandidateCounter:
@@ -122,9 +127,9 @@ class CandidateCounter:
     It leaves out drafts that would change the keys of the tokens before them.
     """
 
-    def __init__(self, generator: Any, on_draft: Callable[[int, int], None], rotation: Rotation) -> None:
-        self._generator, self._on_draft, self._rotation = generator, on_draft, rotation
-        self._drafted = 0
+    def __init__(self, generator: Any, on_draft: OnDraft, rotation: Rotation, on_pass: OnPass | None = None) -> None:
+        self._generator, self._on_draft, self._rotation, self._on_pass = generator, on_draft, rotation, on_pass
+        self._drafted, self._drafts = 0, torch.empty(0, dtype=torch.long)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._generator, name)
@@ -134,10 +139,13 @@ class CandidateCounter:
         candidate_ids, logits = self._generator.get_candidates(input_ids, *args, **kwargs)
         length = input_ids.shape[1]
         self._drafted = self._rotation.drafts(length, candidate_ids.shape[1] - length)
+        self._drafts = candidate_ids[0, length : length + self._drafted]
         kept = None if logits is None or not self._drafted else logits[:, : self._drafted]
         return candidate_ids[:, : length + self._drafted], kept
 
     def update_candidate_strategy(self, input_ids: torch.Tensor, scores: torch.Tensor, num_matches: int) -> None:
         """Called after each check; `num_matches` is the number of accepted tokens."""
         self._on_draft(self._drafted, int(num_matches))
+        if self._on_pass:
+            self._on_pass(self._drafts.tolist(), int(num_matches))
         self._generator.update_candidate_strategy(input_ids, scores, num_matches)

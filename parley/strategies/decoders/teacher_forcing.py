@@ -4,7 +4,7 @@ So the choice of every token can be shown later: the logits, what each processor
 `decode_loop` for the loop that chose the tokens.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,12 +32,47 @@ class Step:
         """What the token was chosen by, shape (vocabulary,)."""
         return self.chain[-1][1] if self.chain else self.logits
 
+    @property
+    def winner(self) -> int:
+        """The token that is drawn or, where nothing is drawn, that has the highest score."""
+        if self.uniform is None:
+            return int(self.scores.argmax())
+        kept = (self.scores > -torch.inf).nonzero()[:, 0]
+        noise = self.noise(kept)
+        assert noise is not None
+        return int(kept[(self.scores.softmax(-1)[kept] / noise).argmax()])
+
     def noise(self, ids: torch.Tensor) -> torch.Tensor | None:
         """The exponential noise of these tokens: the one with the largest quotient of probability and noise is drawn.
 
         See `sampling.Sampler`. None where nothing was drawn.
         """
         return None if self.uniform is None else -torch.log1p(-self.uniform[ids]).float()
+
+
+def look_again(
+    model: CausalLM,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: GenerationConfig,
+    logits: torch.Tensor,
+    on_step: Callable[[Step], None],
+    **inputs: Any,
+) -> torch.Tensor:
+    """For `generate(custom_generate=…)`: calls `on_step` with these logits after one prompt, and reads nothing."""
+    on_step(Step(-1, logits, _processed(logits_processor, input_ids, logits[None], []), None))
+    return input_ids
+
+
+def _processed(
+    processors: Iterable[Any], input_ids: torch.Tensor, scores: torch.Tensor, chain: list[tuple[Any, torch.Tensor]]
+) -> Sequence[tuple[Any, torch.Tensor]]:
+    """The chain with what each processor makes of the scores, shape (1, vocabulary)."""
+    for each in processors:
+        scores = each(input_ids, scores.clone())
+        chain.append((each, scores[0]))
+    return chain
 
 
 @torch.no_grad()
@@ -77,9 +112,7 @@ def teacher_forcing(
         if contrast:
             scores = contrast(read, position)
             chain.append((contrast, scores[0]))
-        for each in processors:
-            scores = each(input_ids, scores.clone())
-            chain.append((each, scores[0]))
+        _processed(processors, input_ids, scores, chain)
         if generator is not None:
             uniform = torch.empty(logits.shape[1], dtype=torch.float64, device=logits.device)
             uniform.uniform_(generator=generator)

@@ -296,7 +296,8 @@ window.compare = (() => {
     view = labelled(make("section", { id: "compare", hidden: true },
       make("div", { className: "top" }, button("back", texts.back, close, "← " + texts.back), labelled(make("div", { className: "lessons" }, ...lessons()), texts.lessons)),
       make("div", { className: "ask" }, box, go),
-      make("div", { className: "tools" }, sweep(), button("add", texts.add, add), make("label", { className: "differ" }, switched, texts.differences), button("link free", texts.link, copyLink)),
+      make("div", { className: "tools" }, sweep(), button("add", texts.add, add), make("label", { className: "differ" }, switched, texts.differences),
+        make("div", { className: "files" }, ...savedView.buttons("compare", saved, rows), button("link free", texts.link, copyLink))),
       labelled(make("div", { className: "shared" }), texts.shared),
       make("div", { className: "says" }), drawing, make("p", { className: "announced" })), texts.run);
     view.querySelector(".back").replaceChildren("← ", make("span", {}, texts.back));
@@ -372,6 +373,13 @@ window.compare = (() => {
     const kind = known.settings[name]?.kind;
     if (kind === "switch") return ["1", "true"].includes(value);
     return kind === "number" && value !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
+  }
+  const saved = () => ({ title: texts.run, about: question(), data: copy(data), texts: { ...known.view, column: texts.column }, labels });
+  function rows() {
+    const names = [...new Set(data.columns.flatMap((each) => Object.keys(each.figures)))];
+    const settings = [...new Set(data.columns.flatMap((_, at) => compareView.distinguishing(data, at).map(([name]) => name)))];
+    return [["model", "strategy", ...settings, ...names, "text"], ...data.columns.map((each) =>
+      [each.model, each.strategy, ...settings.map((name) => each.settings?.[name]), ...names.map((name) => each.figures[name]), each.text])];
   }
   async function copyLink() {
     const link = new URL(location.pathname, location.origin);

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from parley.engines.base import TurnRequest
 from parley.errors import BadConversation
 from parley.messages import Message
+from parley.models.precision import MEASURED_ROUNDING
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
 from tests.conftest import engine
@@ -34,7 +35,6 @@ SEARCHES = (
 REPLAYED = [name for name in STRATEGIES if name not in SEARCHES]
 CUT = {"temperature": 1.3, "top_k": 30, "top_p": 0.95, "min_p": 0.02, "repetition_penalty": 1.1}
 ONES = {"force_words": "lamp", "exit_layer": 3, "watermark_key": 11, "no_repeat_ngram_size": 3}
-ROUNDING = 0.02  # of int8 with Budgie, which has none by default: the most by which a probability was moved
 
 
 @functools.cache
@@ -74,7 +74,9 @@ def test_the_chain_that_is_shown_gives_each_token_of_the_answer(strategy, name):
         assert len(made.ids) > 5
 
 
-@pytest.mark.parametrize(("name", "most"), [("transformers", 1e-4), ("floats", 1e-4), ("int8", ROUNDING)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("transformers", 1e-4), ("floats", 1e-4), ("int8", MEASURED_ROUNDING["int8"])]
+)
 def test_probabilities_are_those_of_a_forward_pass_in_64_bits(name, most):
     model = loaded(name)
     made = answer(model, asked(1), **(values := values_of("sampling", 1)))

@@ -1,0 +1,1 @@
+"""What exactly happened at each token of an answer, found out when somebody asks."""

@@ -1,0 +1,80 @@
+"""The next token of the text so far: what next_token.js asks the server, and the texts of the view."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from parley.api.endpoints import typed_text
+from parley.api.plain import plain, short
+from parley.errors import ChatError
+from parley.events import NextToken
+from parley.serving import turn
+from parley.settings import OPTIONS
+from parley.strategies.registry import TRUNCATION
+from parley.ui import stored_answer
+from parley.ui.views.choices import PRIVATE, labels, messages_of, settings_of
+
+SLIDERS = ("temperature", *TRUNCATION)  # the settings that shape the distribution
+TEXTS = {  # of next_token.js and next_view.js, beside those of choices.js
+    "open": "Next token",
+    "title_next": "The next token",
+    "so_far": "The text so far",
+    "draw": "Step",
+    "take_back": "Take back",
+    "hide": "Hide",
+    "on": "Let it write on",
+    "type": "A text to put in",
+    "add": "Put in",
+    "guess": "Your guess of the next word",
+    "check": "Check",
+    "guessed": "“{token}” has {share}, rank {rank}.",
+    "covered": "What may follow is covered until you guess.",
+    "ended": "The answer has ended. Take a token back to go on.",
+    "left": "{count} of {all} tokens are left by the settings",
+    "others": "{count} other tokens",
+    "scale": "0 to {share}",
+    "take": "Take “{token}”, {share}",
+}
+
+
+def add() -> None:
+    """Adds the event behind the view."""
+    read = gr.Button("Read the next token", elem_id="read-next", visible="hidden")
+    asked, found = gr.JSON(visible=False), gr.JSON(visible=False)
+    private: dict[str, Any] = PRIVATE | {"queue": False, "trigger_mode": "multiple"}
+    reading = read.click(look, asked, found, js="nextToken.asked", **private)
+    reading.success(None, found, None, js="nextToken.found", **private)
+    reading.failure(None, None, None, js="nextToken.failed", **private)
+
+
+async def look(asked: Any) -> dict[str, Any]:
+    """What the view shows; `number` is that of the question, and `error` a sentence."""
+    values = asked if isinstance(asked, Mapping) else {}
+    number = {"number": values.get("number")}
+    try:
+        return number | await _look(values)
+    except ChatError as refusal:
+        return number | {"error": str(refusal)}
+
+
+async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
+    stored = stored_answer.read(values.get("stored"))
+    so_far = stored_answer.read({"ids": values.get("given")}).ids
+    settings = await asyncio.to_thread(settings_of, values.get("settings"), True)
+    messages = await messages_of(values.get("messages") or [], stored, settings)
+    typed = {"forced": typed_text(values.get("forced") or ""), "guess": typed_text(values.get("guess") or "")}
+    found = await asyncio.to_thread(partial(turn.next_token, messages, settings, so_far, stored.prompt_ids, **typed))
+    return described(found, settings.effective_strategy.label)
+
+
+def described(found: NextToken, strategy: str) -> dict[str, Any]:
+    """What next_view.js draws."""
+    return short(plain(found)) | {"labels": labels(found.chain, strategy)}
+
+
+def panel_data() -> dict[str, Any]:
+    """What next_token.js has to know."""
+    return {"next": TEXTS, "sliders": [name for name in SLIDERS if name in OPTIONS]}
