@@ -128,10 +128,11 @@ class Engine(ABC):
         """
         return [each.logprob for each in self.scores(request, answer)]
 
-    def shared_prompts(self, session: str) -> "NoPrefixCache | None":
+    def shared_prompts(self, session: str, needs_states: bool = False) -> "NoPrefixCache | None":
         """For the turns of one comparison, so that a prompt that several of them have is read once.
 
-        They begin with what is cached of the session. None where nothing is read in this process.
+        They begin with what is cached of the session. `needs_states` says that a strategy compares the states of all
+        tokens. None where nothing is read in this process.
         """
         return None
 

@@ -131,7 +131,7 @@ class LocalEngine(ReadingEngine):
     def _prefixes(self, request: TurnRequest) -> NoPrefixCache:
         """What the turn takes its prefix from."""
         if request.strategy.needs_full_prefill:
-            return NoPrefixCache()
+            return request.shared if request.shared and request.shared.keeps_states else NoPrefixCache()
         return request.shared or (self.prefix_cache if request.session else NoPrefixCache())
 
     def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:

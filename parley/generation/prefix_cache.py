@@ -91,6 +91,8 @@ class CacheLease:
 class NoPrefixCache:
     """Caches nothing: every prompt is prefilled from the start."""
 
+    keeps_states = False  # of the tokens that it caches
+
     @property
     def bytes(self) -> int:
         """The memory of the cache, without that of the model."""

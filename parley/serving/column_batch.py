@@ -158,7 +158,8 @@ class ColumnBatch:
         except ChatError as refusal:
             self._failed[spec] = refusal
             raise
-        self._shared[spec] = engine.shared_prompts(self._work.session)
+        needs_states = any(each.settings.effective_strategy.needs_full_prefill for each in waiting)
+        self._shared[spec] = engine.shared_prompts(self._work.session, needs_states)
         self._places[spec] = threading.Semaphore(engine.max_running if spec.engine == "local" else MAX_COLUMNS)
 
     def _request(self, column: Column, cancel: threading.Event) -> TurnRequest:

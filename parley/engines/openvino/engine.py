@@ -48,9 +48,9 @@ class OpenVinoEngine(LocalEngine):
         pool = self._model.decoder.pool
         return (pool.num_blocks - pool.num_touched) * pool.bytes_per_block
 
-    def shared_prompts(self, session: str) -> SharedTables:
+    def shared_prompts(self, session: str, needs_states: bool = False) -> SharedTables:
         """See `Engine.shared_prompts`."""
-        return self._sessions.shared(session)
+        return self._sessions.shared(session, needs_states)
 
     @property
     def _library(self) -> str:

@@ -173,7 +173,10 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         cache = model_kwargs.get("past_key_values")
         cached = cache.get_seq_length() if cache is not None else 0
         kwargs = {name: model_kwargs[name] for name in _FORWARD_KWARGS if name in model_kwargs}
-        return self(input_ids[:, cached:], cache, 1, **kwargs)
+        output = self(input_ids[:, cached:], cache, 1, **kwargs)
+        if cache is not None and cache.states is not None and output.hidden_states:
+            output.hidden_states = (torch.cat([cache.states[None], output.hidden_states[0]], 1),)
+        return output
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, next_sequence_length: int | None = None, **kwargs: Any

@@ -182,13 +182,15 @@ class PagedKVCache(Cache):
 
     Tokens at positions below `prompt_length` are read in prefill chunks, later ones in decode mode (see
     `batch_invariance`). If `prompt_length` is None, the first call of the model sets it. `beside` gives what is read
-    already of another prompt, a negative one.
+    already of another prompt, a negative one; `states` are those of the tokens that were read before, where they are
+    needed, of shape (tokens, width).
     """
 
     def __init__(self, tables: Sequence[BlockTable], prompt_length: int | None = None) -> None:
         super().__init__(layers=[])
         self.tables = list(tables)
         self.prompt_length = prompt_length
+        self.states: torch.Tensor | None = None
         pool = self.tables[0].pool
         self.beside: Callable[[Sequence[int]], BlockTable] = lambda _: BlockTable(pool)
 

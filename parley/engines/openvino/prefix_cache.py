@@ -15,6 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+import torch
+
 from parley.engines.openvino.batch import MIN_CHUNK
 from parley.engines.openvino.decoder import PassInput
 from parley.engines.openvino.model_adapter import chunk_ends
@@ -91,9 +94,9 @@ class PagedPrefixCache(SessionStore[Session]):
             self._sessions.pop(request.session, None)
             self._sessions[request.session] = Session(table, [*request.prompt, *request.answer()])
 
-    def shared(self, session: str) -> "SharedTables":
+    def shared(self, session: str, keeps_states: bool) -> "SharedTables":
         """The prompts of a comparison, which begin with what is cached of the session. See `Engine.shared_prompts`."""
-        return SharedTables(self._scheduler, lambda prompt: self._fork(session, prompt))
+        return SharedTables(self._scheduler, lambda prompt: self._fork(session, prompt), keeps_states)
 
     def _fork(self, session: str, prompt: Sequence[int]) -> BlockTable:
         with self._changed:
@@ -131,29 +134,48 @@ class PagedPrefixCache(SessionStore[Session]):
         return True
 
 
-class SharedTables(SharedPrompts[BlockTable]):
-    """Block tables that hold prompts; a turn gets a fork, which shares their blocks until it writes to one."""
+@dataclass
+class SharedPrompt:
+    """A prompt that is read once: its table and, where a strategy compares them, the states of its tokens."""
 
-    def __init__(self, scheduler: Scheduler, begin: Callable[[Sequence[int]], BlockTable]) -> None:
+    table: BlockTable
+    states: list[np.ndarray] = field(default_factory=list)  # each of shape (tokens, width)
+
+
+class SharedTables(SharedPrompts[SharedPrompt]):
+    """Block tables that hold prompts; a turn gets a fork, which shares their blocks until it writes to one.
+
+    With `keeps_states` the states of the tokens are kept for contrastive search, and a prompt is read from its start.
+    """
+
+    def __init__(
+        self, scheduler: Scheduler, begin: Callable[[Sequence[int]], BlockTable], keeps_states: bool = False
+    ) -> None:
         super().__init__()
-        self._scheduler, self._table = scheduler, begin
+        self._scheduler, self._table, self.keeps_states = scheduler, begin, keeps_states
 
-    def _begin(self, prompt: Sequence[int]) -> BlockTable:
-        return self._table(prompt)
+    def _begin(self, prompt: Sequence[int]) -> SharedPrompt:
+        return SharedPrompt(BlockTable(self._scheduler.pool) if self.keeps_states else self._table(prompt))
 
-    def _read_on(self, read: BlockTable, prompt: Sequence[int]) -> None:
-        rest = prompt[read.length : len(prompt) - MIN_CHUNK]
+    def _read_on(self, read: SharedPrompt, prompt: Sequence[int]) -> None:
+        if self.keeps_states and sum(map(len, read.states)) != read.table.length:
+            read.table.crop(0)  # the turn that read it was stopped, and its states are lost
+            read.states.clear()
+        rest = prompt[read.table.length : len(prompt) - MIN_CHUNK]
         if len(rest) >= MIN_CHUNK:
-            self._scheduler.run([PassInput(read, rest, is_chunk=True, num_logits=0)])
+            output = self._scheduler.run([PassInput(read.table, rest, is_chunk=True, num_logits=0)])
+            if self.keeps_states:
+                read.states.append(output.hidden)
 
-    def _lease(self, read: BlockTable, request: LeaseRequest) -> CacheLease:
-        cache = PagedKVCache([read.fork()], len(request.prompt))
+    def _lease(self, read: SharedPrompt, request: LeaseRequest) -> CacheLease:
+        cache = PagedKVCache([read.table.fork()], len(request.prompt))
         cache.beside = self.table
-        return CacheLease(read.length, {"past_key_values": cache})
+        cache.states = torch.from_numpy(np.concatenate(read.states)) if read.states else None
+        return CacheLease(read.table.length, {"past_key_values": cache})
 
     def table(self, prompt: Sequence[int]) -> BlockTable:
         """A sequence that holds this prompt but for its end."""
-        return self._once(prompt).fork()
+        return self._once(prompt).table.fork()
 
 
 class Readers:

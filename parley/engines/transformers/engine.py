@@ -34,8 +34,8 @@ class TransformersEngine(LocalEngine):
         exit_in_a_copy(loaded.model)
         self.max_running = self._num_turns_that_fit()
 
-    def shared_prompts(self, session: str) -> NoPrefixCache:
-        """See `Engine.shared_prompts`."""
+    def shared_prompts(self, session: str, needs_states: bool = False) -> NoPrefixCache:
+        """See `Engine.shared_prompts`. Contrastive search reads its prompts itself."""
         if not self._sessions.is_supported:
             return NoPrefixCache()
         return SharedCaches(self.loaded.model, self._sessions.snapshots(session))
