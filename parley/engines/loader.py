@@ -73,8 +73,8 @@ def _load(
     available_bytes: Callable[[LoadPlan], int],
     disk: Callable[[], int],
 ) -> "LoadedModel":
-    from parley.engines import template_probe
     from parley.engines.checkpoint import Checkpoint
+    from parley.generation import template_probe
     from parley.generation.loaded_model import LoadedModel
 
     # 1. The small files. They suffice to reject a model before its weights are downloaded.

@@ -136,7 +136,7 @@ def _head() -> str:
         "texts": controls.TEXTS,
         "conversations": conversations.TEXTS,
         "turns": chat_interface.TEXTS,
-        "choices": choices.TEXTS,
+        "choices": choices.AT_ONCE,
     }
     texts |= {"compare": compare.known_at_once()} | next_token.panel_data()
     data = json.dumps(panel_data() | {"asks": asks} | texts).replace("</", "<\\/")

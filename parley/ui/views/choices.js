@@ -75,7 +75,7 @@ window.choices = (() => {
     if (data.error) return failed(data.error);
     const { id } = asked, go = id && data.branches ? (index, candidate) => branch(id, index, candidate) : null;
     const next = id && data.branches ? (index) => nextToken.open(conversations.before(id, index)) : null;
-    const drawn = tokenView.draw(data, { texts, go, next });
+    const drawn = tokenView.draw(data, { texts: data.texts, go, next });
     const about = make("p", { className: "about" }, data.about);
     open(id ? texts.title : texts.scored, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
     drawn.begin(Boolean(id));
