@@ -134,7 +134,7 @@ def _head() -> str:
         "texts": controls.TEXTS,
         "conversations": conversations.TEXTS,
         "turns": chat_interface.TEXTS,
-        "choices": choices.TEXTS,
+        "choices": choices.AT_ONCE,
         "saved": saved_view.TEXTS,
     }
     texts |= {"compare": compare.known_at_once()} | next_token.panel_data()

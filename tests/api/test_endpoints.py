@@ -65,7 +65,9 @@ def test_every_setting_can_be_given_by_its_name_and_none_other(client):
 
 def test_view_api_shows_what_programs_need_and_nothing_else(client):
     info = client.view_api(print_info=False, return_format="dict")
-    assert set(info["named_endpoints"]) == {"/chat", "/models", "/strategies", "/tokens", "/detect"}
+    assert set(info["named_endpoints"]) == {
+        *("/chat", "/compare", "/models", "/strategies", "/tokens", "/next", "/detect"),
+    }
     assert not info["unnamed_endpoints"]
 
 

@@ -52,7 +52,7 @@ def test_a_cancellation_that_comes_with_a_piece_is_not_lost(rounds):
 
 
 def test_what_came_in_the_last_moment_before_a_fault_is_shown():
-    def reply(*_):
+    def reply(*_, **__):
         yield Delta(text="one ")
         yield Delta(text="two")
         raise ServerFault("The server broke off.")

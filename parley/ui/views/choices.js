@@ -75,9 +75,9 @@ window.choices = (() => {
     if (data.error) return failed(data.error);
     const { id } = asked, go = id && data.branches ? (index, candidate) => branch(id, index, candidate) : null;
     const next = id && data.branches ? (index) => nextToken.open(conversations.before(id, index)) : null;
-    const drawn = tokenView.draw(data, { texts, go, next });
+    const drawn = tokenView.draw(data, { texts: data.texts, go, next });
     const title = id ? texts.title : texts.scored, about = make("p", { className: "about" }, data.about);
-    const files = savedView.buttons("choices", () => ({ title, about: data.about, data, texts }), () => rows(data));
+    const files = savedView.buttons("choices", () => ({ title, about: data.about, data, texts: data.texts }), () => rows(data));
     about.append(make("span", { className: "files" }, ...files));
     open(title, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
     drawn.begin(Boolean(id));

@@ -25,7 +25,7 @@ from parley.ui.render import TEXTS as ANSWER
 from parley.ui.views import conversations
 
 MAX_CHARACTERS = 20_000  # of a text that is only scored
-TEXTS = {  # of choices.js and token_view.js
+AT_ONCE = {  # of choices.js
     "show": "Show choices",
     "title": "How the words were chosen",
     "scored": "How likely each word was",
@@ -33,6 +33,10 @@ TEXTS = {  # of choices.js and token_view.js
     "reading": "Reading the answer again…",
     "failed": "The server was not reached. Close this view, and open it again.",
     "gone": "This answer is no longer in the conversation.",
+    "paste": "A text to look at",
+    "look": "Score it",
+}
+VIEW_TEXTS = {  # of what draws, which come with what is drawn
     "likely": "likely",
     "unlikely": "unlikely",
     "prompt": "The prompt: {count} tokens",
@@ -84,8 +88,6 @@ TEXTS = {  # of choices.js and token_view.js
     "rejected": "drafted, rejected",
     "own": "by the model",
     "from_here": "Step on from here",
-    "paste": "A text to look at",
-    "look": "Score it",
     "chain": "The settings work in this order: {settings}",
     "go": "Go on from “{token}” instead",
     "branch": "Press a token to go on from it. The answer so far stays as a version.",
@@ -93,6 +95,7 @@ TEXTS = {  # of choices.js and token_view.js
     "layer": "Layer {count}",
     "compared": "compared with layer {count}",
 }
+TEXTS = AT_ONCE | VIEW_TEXTS
 TOO_LONG = f"A text may have at most {MAX_CHARACTERS:,} characters. Shorten it."
 SEED = ANSWER["seed"]
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -3,8 +3,8 @@
    The server (views/next_token.py) is asked for one thing at a time; what changes meanwhile is asked for after that. The
    settings are those of the panel. Where it is a drawer, the view has the sliders of the distribution too. */
 window.nextToken = (() => {
-  const { choices: shared, next, sliders, settings: known } = JSON.parse(document.getElementById("panel-data").textContent);
-  const texts = { ...shared, ...next }, { make, theirs, filled, share, named } = drawing;
+  const { next: texts, sliders, settings: known } = JSON.parse(document.getElementById("panel-data").textContent);
+  const { make, theirs, filled, share, named } = drawing;
   let start = null, data = null, parts = null, seed = 0, hides = false, seen = false;
   let asked = null, number = 0, busy = false, again = null, began = 0;
 
@@ -95,7 +95,7 @@ window.nextToken = (() => {
     const { guess } = data;
     seen = true;
     parts.guess.value = "";
-    const token = named(guess?.text ?? "", texts);
+    const token = named(guess?.text ?? "", data.texts);
     parts.said.replaceChildren(filled(texts.guessed, { token, share: share(guess?.logprob), rank: guess?.rank }));
   }
   function writeOn() {
@@ -114,7 +114,7 @@ window.nextToken = (() => {
     parts.text.scrollTop = parts.text.scrollHeight;
     const covered = hides && !seen;
     parts.tries.hidden = !hides;
-    parts.bars.replaceChildren(nextView.draw(data, { texts, covered, choose: data.ended ? null : (each) => take(each.id) }));
+    parts.bars.replaceChildren(nextView.draw(data, { texts: { ...data.texts, ...texts }, covered, choose: data.ended ? null : (each) => take(each.id) }));
     parts.step.disabled = parts.on.disabled = Boolean(data.ended);
     parts.back.disabled = !data.ids.length;
     if (data.ended) parts.said.replaceChildren(texts.ended);

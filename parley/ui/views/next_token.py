@@ -15,15 +15,18 @@ from parley.serving import turn
 from parley.settings import OPTIONS
 from parley.strategies.registry import TRUNCATION
 from parley.ui import stored_answer
+from parley.ui.views import choices
 from parley.ui.views.choices import PRIVATE, labels, messages_of, settings_of
 
 SLIDERS = ("temperature", *TRUNCATION)  # the settings that shape the distribution
+SHARED = {name: choices.VIEW_TEXTS[name] for name in ("entropy", "chain", "token", "by_settings", "by_model", "part")}
 TEXTS = {  # of next_token.js and next_view.js, beside those of choices.js
     "open": "Next token",
     "title_next": "The next token",
     "so_far": "The text so far",
     "draw": "Step",
     "take_back": "Take back",
+    "failed": choices.AT_ONCE["failed"],
     "hide": "Hide",
     "on": "Let it write on",
     "type": "A text to put in",
@@ -72,7 +75,7 @@ async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def described(found: NextToken, strategy: str) -> dict[str, Any]:
     """What next_view.js draws."""
-    return short(plain(found)) | {"labels": labels(found.chain, strategy)}
+    return short(plain(found)) | {"labels": labels(found.chain, strategy), "texts": SHARED}
 
 
 def panel_data() -> dict[str, Any]:
