@@ -24,7 +24,7 @@ STATUSES = {  # what an answer shows before its first text, and remarks on what 
     "early": "Preparing the first {layers} layers: {share}",
     "reading": "Reading…",
     "gpu": "Waiting for a GPU",
-    "one_by_one": "{first} and {second} have no room in memory together, so {second} answers after {first}.",
+    "one_by_one": "{first} and {second} do not fit into memory together: they answer in this order.",
     "seconds_left": "You had {count} s of GPU time left.",
 }
 

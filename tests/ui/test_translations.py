@@ -23,6 +23,8 @@ def test_a_file_has_every_text_and_no_other(language):
     assert all(text.strip() == text and text for text in other.values())
     places = {name: set(re.findall(r"\{\w+\}", text)) for name, text in english.items()}
     assert {name: set(re.findall(r"\{\w+\}", text)) for name, text in other.items()} == places
+    twice = [name for name, text in english.items() if len(set(found := re.findall(r"\{\w+\}", text))) < len(found)]
+    assert twice == [], "a place occurs once in a text, because the page makes a group of an expression of it"
     by_english = defaultdict(set)
     for name, text in english.items():
         by_english[text].add(other[name])

@@ -248,17 +248,10 @@ def endpoint(function: CompareFunction) -> Any:
         prompt_ids: list[int] | None = None,
         request: gr.Request | None = None,
     ) -> AsyncGenerator[dict[str, Any]]:
-        """Answer a message in two to six columns, each with settings of its own. Yields the comparison so far.
+        """Answer a message in two to six columns, such as [{"strategy": "greedy"}, {"strategy": "sampling", "seed": 7}].
 
-        `columns` is a list of settings such as [{"strategy": "greedy"}, {"strategy": "sampling", "seed": 7}]. A
-        setting that is left out takes the value that the model recommends. `messages` (a list of {"role", "content"})
-        are those before this one, and `prompt_ids` its exact tokens where they are known.
-
-        Each item has "columns", in which "text" and "thought" grow, "beams" are the candidates, "finish" says how it
-        ended, "error" is a sentence, "settings" has the seed that was used, and "stored" the tokens. The last item,
-        where "over" is true, has all "figures": tokens_per_second, time_to_first_token, logprob (the mean in nats, by
-        the column's own model), perplexity (only where all columns have one tokenizer), bits_per_byte (where they have
-        not, by the model "scored_by"), distinct_2, repeated_4grams, words, tokens. "notices" says what to know of all.
+        Yields the comparison so far; docs/compare.md says what is in it. `messages` (a list of {"role", "content"}) are
+        those before this one, and `prompt_ids` its exact tokens where they are known.
         """
         try:
             question = Question(message, messages or [], columns, checked_ids(prompt_ids or []))
