@@ -248,10 +248,10 @@ def endpoint(function: CompareFunction) -> Any:
         prompt_ids: list[int] | None = None,
         request: gr.Request | None = None,
     ) -> AsyncGenerator[dict[str, Any]]:
-        """Answer a message in two to six columns, such as [{"strategy": "greedy"}, {"strategy": "sampling", "seed": 7}].
+        """Answer a message in several columns, such as [{"strategy": "greedy"}, {"strategy": "sampling", "seed": 7}].
 
-        Yields the comparison so far; docs/compare.md says what is in it. `messages` (a list of {"role", "content"}) are
-        those before this one, and `prompt_ids` its exact tokens where they are known.
+        Yields the comparison so far; docs/compare.md says what is in it. `messages` (a list of {"role", "content"})
+        are those before this one, and `prompt_ids` its exact tokens where they are known.
         """
         try:
             question = Question(message, messages or [], columns, checked_ids(prompt_ids or []))
