@@ -172,4 +172,5 @@ def described(choices: Choices, settings: Settings) -> dict[str, Any]:
     return short(plain(replace(choices, answer=answer))) | {
         "labels": labels(choices.chain, strategy.label),
         "about": " · ".join(about),
+        "texts": VIEW_TEXTS,
     }
