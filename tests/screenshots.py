@@ -6,7 +6,7 @@ import re
 from PIL import Image
 from playwright.sync_api import expect
 
-from parley.ui.views import compare
+from parley.ui.views import choices, compare
 from tests.browser import Visitor, open_chromium
 from tests.conftest import ROOT, Space
 
@@ -19,13 +19,10 @@ PICTURES = {
 }
 
 TEMPERATURE, _, BEAMS, _ = compare.LESSONS
-COMPARISONS = {
-    f"compare-{name}-{scheme}": (lesson, {"width": width, "height": height, "scheme": scheme})
-    for name, lesson, width, height in (
-        ("desktop", TEMPERATURE, 1280, 800),
-        ("embedded", BEAMS, 700, 500),
-        ("phone", TEMPERATURE, 390, 800),
-    )
+SIZES = {"desktop": (1280, 800), "embedded": (700, 500), "phone": (390, 800)}
+LOOKS = {
+    f"{name}-{scheme}": {"width": width, "height": height, "scheme": scheme}
+    for name, (width, height) in SIZES.items()
     for scheme in ("light", "dark")
 }
 
@@ -62,6 +59,18 @@ def take_comparison(context, url, name, lesson, look):
     save(visitor, name)
 
 
+def take_choices(context, url, name, look):
+    """How the words of an answer were chosen, with one of them looked at."""
+    visitor = Visitor(context, url, **look)
+    with visitor.settings():
+        visitor.setting("seed").locator("input").fill("7")
+    visitor.ask("Tell me a story about an owl.")
+    visitor.page.get_by_role("button", name=choices.TEXTS["show"]).click()
+    visitor.page.locator(".token-view .tokens").last.locator(".token").nth(8).click()
+    visitor.page.locator(".token-view .choice table").wait_for()
+    save(visitor, name)
+
+
 def save(visitor, name):
     visitor.box.evaluate("(box) => { box.blur(); scrollTo(0, 0); document.querySelector('#settings').scrollTo(0, 0) }")
     visitor.tab.mouse.move(0, 0)
@@ -78,7 +87,9 @@ if __name__ == "__main__":
             for name, (look, talk) in PICTURES.items():
                 take(context, space.url, name, look, talk)
             take_beams(context, space.url)
-            for name, (lesson, look) in COMPARISONS.items():
-                take_comparison(context, space.url, name, lesson, look)
+            for name, look in LOOKS.items():
+                lesson = BEAMS if name.startswith("embedded") else TEMPERATURE
+                take_comparison(context, space.url, f"compare-{name}", lesson, look)
+                take_choices(context, space.url, f"choices-{name}", look)
     finally:
         space.close()
