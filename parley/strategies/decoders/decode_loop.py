@@ -13,8 +13,9 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from parley.positions import Rotation
 from parley.strategies.decoders.causal_lm import CausalLM, KVCache, PagedCausalLM, in_company, next_inputs
-from parley.strategies.decoders.prompt_lookup import PromptLookup
+from parley.strategies.decoders.prompt_lookup import MAX_DRAFT_TOKENS, PromptLookup
 from parley.strategies.decoders.sampling import Sampler
+from parley.strategies.processors.given_tokens import GivenTokens
 from parley.strategies.processors.guidance import split_guidance
 
 
@@ -42,6 +43,7 @@ def decode_loop(
     paged = model if isinstance(model, PagedCausalLM) else None
     if paged:
         guidance, processors = split_guidance(logits_processor, input_ids)
+    given = next((each for each in processors if isinstance(each, GivenTokens)), None)
     sampler = Sampler(processors, generation_config.do_sample, generator)
     lookup_drafts, drafts = PromptLookup(input_ids[0].tolist(), paged.free_drafts if paged else 0), list[int]()
     inputs = {name: value for name, value in inputs.items() if name != "synced_gpus"}
@@ -71,7 +73,9 @@ def decode_loop(
             return input_ids
         drafting = lookup and not in_company(model)
         room = generation_config.max_length - input_ids.shape[1] - 1 if drafting else 0
-        drafts = lookup_drafts.propose(room, alone=not paged or paged.free_drafts > 0)
+        begun = given.after(input_ids.shape[1]) if given and drafting else []  # which all will be accepted
+        drafts = begun[: min(room, MAX_DRAFT_TOKENS - 1)]
+        drafts = drafts or lookup_drafts.propose(room, alone=not paged or paged.free_drafts > 0)
         drafts = drafts[: rotation.drafts(input_ids.shape[1], len(drafts))]
         ahead = torch.cat([input_ids, input_ids.new_tensor([drafts])], dim=-1)
         ahead = ahead.expand(2, -1) if guidance else ahead

@@ -15,6 +15,10 @@ class GivenTokens(LogitsProcessor):
     def __init__(self, ids: Sequence[int], prompt_length: int) -> None:
         self._ids, self._prompt_length = tuple(ids), prompt_length
 
+    def after(self, length: int) -> list[int]:
+        """The given tokens that follow so many tokens of prompt and answer."""
+        return list(self._ids[max(0, length - self._prompt_length) :])
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores of shape (sequences, vocabulary): at a given place minus infinity for all other tokens.
 

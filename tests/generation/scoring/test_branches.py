@@ -13,7 +13,7 @@ from parley.engines.base import TurnRequest
 from parley.events import Answer
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
-from tests.conftest import draft
+from tests.conftest import Passes, draft
 from tests.engines.openvino.asking import answer
 from tests.generation.scoring.test_token_scores import asked, loaded, scored, values_of
 
@@ -70,3 +70,12 @@ def test_a_thought_goes_on_too_and_is_shown_as_one():
     )
     assert "".join(each.text for each in shown.answer).startswith("<think>")
     assert [each.id for each in shown.answer] == list(again.ids)
+
+
+def test_given_tokens_are_read_many_in_a_pass():
+    model = loaded("floats")
+    made = answer(model, asked(1), **(values := values_of("sampling", 1) | {"max_new_tokens": 60}))
+    request = TurnRequest.of(asked(1), Settings.check(values), threading.Event(), given=made.ids)
+    with Passes(model.loaded.model) as passes:
+        again = sum(model.stream(request), Answer())
+    assert again.ids == made.ids and passes.count < len(made.ids) / 3
