@@ -75,7 +75,7 @@ class CallChecks:
         if way == "call/v2":
             values = {key: value for key, value in given.items() if key != "oauth_token"}
             names = [each["parameter_name"] for each in parameters]
-            if unknown := next((key for key in values if key not in names), None):
+            for unknown in values.keys() - set(names):
                 raise Refused(_unknown("parameter", unknown, names))
             _check_values(name, parameters, values)
             return json.dumps(given).encode()
