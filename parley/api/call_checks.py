@@ -168,7 +168,8 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _unknown(kind: str, name: str, names: Collection[str]) -> str:
-    other = instead_of(name, names) or f" There are: {', '.join(names)}."
+    all_names = f" There are: {', '.join(names)}." if names else " It takes none."
+    other = instead_of(name, names) or all_names
     return f"There is no {kind} {name[:80]!r}.{other}"
 
 

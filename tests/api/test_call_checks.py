@@ -18,7 +18,7 @@ def http(inside):
         (f"{CALL}/v2/chta", {}, 404, "There is no endpoint '/chta'. Did you mean '/chat'?"),
         (f"{CALL}/nothing_like_it", {"data": []}, 404, "There are: /chat"),
         (f"{CALL}/v2/chat", {"message": "hi", "temprature": 1}, 422, "Did you mean 'temperature'?"),
-        (f"{CALL}/v2/models", {"": None}, 422, "There is no parameter ''."),
+        (f"{CALL}/v2/models", {"": None}, 422, "There is no parameter ''. It takes none."),
         (f"{CALL}/v2/chat", {}, 422, "There is no message to answer. Send text as 'message'."),
         (f"{CALL}/v2/chat", {"message": None}, 422, "There is no message to answer."),
         (f"{CALL}/v2/chat", {"message": 7}, 422, "The parameter 'message' of /chat must be text."),
