@@ -42,8 +42,7 @@ class UnreadStreams:
             self._open[reader] += 1
             try:
                 has_begun = await self._has_begun(_mark(scope), receive)
-                # Gradio would begin a stream, and then break it off.
-                if has_begun and reader in scope["app"].get_blocks()._queue.pending_messages_per_session:
+                if has_begun and _is_known(scope["app"].get_blocks()._queue, reader):
                     await self._app(scope, receive, send)
                 else:
                     sentence = "Nothing runs under this name. Begin a call first."
@@ -139,6 +138,12 @@ async def _end(queue: Any, event: Any) -> None:
     if not others:  # messages that nobody will read
         queue.pending_event_ids_session.pop(event.session_hash, None)
         queue.pending_messages_per_session.pop(event.session_hash, None)
+
+
+def _is_known(queue: Any, reader: str) -> bool:
+    """Whether this is a session or an event. Gradio would begin a stream for any other name, and break it off."""
+    known = reader in queue.pending_messages_per_session or reader in queue.event_ids_to_events
+    return known or any(reader in ids for ids in queue.pending_event_ids_session.values())
 
 
 def _reader(scope: Scope) -> str:

@@ -83,3 +83,10 @@ def test_what_a_list_of_values_leaves_out_takes_its_default(http):
 def test_half_of_a_character_becomes_a_question_mark(http):
     event = http.post(f"{CALL}/v2/chat", content=b'{"message": "a\\ud800b", "model": "parrot"}').json()["event_id"]
     assert '["a?b"' in http.get(f"{CALL}/v2/chat/{event}").text
+
+
+@pytest.mark.parametrize("session", ["", "a name of the caller's"])
+def test_a_stream_is_read_by_the_id_of_its_event(http, session):
+    body = {"data": ["hello", "parrot"]} | ({"session_hash": session} if session else {})
+    event = http.post(f"{CALL}/chat", json=body).json()["event_id"]
+    assert '["hello"' in http.get(f"{CALL}/chat/{event}").text
