@@ -3,6 +3,7 @@
 - The first text of Budgie over a line of 150 ms a round trip, beside loopback.
 - A key stroke and a streamed update with 200 turns on the page, beside an empty page.
 - From navigation to a box that takes text, beside an empty `gr.ChatInterface`.
+- From a slider to the picture of the next token, with Budgie and with the real model of 135 million parameters.
 
 Each round opens both in turn, in one Chromium whose cache has seen the page before.
 """
@@ -17,7 +18,9 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
+from benchmarks import real_model
 from tests.browser import Visitor, open_chromium
 from tests.conftest import Space, free_port
 from tests.line import Line
@@ -51,6 +54,19 @@ FIRST_TEXT = """() => {
     done((performance.now() - sent) / 1000);
   }).observe(document.querySelector("#chat"), { subtree: true, childList: true, characterData: true }));
 }"""
+
+
+# Moves top-k, and resolves with the seconds until the bars are painted.
+SLIDE = """(value) => new Promise((done) => {
+  const range = document.querySelector('#setting-top_k input[type="range"]'), began = performance.now();
+  new MutationObserver((_, watch) => {
+    watch.disconnect();
+    requestAnimationFrame(() => setTimeout(() => done((performance.now() - began) / 1000)));
+  }).observe(document.querySelector(".bars-place"), { childList: true });
+  range.value = value;
+  range.dispatchEvent(new Event("input", { bubbles: true }));
+})"""
+MOVES = 12
 
 
 def first_text(visitor: Visitor) -> float:
@@ -92,6 +108,17 @@ def streamed(visitor: Visitor) -> int:
     return visitor.tab.evaluate("updates")
 
 
+def redrawn(context: Any, url: str, model: str) -> list[float]:
+    """Seconds from each move of a slider to the picture of the next token."""
+    visitor = Visitor(
+        context, f"{url}/?view=next&model={quote(model)}&prompt=Tell%20me%20a%20story%20about%20an%20owl."
+    )
+    visitor.page.locator(".bars li").first.wait_for()
+    found = [visitor.tab.evaluate(SLIDE, 3 + each) for each in range(MOVES + 4)][4:]
+    visitor.close()
+    return found
+
+
 @contextmanager
 def stock_page() -> Iterator[str]:
     """An empty `gr.ChatInterface`."""
@@ -131,7 +158,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    space = Space(MODEL_IDS="budgie,parrot")
+    real = real_model.folder()
+    space = Space(MODEL_IDS=f"budgie,parrot,{real}")
     line = Line(space.url, ROUND_TRIP)
     try:
         with open_chromium() as context, stock_page() as stock:
@@ -142,6 +170,9 @@ def main() -> None:
             report("first text over 150 ms, beside loopback", *map(list, zip(*pairs, strict=True)))
             far.close()
             near.close()
+            for name, most in (("budgie", 0.15), (real.name, 0.4)):
+                seconds = statistics.median(redrawn(context, space.url, name))
+                print(f"slider to picture with {name}: {seconds:.3f} s, at most {most} s", flush=True)
             costs: dict[int, list[tuple[float, float]]] = {TURNS: [], 0: []}
             for _ in range(rounds):
                 for turns, found in costs.items():
