@@ -75,8 +75,8 @@ class CallChecks:
         if way == "call/v2":
             values = {key: value for key, value in given.items() if key != "oauth_token"}
             names = [each["parameter_name"] for each in parameters]
-            for unknown in values.keys() - set(names):
-                raise Refused(_unknown("parameter", unknown, names))
+            if unknown := [key for key in values if key not in names]:
+                raise Refused(_unknown("parameter", unknown[0], names))
             _check_values(name, parameters, values)
             return json.dumps(given).encode()
         data = given.get("data")

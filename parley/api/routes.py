@@ -1,6 +1,7 @@
 """The routes of the app, each with the reason why it is served or closed. A closed one answers 404.
 
-A path is written as in FastAPI. `{name}` stands for one part of a path, `{name:path}` for several.
+A path is written as in FastAPI. `{name}` stands for one part of a path, `{name:path}` for several. A slash at its end
+makes no difference.
 """
 
 import re
@@ -16,7 +17,6 @@ SERVED = {
     "GET /": _PAGE,
     "HEAD /": "Whoever looks whether the Space runs asks for it.",
     "GET /config": _BOTH,
-    "GET /config/": _BOTH,
     "GET /theme.css": _PAGE,
     "GET /static/{path:path}": _PAGE,
     "GET /assets/{path:path}": _PAGE,
@@ -31,10 +31,8 @@ SERVED = {
     "GET /saved_view/{view}.txt": _PAGE,
     "HEAD /saved_view/{view}.txt": _PAGE,
     f"GET {_API}/info": _BOTH,
-    f"GET {_API}/info/": _BOTH,
     f"GET {_API}/openapi.json": _PROGRAMS,
     f"GET {_API}/app_id": "The page asks for it after a lost connection.",
-    f"GET {_API}/app_id/": "The page asks for it after a lost connection.",
     f"GET {_API}/heartbeat/{{session_hash}}": "It tells the server when a page is gone.",
     f"GET {_API}/startup-events": "Gradio asks for it when the app starts.",
     f"GET {_API}/queue/data": "The stream of a page's or a program's session.",
@@ -42,19 +40,13 @@ SERVED = {
     f"GET {_API}/queue/status": "gradio_client asks for it.",
     f"POST {_API}/cancel": _BOTH,
     f"POST {_API}/reset": _PROGRAMS,
-    f"POST {_API}/reset/": _PROGRAMS,
     f"GET {_API}/login_check": "gradio_client asks whether it has to log in.",
-    f"GET {_API}/login_check/": "gradio_client asks whether it has to log in.",
     f"POST {_API}/call/{{api_name}}": _PROGRAMS,
-    f"POST {_API}/call/{{api_name}}/": _PROGRAMS,
     f"GET {_API}/call/{{api_name}}/{{event_id}}": _PROGRAMS,
     f"POST {_API}/call/v2/{{api_name}}": _PROGRAMS,
-    f"POST {_API}/call/v2/{{api_name}}/": _PROGRAMS,
     f"GET {_API}/call/v2/{{api_name}}/{{event_id}}": _PROGRAMS,
     f"POST {_API}/run/{{api_name}}": "Calls without a queue: /models, /strategies.",
-    f"POST {_API}/run/{{api_name}}/": "Calls without a queue: /models, /strategies.",
     f"POST {_API}/api/{{api_name}}": "The older name of /run.",
-    f"POST {_API}/api/{{api_name}}/": "The older name of /run.",
 }
 _NO_LOGIN, _NO_FILES = "Nobody logs in here.", "The app takes and gives no files."
 _NO_HISTORY, _NO_EDITOR = "Nothing is stored on the server.", "It belongs to Gradio's editor, which is off."
@@ -62,12 +54,9 @@ CLOSED = {
     "GET /openapi.json": "It describes the routes of Gradio, not those of the app.",
     "HEAD /openapi.json": "It describes the routes of Gradio, not those of the app.",
     "POST /login": _NO_LOGIN,
-    "POST /login/": _NO_LOGIN,
     "GET /logout": _NO_LOGIN,
     f"GET {_API}/user": _NO_LOGIN,
-    f"GET {_API}/user/": _NO_LOGIN,
     f"GET {_API}/token": _NO_LOGIN,
-    f"GET {_API}/token/": _NO_LOGIN,
     "GET /svelte/{path:path}": "Only custom components with Svelte sources need it.",
     f"GET {_API}/custom_component/{{id}}/{{environment}}/{{type}}/{{file_name}}": "No component has files of its own.",
     "GET /pwa_icon/{size}": "The icon is a drawing of any size.",
@@ -77,7 +66,6 @@ CLOSED = {
     f"GET {_API}/deep_link": "It would store the conversation on the server.",
     f"GET {_API}/dev/reload": "It belongs to Gradio's reload mode, and its stream never ends.",
     f"GET {_API}/runs": _NO_HISTORY,
-    f"GET {_API}/runs/": _NO_HISTORY,
     f"GET {_API}/theme.css": "The page takes it from /theme.css.",
     f"GET {_API}/proxy={{url_path:path}}": "It would fetch pages of other servers.",
     f"HEAD {_API}/proxy={{url_path:path}}": "It would fetch pages of other servers.",
@@ -93,17 +81,11 @@ CLOSED = {
     f"GET {_API}/stream/{{session_hash}}/{{run}}/{{component_id}}/{{segment_id}}.{{ext}}": _NO_FILES,
     f"GET {_API}/stream/{{session_hash}}/{{run}}/{{component_id}}/playlist-file": _NO_FILES,
     f"POST {_API}/component_server": "No component has functions of its own on the server.",
-    f"POST {_API}/component_server/": "No component has functions of its own on the server.",
     f"POST {_API}/vibe-edit": _NO_EDITOR,
-    f"POST {_API}/vibe-edit/": _NO_EDITOR,
     f"POST {_API}/undo-vibe-edit": _NO_EDITOR,
-    f"POST {_API}/undo-vibe-edit/": _NO_EDITOR,
     f"GET {_API}/vibe-code": _NO_EDITOR,
-    f"GET {_API}/vibe-code/": _NO_EDITOR,
     f"POST {_API}/vibe-code": _NO_EDITOR,
-    f"POST {_API}/vibe-code/": _NO_EDITOR,
     f"POST {_API}/vibe-starter-queries": _NO_EDITOR,
-    f"POST {_API}/vibe-starter-queries/": _NO_EDITOR,
 }
 MAX_NAME = 255  # bytes of one part of a path: a file system refuses longer names with an error
 _UNUSED_QUERIES = ("page", "deep_link")  # of Gradio: other pages, and conversations stored on the server
@@ -116,7 +98,7 @@ def _form(route: str) -> str:
     )
 
 
-_SERVED = re.compile("|".join(map(_form, SERVED)))
+_SERVED = re.compile(f"(?:{'|'.join(map(_form, SERVED))})/?")
 
 
 class ServedRoutes:

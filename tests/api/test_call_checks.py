@@ -1,15 +1,8 @@
 """What is wrong with a call is told in one sentence, with the nearest name where one was meant."""
 
-import httpx2
 import pytest
 
 CALL, JOIN = "/gradio_api/call", "/gradio_api/queue/join"
-
-
-@pytest.fixture
-def http(inside):
-    with httpx2.Client(base_url=inside.url, timeout=90) as client:
-        yield client
 
 
 @pytest.mark.parametrize(

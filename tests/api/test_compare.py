@@ -1,7 +1,6 @@
 """/compare, as a program asks it."""
 
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from parley.serving import turn
@@ -9,11 +8,6 @@ from tests.conftest import Passes, until
 
 QUESTION = "Tell me a story about an owl."
 GREEDY = {"model": "budgie", "strategy": "greedy", "max_new_tokens": 40}
-
-
-@pytest.fixture(scope="module")
-def client(inside):
-    return Client(inside.url, verbose=False)
 
 
 def test_a_program_gets_all_columns_as_they_grow(client):

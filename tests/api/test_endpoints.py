@@ -18,11 +18,6 @@ from parley.ui import controls
 from tests.conftest import ROOT, Passes, until
 
 
-@pytest.fixture
-def client(inside):
-    return Client(inside.url, verbose=False)
-
-
 @pytest.fixture(scope="module")
 def one_client(inside):
     """For calls that need no conversation of their own."""

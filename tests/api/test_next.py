@@ -1,16 +1,10 @@
 """/next, as a program asks it."""
 
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 QUESTION = [{"role": "user", "content": "Hello, who are you?"}]
 GREEDY = {"model": "budgie", "strategy": "greedy"}
-
-
-@pytest.fixture(scope="module")
-def client(inside):
-    return Client(inside.url, verbose=False)
 
 
 def test_a_program_steps_through_an_answer(client):

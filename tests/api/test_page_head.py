@@ -2,17 +2,8 @@
 
 import re
 
-import httpx2
-import pytest
-
 pytest_plugins = ["tests.browser"]
 MAX_BYTES = 25_000  # of the first HTML, compressed
-
-
-@pytest.fixture
-def http(inside):
-    with httpx2.Client(base_url=inside.url) as client:
-        yield client
 
 
 def test_the_first_html_is_small_and_has_a_skeleton(http):

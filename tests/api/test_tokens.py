@@ -3,18 +3,12 @@
 import math
 
 import pytest
-from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 from parley.messages import Message
 from tests.engines.openvino.asking import answer
 
 QUESTION = [{"role": "user", "content": "Hello, who are you?"}]
-
-
-@pytest.fixture(scope="module")
-def client(inside):
-    return Client(inside.url, verbose=False)
 
 
 def test_a_program_learns_how_likely_each_token_of_an_answer_was(client):

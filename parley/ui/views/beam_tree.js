@@ -61,8 +61,11 @@ window.beamTree = (() => {
       drawn.append(lines, nodes);
       picture.setAttribute("aria-label", filled(texts.tree_of, { count: beams[last].length }));
       picture.replaceChildren(drawn);
-      list.replaceChildren(...beams[last].map((node, index) => {
-        const words = path(last, index).map((each) => each.text ?? "").join("");
+      /* What has ended before stays a hypothesis. */
+      const places = beams.slice(0, count).flatMap((step, at) => step.map((node, index) => ({ node, at, index })));
+      const known = places.filter(({ node, at }) => at === last || node.finished).sort((a, b) => b.node.score - a.node.score);
+      list.replaceChildren(...known.map(({ node, at, index }) => {
+        const words = path(at, index).map((each) => each.text ?? "").join("");
         return make("li", { className: node.chosen ? "chosen" : "", "data-group": groups.size > 1 ? node.group ?? 0 : null },
           make("b", {}, node.score.toFixed(3)), " ", theirs("span", {}, words.length > 160 ? `…${words.slice(-160)}` : words), node.finished ? ` ${texts.finished}` : "");
       }));

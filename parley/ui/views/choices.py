@@ -4,9 +4,9 @@ choices.js asks, and token_view.js draws what comes back. Nothing of it is kept 
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import gradio as gr
@@ -112,17 +112,30 @@ def add() -> None:
     reading.failure(None, None, None, js="choices.failed", queue=False, **PRIVATE)
 
 
-async def look(asked: Any) -> dict[str, Any]:
-    """What the view shows of an answer, or of a text; `number` is that of the question, and `error` a sentence."""
-    values = asked if isinstance(asked, Mapping) else {}
-    number = {"number": values.get("number")}
-    try:
-        return number | await _look(values)
-    except ChatError as refusal:
-        return number | {"error": str(refusal)}
+Look = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
-async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
+def numbered(look: Look) -> Callable[[Any], Awaitable[dict[str, Any]]]:
+    """An event handler for what a script asks: its number comes back, with what `look` finds, or with an `error`.
+
+    So the script knows what an answer belongs to. The error is a sentence.
+    """
+
+    @wraps(look)
+    async def answer(asked: Any) -> dict[str, Any]:
+        values = asked if isinstance(asked, Mapping) else {}
+        number = {"number": values.get("number")}
+        try:
+            return number | await look(values)
+        except ChatError as refusal:
+            return number | {"error": str(refusal)}
+
+    return answer
+
+
+@numbered
+async def look(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the view shows of an answer, or of a text."""
     stored = stored_answer.read(values.get("stored"))
     settings = await asyncio.to_thread(settings_of, stored.settings or values.get("settings"), bool(stored.ids))
     text = values.get("text") or ""

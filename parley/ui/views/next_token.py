@@ -9,14 +9,13 @@ import gradio as gr
 
 from parley.api.endpoints import typed_text
 from parley.api.plain import plain, short
-from parley.errors import ChatError
 from parley.events import NextToken
 from parley.serving import turn
 from parley.settings import OPTIONS
 from parley.strategies.registry import TRUNCATION
 from parley.ui import stored_answer
 from parley.ui.views import choices
-from parley.ui.views.choices import PRIVATE, labels, messages_of, settings_of
+from parley.ui.views.choices import PRIVATE, labels, messages_of, numbered, settings_of
 
 SLIDERS = ("temperature", *TRUNCATION)  # the settings that shape the distribution
 SHARED = {name: choices.VIEW_TEXTS[name] for name in ("entropy", "chain", "token", "by_settings", "by_model", "part")}
@@ -53,17 +52,9 @@ def add() -> None:
     reading.failure(None, None, None, js="nextToken.failed", **private)
 
 
-async def look(asked: Any) -> dict[str, Any]:
-    """What the view shows; `number` is that of the question, and `error` a sentence."""
-    values = asked if isinstance(asked, Mapping) else {}
-    number = {"number": values.get("number")}
-    try:
-        return number | await _look(values)
-    except ChatError as refusal:
-        return number | {"error": str(refusal)}
-
-
-async def _look(values: Mapping[str, Any]) -> dict[str, Any]:
+@numbered
+async def look(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What the view shows."""
     stored = stored_answer.read(values.get("stored"))
     so_far = stored_answer.read({"ids": values.get("given")}).ids
     settings = await asyncio.to_thread(settings_of, values.get("settings"), True)

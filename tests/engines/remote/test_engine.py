@@ -325,30 +325,3 @@ def test_with_a_token_and_no_address_inference_providers_are_asked(faulty, monke
     assert faulty.asked[-1][0] == "router.huggingface.co:443"
     assert "The server of org/m:groq does not answer." in sentence and "hf_x" not in told
     assert "hf_x" not in repr(remote_servers.find(known))
-
-
-def choices(engine, answer="Once upon a ", messages=HELLO):
-    settings = Settings.check({"top_k": 0, "max_new_tokens": 20})
-    return engine.choices(TurnRequest.of(messages, settings, threading.Event()), answer)
-
-
-def test_probabilities_are_those_that_the_server_tells(faulty):
-    found = choices(engine(faulty.url, "logprobs"))
-    assert [(each.text, each.logprob, each.rank) for each in found.answer] == [
-        ("Once ", -0.1, 1),
-        ("upon ", -0.5, 1),
-        ("a ", -3.0, 2),
-    ]
-    assert [each.text for each in found.answer[2].candidates] == ["the ", "a "]
-    assert found.notes == (remote_engine.ASKED_AGAIN,)
-    assert choices(engine(faulty.url, "logprobs"), "other words").notes == (remote_engine.OTHER_WORDS,)
-    answer(engine(faulty.url, "logprobs"))
-    assert "logprobs" not in faulty.asked[-1][2]  # an answer costs nothing more
-
-
-def test_a_server_without_probabilities_is_named_in_a_sentence(faulty):
-    for messages, sentence in ((HELLO, "tells no probabilities"), ((), "scores only what it writes itself")):
-        with pytest.raises(BadSetting, match=sentence):
-            choices(engine(faulty.url), messages=messages)
-    with pytest.raises(ServerFault):
-        choices(engine(faulty.url, "malformed logprobs"))

@@ -138,6 +138,16 @@ def test_a_beam_search_is_a_tree_with_a_step_slider(visitor):
     assert violations(visitor) == []
 
 
+def test_the_answer_is_the_best_hypothesis_also_where_the_search_went_on_after_its_end(visitor):
+    visitor.choose("strategy", "Beam search")
+    visitor.ask("What is top-p sampling?")
+    view = Choices(visitor).show()
+    said = "".join(view.tokens.all_text_contents())
+    visitor.press("Tree")
+    expect(view.view.locator(".hypotheses li").first).to_contain_text(said.partition("<")[0].strip())
+    expect(view.view.locator(".hypotheses li").first).to_have_class("chosen")
+
+
 def test_speculation_is_a_ribbon_of_passes(visitor):
     view = searched(visitor, "Prompt lookup")
     said = "".join(view.tokens.all_text_contents())
