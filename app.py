@@ -9,21 +9,26 @@ import os
 from collections.abc import Iterator, Sequence
 
 from parley import config
+from parley.serving.operations import ending, turn_log
 
-if __name__ == "__main__":
-    config.handle_command_line()  # before the slow imports, because it may end the program
+if __name__ == "__main__":  # before the slow imports, which may be interrupted
+    config.handle_command_line()
+    turn_log.configure()
+    ending.handle_signals()
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # with both, memory stays flat over many requests
+os.environ["FORWARDED_ALLOW_IPS"] = config.trusted_proxies()  # uvicorn reads it
 import spaces  # isort: skip  (before anything touches CUDA)
 import gradio as gr
 
 from parley.api import endpoints
 from parley.errors import ChatError
-from parley.events import ColumnEvent, Delta
+from parley.events import Choices, ColumnEvent, Delta, TokenScore
 from parley.messages import Message
 from parley.models import registry
-from parley.serving import comparison, gpu_budget, preload, turn
+from parley.serving import comparison, gpu_budget, gpu_choices, preload, turn
 from parley.serving.column_batch import Column
+from parley.serving.gpu_choices import Asked, AskedScores
 from parley.settings import Settings
 from parley.ui import controls, page
 from parley.ui.chat_interface import ResilientChatInterface
@@ -45,6 +50,15 @@ def compare_on_gpu(
 ) -> Iterator[ColumnEvent | ChatError]:
     """Runs all columns of a comparison that need one in a process that has a GPU for so many seconds."""
     yield from comparison.compare_in_worker(run_id, columns, session, generated, seconds)
+
+
+@gpu_choices.run_on_gpu_by
+@spaces.GPU(duration=gpu_budget.duration, size=preload.gpu_size())
+def choices_on_gpu(
+    asked: Asked | AskedScores, messages: Sequence[Message], settings: Settings, session: str, seconds: int
+) -> Choices | list[list[TokenScore]] | ChatError:
+    """Reads answers again, to show why their tokens were chosen, in a process that has a GPU for so many seconds."""
+    return gpu_choices.choices_in_worker(asked, messages, settings, seconds)
 
 
 def reply(

@@ -19,7 +19,7 @@ import torch  # noqa: F401  (with all threads, before anything that is imported 
 from transformers.utils import logging
 
 from benchmarks import api, chart, decoding, engines, many, memory, peers, processor, quality, transformers_serve
-from benchmarks.figures import FIGURES, MANY
+from benchmarks.figures import FIGURES, OVER_HTTP
 from benchmarks.measures import ROUNDS, Row
 from benchmarks.models import Models, all_models
 from tools import readme_tables
@@ -73,7 +73,10 @@ GROUPS: dict[str, tuple[tuple[str, ...], Callable[[Run], Iterator[Row]]]] = {
     ),
     "next_turn": (("next_turn",), lambda run: decoding.next_turn(run.models, run.rounds, run.lengths)),
     "budgie": (("budgie_engine",), lambda run: api.budgie(run.models, run.rounds)),
-    "api": (("budgie_api",), lambda run: api.over_api(run.models, run.rounds)),
+    "api": (
+        ("budgie_api", "way"),
+        lambda run: api.over_api(run.models, run.rounds, [name for name in api.WAYS if name in run.names]),
+    ),
     "start": (("start",), lambda run: api.starting(run.models, run.rounds)),
     "memory": (("memory", "load"), lambda run: memory.rows(run.models, run.shapes)),
     "quality": (("text", "questions"), lambda run: quality.of_smollm2(run.models)),
@@ -187,7 +190,7 @@ def arguments() -> argparse.Namespace:
         parser.error(str(error))
     asked += chosen(["engines"]) if given.engines else []
     asked += QUICK if given.quick else []
-    asked += MANY if given.many else []
+    asked += OVER_HTTP if given.many else []
     given.names = asked or list(FIGURES)
     return given
 
@@ -225,8 +228,8 @@ def results_of(measured: Sequence[Row], machine: dict[str, Any]) -> dict[str, An
 
 def write(measured: Sequence[Row], machine: dict[str, Any], only_many: bool) -> None:
     """Writes the figures of a whole run."""
-    of_many = [row for row in measured if row.name in MANY]
-    others = [row for row in measured if row.name not in MANY]
+    of_many = [row for row in measured if row.name in OVER_HTTP]
+    others = [row for row in measured if row.name not in OVER_HTTP]
     before = json.loads(RESULTS.read_text("utf-8"))
     results = before if only_many else results_of(others, machine)
     results["many"] = results_of(of_many, machine)
@@ -236,7 +239,7 @@ def write(measured: Sequence[Row], machine: dict[str, Any], only_many: bool) -> 
 def update(measured: Sequence[Row], machine: dict[str, Any]) -> None:
     """Writes these figures in place of the earlier ones. Raises `ValueError` where those are of another machine."""
     results = json.loads(RESULTS.read_text("utf-8"))
-    for part_of, names in ((results, set(FIGURES) - set(MANY)), (results["many"], set(MANY))):
+    for part_of, names in ((results, set(FIGURES) - set(OVER_HTTP)), (results["many"], set(OVER_HTTP))):
         new = {(row.name, row.model): dataclasses.asdict(row) for row in measured if row.name in names}
         if new and part_of["machine"] != machine:
             raise ValueError("The other figures are of another machine or of other versions: measure all of them.")

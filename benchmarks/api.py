@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
+import httpx2
 from gradio_client import Client
 
 from benchmarks import start
@@ -32,6 +34,8 @@ from parley.models import registry
 from parley.serving import turn
 
 NEW = 200  # tokens of an answer
+ASKED: dict[str, Any] = {"strategy": "greedy", "max_new_tokens": NEW}
+TIMEOUT = 300  # seconds for which a client waits for the next piece
 
 
 def budgie(models: Models, rounds: int) -> Iterator[Row]:
@@ -49,8 +53,8 @@ def budgie(models: Models, rounds: int) -> Iterator[Row]:
     yield compared("budgie_engine", model.name, "tokens/s", pairs)
 
 
-def over_api(models: Models, rounds: int) -> Iterator[Row]:
-    """The same over the API, from sending to the end, for a client in another process; beside the engine alone."""
+def over_api(models: Models, rounds: int, names: Collection[str]) -> Iterator[Row]:
+    """The same by each of these ways in, from sending to the end, for a client elsewhere; beside the engine alone."""
     with contextlib.ExitStack() as stack:
         url, engine = stack.enter_context(_served())
         stack.enter_context(endless(engine.loaded))
@@ -59,12 +63,18 @@ def over_api(models: Models, rounds: int) -> Iterator[Row]:
         taken = in_turn(
             rounds,
             {
-                "api": lambda: elsewhere.submit(_asked, url).result(),
+                **{name: functools.partial(_elsewhere, elsewhere, WAYS[name], url) for name in names},
                 "engine": lambda: _in_engine(engine),
             },
         )
-    pairs = [(NEW / each["api"], each["engine"]) for each in taken]
-    yield compared("budgie_api", models.budgie.name, "tokens/s", pairs)
+    for name in names:
+        pairs = [(NEW / each[name], each["engine"]) for each in taken]
+        yield compared(name, models.budgie.name, "tokens/s", pairs)
+
+
+def _elsewhere(process: ProcessPoolExecutor, way: Callable[[str], None], url: str) -> float:
+    """Seconds from sending to the end of an answer."""
+    return process.submit(_timed, way, url).result()
 
 
 def _in_engine(engine: LocalEngine) -> float:
@@ -92,14 +102,38 @@ def _client(url: str) -> Client:
     return Client(url, verbose=False)
 
 
-def _asked(url: str) -> float:
-    """In the client's process: seconds from sending to the end of an answer."""
-    asked = {"strategy": "greedy", "max_new_tokens": NEW, "messages": []}
-    client = _client(url)
+def _timed(way: Callable[[str], None], url: str) -> float:
+    """In the client's process, as what it calls."""
+    _client(url)  # which asks for all endpoints at first
     began = time.perf_counter()
-    for _ in client.submit(STORY, **asked, api_name="/chat"):
-        pass
+    way(url)
     return time.perf_counter() - began
+
+
+def _chat(url: str) -> None:
+    for _ in _client(url).submit(STORY, messages=[], **ASKED, api_name="/chat"):
+        pass
+
+
+def _generate(url: str) -> None:
+    for _ in _client(url).submit(STORY, **ASKED, api_name="/generate"):
+        pass
+
+
+def _v1(url: str) -> None:
+    body = {"model": "budgie", "messages": [{"role": "user", "content": STORY}], "stream": True, **ASKED}
+    with httpx2.stream("POST", f"{url.rstrip('/')}/v1/chat/completions", json=body, timeout=TIMEOUT) as answer:
+        answer.raise_for_status()
+        for _ in answer.iter_lines():
+            pass
+
+
+# Each way in, by the name of its figure.
+WAYS: dict[str, Callable[[str], None]] = {
+    "budgie_api": _chat,
+    "way_generate": _generate,
+    "way_v1": _v1,
+}
 
 
 def starting(models: Models, rounds: int) -> Iterator[Row]:

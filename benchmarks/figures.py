@@ -42,6 +42,11 @@ def rate(figure: float) -> Goal:
     return Goal(f"{figure:g} at least", lambda row: row.ours >= figure)
 
 
+def share(figure: float) -> Goal:
+    """Of our own figure, in percent."""
+    return Goal(f"at most {figure:g} %", lambda row: row.ours <= figure)
+
+
 def at_most(figures: dict[str, float]) -> Goal:
     """Of our own figure, by model."""
     sentence = ", ".join(f"{figure:g} for {model}" for model, figure in figures.items())
@@ -82,12 +87,21 @@ MANY: dict[str, Figure] = {
     "many_decode_sampling_vs_passes": Figure("The same by sampling", at_least(0.85), TARGETS),
     "many_decode_greedy_in_model": Figure("Time of this that is spent in the model, greedy search"),
     "many_decode_sampling_in_model": Figure("The same by sampling", rate(85), TARGETS[-1:]),
+    "many_greedy_events": Figure("What passing this text on takes of the machine, greedy search", share(10), TARGETS),
+    "many_sampling_events": Figure("The same by sampling", share(10), TARGETS),
     "many_greedy_in_model": Figure("Time of the whole mix that is spent in the model, greedy search"),
     "many_sampling_in_model": Figure("The same by sampling"),
     "many_first_token": Figure("First token, the median, greedy search, beside llama.cpp"),
     "many_first_token_p95": Figure("The same for the one in twenty who waits longest"),
     "many_next_turn": Figure("First token of next turns, which are asked at once, the median, beside llama.cpp"),
 }
+WAYS: dict[str, Figure] = {
+    "way_generate": Figure(
+        "200 tokens by `/generate`, which tells all that is known each time, beside decoding in the engine"
+    ),
+    "way_v1": Figure("The same by `/v1/chat/completions`, streamed"),
+}
+OVER_HTTP = MANY | WAYS  # they are measured by themselves, and written with the machine that they were measured on
 FIGURES: dict[str, Figure] = {
     "decode_vs_plain": Figure(f"Decoding, nothing drafted, {PLAIN}", at_least(4)),
     "decode_vs_llamacpp_q8": Figure("Decoding, nothing drafted, beside llama.cpp with Q8_0", at_least(1)),
@@ -159,5 +173,5 @@ FIGURES: dict[str, Figure] = {
     "engine_decode": Figure("Decoding by each engine, nothing drafted"),
     "engine_prefill": Figure("First token after 128 tokens of prompt by each engine"),
     "plan": Figure("Decoding by the engine that the plan takes, beside the fastest of all others", at_least(0.95)),
-    **MANY,
+    **OVER_HTTP,
 }

@@ -4,6 +4,7 @@ other, and beside what the passes of the model allow.
 
 import contextlib
 import multiprocessing
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -22,8 +23,8 @@ from benchmarks.visitors import Asks, ChatCompletions, Parley, Played
 from parley.engines.openvino.decoder import MAX_ROWS
 
 # How many chats, and how many conversations they have together; fewer for the model that is only a shape.
-CHATS = {1: 2, 4: 4, 8: 8, 16: 16, 32: 32}
-SHAPE_CHATS = {4: 4, 16: 16}
+CHATS = {1: 6, 4: 24, 8: 32, 16: 48, 32: 64}
+SHAPE_CHATS = {4: 8, 16: 16}
 SLOW = 8  # chats that those are asked by at most which take several times as long
 ROUNDS = 1  # at most; one takes about ten minutes
 WARM_UP = 99  # the seed of conversations that are not measured
@@ -64,6 +65,7 @@ class _Peers:
 
     def play(self, way: str, workload: Workload, chats: int) -> Played:
         """What these conversations take by `way`: the peer, and how the next token is chosen."""
+        self.parley.settle()
         peer, _, generation = way.partition(" ")
         sampling = GENERATION[generation]
         if peer == LLAMA_CPP:
@@ -142,6 +144,7 @@ def _mix(started: _Peers, workloads: Sequence[Workload], label: str, chats: int)
             played.setdefault(way, []).append(taken)
             if way.startswith(OURS):
                 in_model[way.split()[1]].append(100 * (started.parley.pass_seconds() - before) / taken.seconds)
+        started.parley.settle()
         seconds = bound(workload, chats, started.parley.pass_times(2 * PROMPT))
         bounds.append(workload.new_tokens / seconds)
 
@@ -218,10 +221,14 @@ def _decoding(started: _Peers, workloads: Sequence[Workload], label: str, chats:
     """Decoding alone, beside passes of as many rows at the same lengths, and how much of its time is in the model."""
     rates = {generation: list[tuple[float, float]]() for generation in GENERATION}
     shares = {generation: list[float]() for generation in GENERATION}
+    events = {generation: list[float]() for generation in GENERATION}
     for workload in workloads:
         for generation in GENERATION:
             started.parley.count_tokens()
-            started.play(f"{OURS} {generation}", workload, chats)
+            before = started.parley.event_seconds()
+            taken = started.play(f"{OURS} {generation}", workload, chats)
+            on_events = (started.parley.event_seconds() - before) / (os.cpu_count() or 1)
+            events[generation].append(100 * on_events / taken.seconds)
             seconds, in_passes, tokens = started.parley.decoding()
             each_pass = started.parley.pass_time(chats, PROMPT + PROMPT // 2, NEW)
             rates[generation].append((tokens / seconds, chats / each_pass))
@@ -229,6 +236,7 @@ def _decoding(started: _Peers, workloads: Sequence[Workload], label: str, chats:
     for generation in GENERATION:
         yield row(f"many_decode_{generation}_vs_passes", label, "tokens/s", rates[generation])
         yield alone(f"many_decode_{generation}_in_model", label, "% of the time", shares[generation])
+        yield alone(f"many_{generation}_events", label, "% of all cores", events[generation])
 
 
 def by_chats(rows: Collection[Row]) -> dict[str, list[tuple[int, float]]]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measures import endless, without_drafts
+from parley.engines.openvino import turns
 from parley.engines.openvino.decoder import MAX_ROWS, PassInput
 from parley.engines.openvino.engine import OpenVinoEngine
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import BlockTable
 from parley.engines.openvino.scheduler import Scheduler
+from parley.engines.openvino.turns import RunningTurn
 from parley.engines.token_rate import TokenRate
 from parley.models import registry
 from parley.serving import turn
@@ -48,6 +50,10 @@ class Served:
         """
         return self._inside(_decoding)
 
+    def event_seconds(self) -> float:
+        """The processor time, up to now, of the threads that pass text on: all of the app but the decode loops."""
+        return self._inside(_event_seconds)
+
     def pass_times(self, length: int) -> dict[int, float]:
         """Seconds of a pass of single rows of as many sequences, each after so many tokens, for each of `ROWS`; for
         `MAX_ROWS`, of as many tokens of one prompt.
@@ -57,6 +63,10 @@ class Served:
     def pass_time(self, rows: int, length: int, passes: int) -> float:
         """Seconds of a pass of single rows of as many sequences, the mean from `length` tokens up."""
         return self._inside(_pass_time, rows, length, passes)
+
+    def settle(self) -> None:
+        """Waits until the answers are read again, which takes the machine from whoever is measured next."""
+        self._inside(_settle)
 
     def close(self) -> None:
         """Ends the app."""
@@ -72,12 +82,12 @@ class _TokenLog(TokenRate):
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
         self._scheduler = scheduler
-        self.tokens: dict[int, list[tuple[float, float]]] = {}  # by the thread of the turn
+        self.tokens: dict[RunningTurn, list[tuple[float, float]]] = {}
 
     def count(self) -> None:
         """See `TokenRate.count`."""
         super().count()
-        self.tokens.setdefault(threading.get_ident(), []).append((time.perf_counter(), self._scheduler.pass_seconds))
+        self.tokens.setdefault(turns.current(), []).append((time.perf_counter(), self._scheduler.pass_seconds))
 
 
 _kept = contextlib.ExitStack()  # in the app's process: what holds until it ends
@@ -115,6 +125,12 @@ def _pass_seconds() -> float:
     return _model().scheduler.pass_seconds
 
 
+def _settle() -> None:
+    for thread in threading.enumerate():
+        if thread.name == "read-answer":
+            thread.join()
+
+
 def _count_tokens() -> None:
     _log().tokens.clear()
 
@@ -124,6 +140,11 @@ def _decoding() -> tuple[float, float, int]:
     begin, end = max(each[0] for each in turns), min(each[-1] for each in turns)
     tokens = sum(begin[0] < when <= end[0] for each in turns for when, _ in each)
     return end[0] - begin[0], end[1] - begin[1], tokens
+
+
+def _event_seconds() -> float:
+    passing_on = [each.ident for each in threading.enumerate() if each.name != "generate" and each.ident]
+    return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in passing_on)
 
 
 def _log() -> _TokenLog:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from parley.messages import Message
 
+SHOWN = 10  # candidates of a token, unless more are asked for
 FLUSH = 0.05  # seconds: the shortest time between two deltas with text
 MIN_DECODE_SECONDS = 0.01  # text that arrives in less time was buffered, and its speed says nothing about decoding
 HEARTBEAT = 0.25  # seconds: the longest time between two deltas, so that a consumer can stop the answer
@@ -106,6 +107,7 @@ class TokenScore:
     candidates: tuple[Candidate, ...]  # the likeliest first
     control: bool = False  # a token of the chat template, which nobody can type
     early_layer: int | None = None  # DoLa: the layer that the last one was compared with
+    form_removed: float | None = None  # the share of the probability that the answer form took away; None: no form
     drafted: bool | None = None  # whether it was a draft token that was accepted; None: there were no drafts
     rivals: tuple["BeamNode", ...] = ()  # the hypotheses at this token, best first, in a beam search
 
@@ -203,6 +205,7 @@ class Delta:
     run_record: RunRecord | None = None
     origin: Origin | None = None
     ids: tuple[int, ...] = ()  # the generated tokens, with the last delta
+    hypotheses: tuple["Answer", ...] = ()  # of one search, best first, this one included, where several are asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,7 @@ class ColumnEvent:
     column: int | None = None  # None: it concerns all columns
     delta: Delta | None = None  # of the answer in the column
     error: str = ""  # a sentence; nothing follows in this column
+    code: str = ""  # of the error, see `errors.CODES`
     figures: Figures | None = None  # once the answer is finished
     notice: str = ""
     scored_by: str = ""  # the label of the model that gives the bits per byte
@@ -257,4 +261,5 @@ class Answer(Delta):
             run_record=delta.run_record or self.run_record,
             origin=delta.origin or self.origin,
             ids=delta.ids or self.ids,
+            hypotheses=delta.hypotheses or self.hypotheses,
         )

@@ -1,23 +1,73 @@
 """Turns Gradio's history, or the messages of an API caller, into messages for a chat template."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
-from parley.errors import BadConversation
+from parley.config import MAX_MESSAGES
+from parley.errors import BadConversation, TooLong
 from parley.settings import replace_lone_surrogates
 
 MAX_MESSAGE_CHARACTERS = 32_000  # the engine checks the context window in tokens
 MAX_ANSWER_CHARACTERS = 320_000  # more, because an answer may have been continued many times
-MAX_MESSAGES = 500
+OTHER_NAMES = {"developer": "system", "function": "tool"}  # of roles, in the OpenAI API
+_ROLES = 'The role of a message must be "system", "user" or "assistant"'
 _THOUGHT = re.compile(r"\A\s*<think>.*?(</think>\s*|\Z)", re.DOTALL)
+
+
+Role = Literal["system", "user", "assistant", "tool"]
+
+
+class ToolCall(NamedTuple):
+    """A call of a tool that a model asks for."""
+
+    name: str
+    arguments: str  # an object as JSON, as the model wrote it
+    id: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The call as chat templates take it: in the form of the OpenAI API, but the arguments are an object."""
+        function = {"name": self.name, "arguments": _object(self.arguments)}
+        return {"id": self.id, "type": "function", "function": function}
 
 
 class Message(NamedTuple):
     """One message of a conversation, as chat templates take it."""
 
-    role: Literal["system", "user", "assistant"]
+    role: Role
     content: str
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tools that the assistant calls."""
+        return ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message in the form of the OpenAI API."""
+        return self._asdict()
+
+
+class ToolMessage(Message):
+    """A message of the assistant that calls tools, or the answer of a tool. Equal messages may differ in the calls."""
+
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""  # of the call that a tool answers
+    name: str = ""  # of that tool
+
+    @classmethod
+    def of(
+        cls, role: Role, content: str, calls: Sequence[ToolCall] = (), call_id: str = "", name: str = ""
+    ) -> "ToolMessage":
+        """A message with more than a text."""
+        made = cls(role, content)
+        made.calls, made.call_id, made.name = tuple(calls), call_id, name
+        return made
+
+    def as_dict(self) -> dict[str, Any]:
+        """The message in the form of the OpenAI API, without what is empty."""
+        more = {"tool_call_id": self.call_id, "name": self.name, "tool_calls": [each.as_dict() for each in self.calls]}
+        return super().as_dict() | {name: value for name, value in more.items() if value}
 
 
 def build_messages(history: Sequence[Any], message: str | Sequence[Any], system_prompt: str = "") -> list[Message]:
@@ -32,22 +82,33 @@ def build_messages(history: Sequence[Any], message: str | Sequence[Any], system_
     """
     if not isinstance(history, list | tuple):
         raise BadConversation('A conversation is a list of messages such as {"role": "user", "content": "Hello"}.')
-    if len(history) > MAX_MESSAGES:
-        raise BadConversation(
-            f"The conversation has {len(history)} messages; at most {MAX_MESSAGES} fit. Clear the chat."
-        )
+    if len(history) > (most := MAX_MESSAGES.read()):
+        raise TooLong(f"The conversation has {len(history)} messages; at most {most} fit. Clear the chat.")
     messages = [m for m in map(_message, history) if m is not None]
     messages.append(Message("user", _text(message)))
     answer = messages[-2] if len(messages) > 1 else messages[-1]
-    goes_on = answer.role == "assistant" and not messages[-1].content.strip() and bool(answer.content.strip())
+    goes_on = (
+        answer.role == "assistant"
+        and not answer.calls
+        and not messages[-1].content.strip()
+        and bool(answer.content.strip())
+    )
     messages = [m if m is answer and goes_on else _without_thought(m) for m in messages]
     system = "\n\n".join(
         text for text in (system_prompt, *(m.content for m in messages if m.role == "system")) if text.strip()
     )
     turns = _merged(m for m in messages if m.role != "system")
-    if not any(m.role == "user" for m in turns) or (turns[-1].role != "user" and not goes_on):
+    _check_tools(turns)
+    if not any(m.role == "user" for m in turns) or (turns[-1].role not in ("user", "tool") and not goes_on):
         raise BadConversation("There is no question to answer. Type a message and send it.")
     return [Message("system", system), *turns] if system else turns
+
+
+def _check_tools(turns: Sequence[Message]) -> None:
+    """Raises `BadConversation` for the answer of a tool that nobody called."""
+    for before, m in zip([None, *turns], turns, strict=False):
+        if m.role == "tool" and not (before and (before.role == "tool" or before.calls)):
+            raise BadConversation(f"{_ROLES}, not 'tool', because no tool was called before it.", name="messages")
 
 
 def build_plain_text(history: Sequence[Any], message: str | Sequence[Any]) -> list[Message]:
@@ -98,18 +159,45 @@ def _message(item: Any) -> Message | None:
     metadata = item.get("metadata")
     if isinstance(metadata, Mapping) and metadata.get("title"):
         return None
-    role = item.get("role")
-    if role not in ("system", "user", "assistant"):
+    role: Any = OTHER_NAMES.get(str(item.get("role")), item.get("role"))
+    if role not in get_args(Role):
+        raise BadConversation(f"{_ROLES}, not {str(role)[:40]!r}.", name="messages", valid=list(get_args(Role)))
+    asked = item.get("tool_calls") or []
+    calls = tuple(map(_call, asked if isinstance(asked, list) else [asked])) if role == "assistant" else ()
+    content = "" if item.get("content") is None and calls else item.get("content")
+    text = _text(content, MAX_ANSWER_CHARACTERS if role in ("assistant", "tool") else MAX_MESSAGE_CHARACTERS)
+    if role == "tool":
+        call_id, name = (str(item.get(each) or "") for each in ("tool_call_id", "name"))
+        return ToolMessage.of(role, text, call_id=call_id, name=name)
+    return ToolMessage.of(role, text, calls) if calls else Message(role, text)
+
+
+def _call(item: Any) -> ToolCall:
+    function = item.get("function") if isinstance(item, Mapping) else None
+    given = function if isinstance(function, Mapping) else {}
+    name, arguments = given.get("name"), given.get("arguments", "")
+    arguments = json.dumps(arguments) if isinstance(arguments, Mapping) else arguments
+    if not isinstance(name, str) or not name or not isinstance(arguments, str):
         raise BadConversation(
-            f'The role of a message must be "system", "user" or "assistant", not {str(role)[:40]!r}.'
+            'A call of a tool must be an object such as {"id": "1", "type": "function", "function": {"name": "add", '
+            '"arguments": "{}"}}.'
         )
-    return Message(
-        role, _text(item.get("content"), MAX_ANSWER_CHARACTERS if role == "assistant" else MAX_MESSAGE_CHARACTERS)
-    )
+    return ToolCall(name, replace_lone_surrogates(arguments), str(item.get("id") or ""))
+
+
+def _object(arguments: str) -> Any:
+    """The arguments of a call as an object; the text itself where a model wrote no JSON."""
+    try:
+        return json.loads(arguments or "{}")
+    except (ValueError, RecursionError):
+        return arguments
 
 
 def _without_thought(m: Message) -> Message:
-    return Message(m.role, _THOUGHT.sub("", m.content)) if m.role == "assistant" else m
+    if m.role != "assistant":
+        return m
+    text = _THOUGHT.sub("", m.content)
+    return ToolMessage.of(m.role, text, m.calls) if m.calls else Message(m.role, text)
 
 
 def _text(content: Any, max_characters: int = MAX_MESSAGE_CHARACTERS) -> str:
@@ -118,7 +206,7 @@ def _text(content: Any, max_characters: int = MAX_MESSAGE_CHARACTERS) -> str:
     if not isinstance(content, str):
         raise BadConversation("The content of a message must be text.")
     if len(content) > max_characters:
-        raise BadConversation(
+        raise TooLong(
             f"A message may have at most {max_characters} characters; this one has {len(content)}. Shorten it."
         )
     return replace_lone_surrogates(content)
@@ -144,6 +232,9 @@ def _merged(messages: Iterable[Message]) -> list[Message]:
     separator = "\n\n"
     for m in messages:
         last = merged[-1].role if merged else ""
+        if m.calls or m.role == "tool" or (merged and merged[-1].calls):
+            merged.append(m)
+            continue
         if not m.content.strip():
             separator = "" if (last, m.role) == ("assistant", "user") else separator
             continue

@@ -1,5 +1,6 @@
 """The description of a setting: what its control, its check and its documentation need, read from a pydantic field."""
 
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -27,6 +28,11 @@ class Copied:
 
 
 @dataclass(frozen=True)
+class Carried:
+    """Metadata of a field that is no setting: it goes with the settings to the engine."""
+
+
+@dataclass(frozen=True)
 class Option:
     """The description of one field of `Settings`; made from the field."""
 
@@ -45,6 +51,16 @@ class Option:
     neutral: Any  # the value without effect
     off: bool  # whether that value is shown as "off"
     copied: Copied | None
+
+    @property
+    def schema(self) -> dict[str, Any]:
+        """The JSON schema of its values."""
+        if self.choices:
+            return {"enum": list(self.choices)}
+        bounds = ("maxLength",) if self.kind is str else ("minimum", "maximum")
+        values = (self.high,) if self.kind is str else (self.low, self.high)
+        kind = {int: "integer", float: "number", bool: "boolean"}.get(self.kind, "string")
+        return {"type": kind} | {n: v for n, v in zip(bounds, values, strict=True) if v is not None}
 
 
 def option_of(name: str, field: FieldInfo) -> Option:
@@ -72,3 +88,8 @@ def option_of(name: str, field: FieldInfo) -> Option:
         off=hints.off,
         copied=next((mark for mark in field.metadata if isinstance(mark, Copied)), None),
     )
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number. Booleans are not; integers may be too large for a float."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf

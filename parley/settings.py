@@ -1,27 +1,33 @@
 """Every setting of a turn. The controls, API parameters, checks and the table in the documents are made from it."""
 
-import math
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from parley import stop_strings, strategies
+from parley.config import MAX_NEW_TOKENS
 from parley.errors import BadSetting, instead_of
-from parley.option import Copied, Hints, Option, option_of
+from parley.option import Carried, Copied, Hints, Option, is_number, option_of
+from parley.shaping_settings import OBJECTS, ShapingSettings
 
+MAX_TOKENS = MAX_NEW_TOKENS.read()  # the slider of the page, the API and the documents all take it from the field
 # Texts that may be given as a list of lines, and how each line is written.
-LISTS: dict[str, Callable[[str], str]] = {"stop": stop_strings.escape, "force_words": str}
+LISTS: dict[str, Callable[[str], str]] = {
+    "stop": stop_strings.escape,
+    "force_words": str,
+    "bad_words": str,
+    "answer_pattern": str,
+}
 
 
-class Settings(BaseModel):
+class Settings(ShapingSettings):
     """The settings of one turn. Every value has the right type and is within its bounds.
 
     `Settings.check` makes one from the values of a visitor, with readable errors. The constructor raises pydantic's
     `ValidationError`; `model_copy` checks nothing.
     """
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = Field("", title="Model", description="Which model answers.", max_length=300)
     strategy: str = Field(
@@ -174,7 +180,11 @@ class Settings(BaseModel):
         15_485_863, title="Watermark key", description="Needed to detect the watermark.", ge=1, le=2**32 - 1
     )
     max_new_tokens: Annotated[int, Hints(step=1)] = Field(
-        512, title="Max new tokens", description="The answer ends after at most this many tokens.", ge=1, le=4096
+        min(512, MAX_TOKENS),
+        title="Max new tokens",
+        description="The answer ends after at most this many tokens.",
+        ge=1,
+        le=MAX_TOKENS,
     )
     thinking_budget: Annotated[int, Hints(step=1, rare=True, off=True)] = Field(
         0,
@@ -209,6 +219,11 @@ class Settings(BaseModel):
         "", title="System prompt", description="Who the model should be, and how to answer.", max_length=4000
     )
 
+    # What only programs give. It is no setting that a visitor sees, and nothing of it is stored with an answer.
+    tools: Annotated[tuple[Mapping[str, Any], ...], Carried()] = Field((), exclude=True)  # for the chat template
+    prompt_ids: Annotated[tuple[int, ...], Carried()] = Field((), exclude=True)  # the prompt itself, in plain text
+    num_return_sequences: Annotated[int, Carried()] = Field(1, exclude=True)  # so many hypotheses of one search
+
     @field_validator("*", mode="before")
     @classmethod
     def _prepare(cls, value: Any, field: ValidationInfo) -> Any:
@@ -216,6 +231,8 @@ class Settings(BaseModel):
         line = LISTS.get(field.field_name or "")
         if line and isinstance(value, list) and all(isinstance(each, str) for each in value):
             value = "\n".join(map(line, value))
+        if field.field_name in OBJECTS and isinstance(value, Mapping):
+            value = json.dumps(value) if value else ""
         if isinstance(value, str):
             return replace_lone_surrogates(value)
         if not isinstance(value, int | float | None):
@@ -231,7 +248,9 @@ class Settings(BaseModel):
         if unknown := sorted(set(values) - set(OPTIONS)):
             other = instead_of(unknown[0], OPTIONS)
             raise BadSetting(
-                f"There is no setting called {unknown[0]!r}.{other} The settings are: {', '.join(OPTIONS)}."
+                f"There is no setting called {unknown[0]!r}.{other} The settings are: {', '.join(OPTIONS)}.",
+                name=unknown[0],
+                valid=list(OPTIONS),
             )
         chosen = {name: o.default for name, o in OPTIONS.items()} | dict(recommended or {})
         chosen |= {name: value for name, value in values.items() if value is not None}
@@ -239,8 +258,9 @@ class Settings(BaseModel):
             settings = cls(**chosen)
         except ValidationError as error:
             name = str(error.errors()[0]["loc"][0])
-            raise BadSetting(_refusal(OPTIONS[name], chosen[name])) from None
-        _ = settings.effective_strategy, settings.stop_strings, settings.forced_words
+            raise BadSetting(_refusal(OPTIONS[name], chosen[name]), name=name, valid=OPTIONS[name].schema) from None
+        _ = settings.effective_strategy, settings.stop_strings, settings.forced_words, settings.banned_words
+        _ = settings.biases, settings.grammar
         return settings
 
     @property
@@ -250,7 +270,8 @@ class Settings(BaseModel):
         if self.temperature > 0 or "temperature" not in row.settings:
             return row
         if not row.at_zero:
-            raise BadSetting(f"{row.label} draws at random, so its temperature must be above 0. Raise it.")
+            sentence = f"{row.label} draws at random, so its temperature must be above 0. Raise it."
+            raise BadSetting(sentence, name="temperature", valid={"exclusiveMinimum": 0})
         return strategies.find(row.at_zero)
 
     @property
@@ -274,7 +295,8 @@ class Settings(BaseModel):
         """The lines of `stop`, without their escapes; at most 8 of up to 50 characters."""
         found = tuple(map(stop_strings.unescape, filter(None, self.stop.replace("\r\n", "\n").split("\n"))))
         if len(found) > 8 or any(len(text) > 50 for text in found):
-            raise BadSetting("Give at most 8 stop strings of at most 50 characters each, one on each line.")
+            sentence = "Give at most 8 stop strings of at most 50 characters each, one on each line."
+            raise BadSetting(sentence, name="stop", valid={"maxItems": 8, "maxLength": 50})
         return found
 
     @property
@@ -282,7 +304,8 @@ class Settings(BaseModel):
         """The lines of `force_words`, at most 5."""
         found = tuple(line.strip() for line in self.force_words.splitlines() if line.strip())
         if len(found) > 5:
-            raise BadSetting("Give at most 5 words or phrases that must occur, one on each line.")
+            sentence = "Give at most 5 words or phrases that must occur, one on each line."
+            raise BadSetting(sentence, name="force_words", valid={"maxItems": 5})
         return found
 
 
@@ -292,11 +315,6 @@ def replace_lone_surrogates(text: str) -> str:
     A lone surrogate remains where a program cuts an emoji in two. It can be neither tokenised nor sent to a page.
     """
     return text.encode("utf-8", "replace").decode()
-
-
-def is_number(value: Any) -> bool:
-    """Whether the value is a finite number. Booleans are not; integers may be too large for a float."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
 
 
 def check_strategies(rows: Iterable[strategies.Strategy]) -> None:
@@ -320,5 +338,10 @@ def _refusal(o: Option, value: Any) -> str:
     return f"{o.label} must be {number}" + (f"; {str(value)[:40]} is not." if is_number(value) else ".")
 
 
-OPTIONS: dict[str, Option] = {name: option_of(name, field) for name, field in Settings.model_fields.items()}
+_rare = ShapingSettings.model_fields
+OPTIONS: dict[str, Option] = {
+    name: option_of(name, field)
+    for name, field in sorted(Settings.model_fields.items(), key=lambda each: each[0] in _rare)
+    if not any(isinstance(mark, Carried) for mark in field.metadata)
+}
 check_strategies(strategies.STRATEGIES.values())

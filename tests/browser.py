@@ -81,7 +81,7 @@ class Visitor:
         self.sessions = set()  # as the server knows them: one, but for a page that was loaded again
         self.tab.on("request", self._note_session)
         self.tab.goto(within or url)
-        self.page = self.tab.frame_locator("iframe") if within else self.tab
+        self.page = self.tab.frame_locator("iframe").first if within else self.tab
         self.box = self.page.locator("#message textarea")
         self.send_button = self.page.locator("#message .submit-button")
         self.stop_button = self.page.locator("#message .stop-button")
@@ -103,6 +103,7 @@ class Visitor:
     def settings(self):
         """The settings in reach: on a narrow page they are in a drawer, which is closed again at the end."""
         chip = self.page.locator("#chip")
+        expect(chip).to_have_attribute("aria-haspopup", "dialog")  # only then it can be seen
         drawer = chip.is_visible() and chip.get_attribute("aria-expanded") != "true"
         if drawer:
             chip.click()
@@ -205,15 +206,16 @@ def chatterbox(visitor, inside):
 
 @pytest.fixture
 def elsewhere(inside):
-    """A page of another site that embeds ours; at /bare, a part of it that has no script; at /example, our example."""
+    """A page of another site that embeds ours; at /bare, a part of it that has no script; at /embed…, our examples."""
 
     class Page(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked.append(self.path)
             framed = inside.url + ("/robots.txt" if self.path == "/bare" else "/")
             page = f"<body style='margin:0'><iframe src='{framed}' width=700 height=500>"
-            if self.path == "/example":
-                page = (ROOT / "examples" / "embed.html").read_text().replace("http://127.0.0.1:7860", inside.url)
+            if self.path.startswith("/embed"):
+                page = (ROOT / "examples" / f"{self.path[1:]}.html").read_text()
+                page = page.replace("http://127.0.0.1:7860", inside.url)
             self.send_response(200)
             self.send_header("Content-Type", "text/html")
             self.end_headers()

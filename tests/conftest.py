@@ -28,7 +28,7 @@ from parley.generation import streaming  # noqa: E402
 from parley.models import registry  # noqa: E402
 from parley.serving import turn  # noqa: E402
 from parley.serving.model_pool import local_engine  # noqa: E402
-from parley.serving.waiting_line import LINES  # noqa: E402
+from parley.serving.waiting_line import LINE  # noqa: E402
 from tests.standins.faulty_server import FaultyServer  # noqa: E402
 from tests.standins.hub import save_tiny_model  # noqa: E402
 
@@ -100,7 +100,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """A file goes to one worker, and all files that use an app to the same one, so that each app starts once.
+    """A file goes to one worker. Of those that use an app, the files of the page go to one, and the others to one.
+
+    So each app starts twice at most, and no worker is left alone with all that is slow.
 
     The groups of xdist 3.8 would do this, but pytest 9.2 ignores the names that it gives.
     """
@@ -111,7 +113,8 @@ def pytest_xdist_make_scheduler(config, log):
     class ByFile(LoadScopeScheduling):
         def _split_scope(self, nodeid):
             file = nodeid.partition("::")[0]
-            return "the app" if uses_app(file) else file
+            part = "the page" if file.startswith("tests/ui/") else "the app"
+            return part if uses_app(file) else file
 
     return ByFile(config, log)
 
@@ -275,7 +278,7 @@ class Inside:
 
     def waiting(self):
         """How many visitors stand in line."""
-        return sum(line.num_waiting for line in LINES.values())
+        return LINE.num_waiting()
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,13 @@
 """The variables of the owner: one table, checked at the start and where they are read."""
 
 import ast
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from parley.config import VARIABLES, handle_command_line
+from parley.config import VARIABLES, handle_command_line, trusted_proxies
 from parley.errors import BadVariable
 from tests.conftest import ROOT
 
@@ -14,6 +15,23 @@ KEY = "sk-secret"
 STANDARD = ("temperature", "top_p", "seed")
 SECONDS = "The owner of this app has to set it to a whole number of seconds."
 ADDRESS = "REMOTE_BASE_URL is no address. Write one such as http://127.0.0.1:8000/v1."
+LIMITS = {  # the default and the least
+    "TURNS_PER_VISITOR": (2, 1),
+    "WAITING_PER_VISITOR": (4, 1),
+    "TURNS_PER_ADDRESS": (200, 1),
+    "TURNS_PER_MINUTE": (0, 0),
+    "MAX_TURNS": (300, 1),
+    "MAX_WAITING_TURNS": (1000, 1),
+    "MAX_WAIT_SECONDS": (900, 1),
+    "MAX_TURN_SECONDS": (300, 1),
+    "MAX_STOP_SECONDS": (2, 1),
+    "MAX_NEW_TOKENS": (4096, 1),
+    "MAX_MESSAGES": (500, 1),
+    "MAX_REQUEST_BYTES": (2_000_000, 1),
+    "MAX_CACHE_MEGABYTES": (0, 0),
+}
+UNITS = {"MAX_WAIT_SECONDS": " of seconds", "MAX_TURN_SECONDS": " of seconds", "MAX_REQUEST_BYTES": " of bytes"}
+UNITS |= {"MAX_CACHE_MEGABYTES": " of megabytes", "MAX_STOP_SECONDS": " of seconds"}
 GOOD = [
     ("MODEL_IDS", "budgie, ./folder,org/name@main,,budgie", ("budgie", "./folder", "org/name@main")),
     ("MODEL_IDS", " , ", ()),
@@ -28,10 +46,19 @@ GOOD = [
     ("REMOTE_BASE_URL", " http://127.0.0.1:8000/v1 ", "http://127.0.0.1:8000/v1"),
     ("REMOTE_BASE_URL", "https://engines.example.org", "https://engines.example.org"),
     ("REMOTE_API_KEY", f" {KEY}\n", KEY),
+    ("API_KEY", f" {KEY}\n", KEY),
+    ("GRADIO_MCP_SERVER", "True", True),
     ("REMOTE_SETTINGS", "seed, thinking", ("seed", "thinking")),
     ("REMOTE_SETTINGS", "", ()),  # a server that honours none of them
     ("ZEROGPU_SIZE", "xlarge", "xlarge"),
     ("MAX_GPU_SECONDS", " 30 ", 30),
+    ("ROOT_PATH", "/a-b/parley/", "/a-b/parley"),
+    ("ROOT_PATH", "/", ""),
+    ("METRICS", "0", False),
+    ("LOG_LEVEL", "debug", "debug"),
+    ("FORWARDED_ALLOW_IPS", "127.0.0.1, 10.0.0.0/8,::1", "127.0.0.1,10.0.0.0/8,::1"),
+    *((name, " 7 ", 7) for name in LIMITS),
+    *((name, "0", 0) for name, (_, low) in LIMITS.items() if not low),
 ]
 DEFAULTS = {
     "MODEL_IDS": (),
@@ -43,13 +70,26 @@ DEFAULTS = {
     "REMOTE_BASE_URL": "",
     "REMOTE_API_KEY": "",
     "REMOTE_SETTINGS": STANDARD,
+    "API_KEY": "",
+    "GRADIO_MCP_SERVER": False,
     "ZEROGPU_SIZE": "",
     "MAX_GPU_SECONDS": 120,
+    "FORWARDED_ALLOW_IPS": "",
+    "ROOT_PATH": "",
+    "METRICS": True,
+    "LOG_LEVEL": "info",
+    **{name: default for name, (default, _) in LIMITS.items()},
 }
 BAD = [
     ("DRAFT_MODELS", "budgie", "DRAFT_MODELS has the item 'budgie'. Write target=draft, a comma between pairs."),
     ("DRAFT_MODELS", "a=b,=c", "DRAFT_MODELS has the item '=c'. Write target=draft, a comma between pairs."),
     ("ALLOW_ANY_MODEL", "yes", "ALLOW_ANY_MODEL is 'yes'. Set it to 1 or 0."),
+    *(
+        ("ROOT_PATH", bad, f"ROOT_PATH is {bad!r}. Write a path such as /parley.")
+        for bad in ("parley", "http://x/parley", "/a//b", "/a b")
+    ),
+    ("METRICS", "off", "METRICS is 'off'. Set it to 1 or 0."),
+    ("LOG_LEVEL", "chatty", "LOG_LEVEL is 'chatty'. Set it to one of debug, info, warning, error."),
     ("ENGINE", "torch", "ENGINE is 'torch'. Set it to one of auto, openvino, transformers."),
     ("ENGINE", "OpenVINO", "ENGINE is 'OpenVINO'. Set it to one of auto, openvino, transformers."),
     ("QUANTIZATION", "int3", "QUANTIZATION is 'int3'. Set it to one of auto, none, int8, int4."),
@@ -59,14 +99,30 @@ BAD = [
     ("REMOTE_BASE_URL", "ftp://x/v1", ADDRESS),
     ("REMOTE_API_KEY", f"{KEY}\u00e9", "REMOTE_API_KEY has characters that no key has. Copy it once more."),
     ("REMOTE_API_KEY", f"{KEY} {KEY}", "REMOTE_API_KEY has characters that no key has. Copy it once more."),
+    ("API_KEY", f"{KEY} {KEY}", "API_KEY has characters that no key has. Copy it once more."),
+    ("GRADIO_MCP_SERVER", "yes", "GRADIO_MCP_SERVER is 'yes'. Set it to 1 or 0."),
     (
         "REMOTE_SETTINGS",
         "seed,num_beams",
         "REMOTE_SETTINGS has 'num_beams'. It may have temperature, top_p, seed, top_k, min_p, repetition_penalty, "
-        "thinking, reasoning_effort, a comma between them.",
+        "presence_penalty, frequency_penalty, dry_multiplier, dry_base, dry_allowed_length, dynatemp_range, "
+        "dynatemp_exponent, xtc_probability, xtc_threshold, thinking, reasoning_effort, a comma between them.",
     ),
     ("ZEROGPU_SIZE", "huge", "ZEROGPU_SIZE is 'huge'. Set it to one of large, xlarge, or leave it out."),
     *(("MAX_GPU_SECONDS", bad, f"MAX_GPU_SECONDS is {bad!r}. {SECONDS}") for bad in ("2 min", "0", "-5", "1.5")),
+    *(
+        (name, bad, f"{name} is {bad!r}. The owner of this app has to set it to a whole number{UNITS.get(name, '')}.")
+        for name, (_, low) in LIMITS.items()
+        for bad in ("many", "-1", "1.5", "9" * 20, *["0"] * low)
+    ),
+    *(
+        (
+            "FORWARDED_ALLOW_IPS",
+            bad,
+            f"FORWARDED_ALLOW_IPS has {bad!r}. Write addresses or networks such as 10.0.0.0/8.",
+        )
+        for bad in ("*", "proxy.example.org", "10.0.0.1/8")
+    ),
     ("MOST_GPU_SECONDS", "30", "MOST_GPU_SECONDS is now called MAX_GPU_SECONDS. Rename the variable."),
 ]
 # What only the registry of models can tell of a value, so that it is said a little later in the start.
@@ -169,6 +225,12 @@ def test_an_unknown_argument_ends_the_program_with_the_usage():
     assert ended.returncode == 2 and "unrecognized arguments: --hepl" in ended.stderr
 
 
+def test_a_proxy_is_trusted_where_the_owner_or_the_host_says_so():
+    assert trusted_proxies({}) == ""
+    assert trusted_proxies({"SPACE_ID": "org/space"}).startswith("10.0.0.0/8,")
+    assert trusted_proxies({"SPACE_ID": "org/space", "FORWARDED_ALLOW_IPS": "192.0.2.7"}) == "192.0.2.7"
+
+
 def test_no_other_module_reads_a_variable_of_the_owner():
     """The others may read what the platform and the libraries set."""
     read = set()
@@ -179,4 +241,15 @@ def test_no_other_module_reads_a_variable_of_the_owner():
             where = ast.unparse(node.func if isinstance(node, ast.Call) else node.value) if looked_up else ""
             if "environ" in where or "getenv" in where:
                 read |= {(path.name, each.value) for each in looked_up if isinstance(each, ast.Constant)}
-    assert {name for _, name in read} == {"SPACES_ZERO_GPU", "SPACE_ID", "OMP_PROC_BIND", "HF_TOKEN"}
+    others = {"SPACES_ZERO_GPU", "SPACE_ID", "OMP_PROC_BIND", "HF_TOKEN", "HF_HUB_DISABLE_PROGRESS_BARS"}
+    others |= {"GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT"}
+    assert {name for _, name in read} == others
+
+
+def test_a_port_that_another_program_has_is_refused_in_a_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        ended = start(GRADIO_SERVER_PORT=port)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    assert f"Port {port} at 127.0.0.1 cannot be used: " in ended.stderr
+    assert ended.stderr.endswith("set GRADIO_SERVER_PORT to another one.\n")

@@ -127,3 +127,11 @@ def test_the_oldest_turn_is_dropped_whole_and_the_system_message_stays():
     assert drop_oldest_turn([ask, answer, again]) == [again]
     assert drop_oldest_turn([system, again]) is None
     assert drop_oldest_turn([answer, again]) == [again]
+
+
+def test_a_conversation_has_as_many_messages_as_the_owner_allows(monkeypatch):
+    monkeypatch.setenv("MAX_MESSAGES", "2")
+    turn = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hi"}]
+    assert len(build_messages(turn, "and now?")) == 3
+    with pytest.raises(BadConversation, match=r"^The conversation has 3 messages; at most 2 fit\. Clear the chat\.$"):
+        build_messages([*turn, turn[0]], "and now?")

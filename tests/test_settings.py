@@ -187,6 +187,7 @@ def test_the_tables_for_transformers_follow_from_the_fields():
         "epsilon_cutoff": 0.0,
         "eta_cutoff": 0.0,
         "no_repeat_ngram_size": 0,
+        "min_new_tokens": 0,
         "guidance_scale": 1.0,
     }
     unused = {name: value for name, value in generation_config.UNUSED.items() if value is not None}
@@ -194,5 +195,21 @@ def test_the_tables_for_transformers_follow_from_the_fields():
     assert set(generation_config.UNUSED) - set(generation_config.COPIED) == {"do_sample", "early_stopping"}
     assert set(generation_config.COPIED) == {
         *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"),
-        *("num_beams", "length_penalty", "no_repeat_ngram_size", "guidance_scale"),
+        *("num_beams", "length_penalty", "no_repeat_ngram_size", "min_new_tokens", "guidance_scale"),
     }
+
+
+@pytest.mark.parametrize("most", [100, 8192])
+def test_an_answer_has_as_many_tokens_as_the_owner_allows(most):
+    program = f"""
+from parley.errors import BadSetting
+from parley.settings import OPTIONS, Settings
+print(OPTIONS["max_new_tokens"].high, Settings.check({{}}).max_new_tokens)
+assert Settings.check({{"max_new_tokens": {most}}}).max_new_tokens == {most}
+try: Settings.check({{"max_new_tokens": {most + 1}}})
+except BadSetting as refusal: print(refusal)
+"""
+    run = [sys.executable, "-c", program]
+    told = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, env={"MAX_NEW_TOKENS": str(most)}, check=True)
+    sentence = f"Max new tokens must be a whole number from 1 to {most}; {most + 1} is not."
+    assert told.stdout.splitlines() == [f"{most} {min(512, most)}", sentence]

@@ -10,8 +10,9 @@ from tests.conftest import ROOT
 # From the ground up. A module imports from rooms below its own and from its own room, and from nothing else here.
 FLOORS = (
     ("errors", "option", "positions", "snippet", "stop_strings"),
+    ("variable", "answer_forms"),
     ("config",),
-    ("strategies",),
+    ("strategies", "shaping_settings"),
     ("settings",),
     ("messages",),
     ("events",),

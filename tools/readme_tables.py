@@ -6,12 +6,17 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from gradio_client import Client
+
+from parley.api.openai.requests import ChatRequest, CompletionRequest
 from parley.config import VARIABLES
 from parley.engines.base import TurnRequest
+from parley.errors import CODES
 from parley.events import Answer
 from parley.messages import Message, build_messages
 from parley.models import registry
 from parley.models.reasoning_dialects import DIALECTS
+from parley.models.tools.dialects import DIALECTS as TOOLS
 from parley.serving import preload
 from parley.serving.model_pool import ModelPool
 from parley.settings import OPTIONS, Option, Settings
@@ -93,6 +98,51 @@ def dialects_table() -> str:
     return table(["models", "before the thought", "after it", "before the answer"], rows)
 
 
+def tools_table() -> str:
+    """The table of all dialects of tools."""
+    rows = (
+        [f"[{row.models}]({row.source})", *(_mark(each) for each in (row.opening, row.closing))]
+        for row in TOOLS.values()
+    )
+    return table(["models", "before the calls", "after them"], rows)
+
+
+def errors_table() -> str:
+    """The table of the codes of errors."""
+    rows = ([f"`{name}`", str(row.status), row.meaning] for name, row in CODES.items())
+    return table(["code", "HTTP", "meaning"], rows)
+
+
+def parameters_table() -> str:
+    """The table of the parameters of the OpenAI API."""
+    rows: list[list[str]] = []
+    for kind, name in ((ChatRequest, "chat"), (CompletionRequest, "texts")):
+        for each, described in kind.model_fields.items():
+            other = next((row for row in rows if row[0] == f"`{each}`" and row[2] == described.description), None)
+            if other:
+                other[1] = "both"
+            else:
+                rows.append([f"`{each}`", name, described.description or ""])
+    return table(["parameter", "of", "what it does"], rows)
+
+
+def printed_api(url: str) -> str:
+    """What `view_api()` of gradio_client prints of the app at `url`, as a block of code."""
+    printed = Client(url, verbose=False).view_api(print_info=False, return_format="str")
+    return "\n".join(["```text", *(line.rstrip() for line in str(printed).strip().splitlines()), "```"])
+
+
+def view_api() -> str:
+    """The same of the app, which is started for it."""
+    from app import demo, page
+
+    _, url, _ = demo.launch(**page.LAUNCH, prevent_thread_lock=True, quiet=True)
+    try:
+        return printed_api(url)
+    finally:
+        demo.close()
+
+
 def _mark(text: str) -> str:
     return f"`{text.strip()}`" if text else "nothing"
 
@@ -113,6 +163,12 @@ PARTS: Mapping[Path, Mapping[str, Callable[[], str]]] = {
     README: {"transcript": transcript},
     DOCS / "strategies.md": {"strategies": strategies_table},
     DOCS / "models.md": {"models": models_table, "dialects": dialects_table},
+    DOCS / "api.md": {
+        "parameters": parameters_table,
+        "tools": tools_table,
+        "errors": errors_table,
+        "view_api": view_api,
+    },
     DOCS / "settings.md": {"settings": settings_table, "variables": variables_table},
 }
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from parley.api.security import read_body, refusal, replay_body
-from parley.errors import ChatError, instead_of
+from parley.api.security import is_openai, read_body, refusal, replay_body
+from parley.api.turns.program_turn import WITH_SETTINGS
+from parley.errors import ChatError, error_data, instead_of
 from parley.models import registry
 from parley.settings import OPTIONS, Settings
 
@@ -24,11 +25,17 @@ _NAMES |= {"number": "a number", "boolean": "true or false", "null": "null"}
 
 
 class Refused(Exception):
-    """A call that is refused with this status and this sentence."""
+    """A call that is refused with this status, with this sentence, and with the error as data."""
 
-    def __init__(self, sentence: str, status: int = 422) -> None:
+    def __init__(self, sentence: str, status: int = 422, error: Mapping[str, Any] | None = None) -> None:
         super().__init__(sentence)
-        self.sentence, self.status = sentence, status
+        code = "not_found" if status == 404 else "bad_request"
+        self.sentence, self.status, self.error = sentence, status, error or error_data(code, sentence)
+
+    @classmethod
+    def of(cls, error: ChatError) -> "Refused":
+        """The refusal for what is wrong with a value. As elsewhere in Gradio's API its status is 422, not 400."""
+        return cls(str(error), 422 if error.status == 400 else error.status, error.as_data())
 
 
 class CallChecks:
@@ -40,7 +47,7 @@ class CallChecks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request or connection."""
-        if scope["type"] != "http":
+        if scope["type"] != "http" or is_openai(scope["path"]):  # which checks its requests itself
             await self._app(scope, receive, send)
             return
         if scope["method"] == "POST":
@@ -50,7 +57,7 @@ class CallChecks:
             try:
                 body = self._checked(blocks, scope["path"], body)
             except Refused as error:
-                await refusal(error.status, error.sentence)(scope, receive, send)
+                await refusal(error.status, error.sentence, error.error)(scope, receive, send)
                 return
             headers = [(name, value) for name, value in scope["headers"] if name not in (b"content-length", _TYPE)]
             headers += [(b"content-length", b"%d" % len(body)), (_TYPE, b"application/json")]
@@ -98,23 +105,23 @@ def _check_values(endpoint: str, parameters: Sequence[Mapping[str, Any]], values
             raise Refused(f"The parameter {name!r} of /{endpoint} is missing.")
         if name in values and not (values[name] is None and optional):
             _check_value(endpoint, name, each["type"], values[name])
-    if endpoint == "chat":
-        _check_chat(values)
+    if endpoint in WITH_SETTINGS:
+        _check_turn(endpoint, values)
 
 
-def _check_chat(values: Mapping[str, Any]) -> None:
+def _check_turn(endpoint: str, values: Mapping[str, Any]) -> None:
     if not values.get("message") and not values.get("messages"):
-        raise Refused("There is no message to answer. Send text as 'message'.")
+        raise Refused(f"There is no message to answer. Send text as {WITH_SETTINGS[endpoint]!r}.")
     try:
         settings = Settings.check({name: value for name, value in values.items() if name in OPTIONS})
         if values.get("model") is not None:
             registry.find(settings.model)
     except ChatError as error:
-        raise Refused(str(error)) from None
+        raise Refused.of(error) from None
 
 
 def _check_value(endpoint: str, name: str, schema: Mapping[str, Any], value: Any) -> None:
-    if endpoint == "chat" and name in OPTIONS:
+    if endpoint in WITH_SETTINGS and name in OPTIONS:
         return  # `Settings` says more
     allowed = _types(schema)
     if allowed and not any(_is(value, each) for each in allowed):
@@ -143,7 +150,7 @@ def _check_numbered(blocks: Any, given: Mapping[str, Any]) -> None:
         raise Refused("There is no function with this fn_index. See /config for those that there are.")
     if not isinstance(data, list) or len(data) != len(fn.inputs):
         raise Refused(f"The function {index} takes {len(fn.inputs)} values, as a list named 'data'.")
-    if not isinstance(given.get("session_hash"), str):
+    if not isinstance(given.get("session_hash"), str) or not given["session_hash"]:
         raise Refused("The session_hash is missing. It is a text of your own choice, the same for the stream.")
 
 

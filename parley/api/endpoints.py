@@ -1,23 +1,25 @@
-"""The endpoints beside /chat: /models and /strategies before, /tokens and /next after. And fixes of Gradio's API."""
+"""The endpoints beside /chat: /models and /strategies before, /tokens and /next after. And a fix of Gradio's API."""
 
+from functools import partial
 from typing import Any
 
 import gradio as gr
-from fastapi import Request
-from fastapi.routing import APIRoute
 from gradio.blocks import APIInfo
-from gradio.data_classes import ResetBody
-from gradio.server_messages import ProcessCompletedMessage
 
 from parley import strategies
+from parley.api import generate
 from parley.api.plain import plain
+from parley.api.turns.failures import program_error
+from parley.api.turns.program_turn import WITH_SETTINGS, ProgramTurns
+from parley.api.visitors import look
 from parley.errors import BadConversation, ChatError
 from parley.messages import build_messages
 from parley.models import registry
 from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
-from parley.serving import turn
-from parley.serving.waiting_line import LINES
+from parley.serving import gpu_choices, turn
+from parley.serving.gpu_choices import Asked
+from parley.serving.waiting_line import LINE
 from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 from parley.strategies.requirements import REQUIREMENTS
 
@@ -51,8 +53,8 @@ def _described(row: ModelSpec) -> dict[str, Any]:
         "plan": row.problem or (estimate.sentence if estimate else elsewhere),
         "memory": estimate and estimate.figures,
         "in_company": estimate and estimate.plan and estimate.plan.in_company,
-        "running": LINES[row.name].num_running,
-        "waiting": LINES[row.name].num_waiting,
+        "running": LINE.num_running(row),
+        "waiting": LINE.num_waiting(row),
         "tokens_per_second": round(turn.POOL.tokens_per_second(row), 1),
     }
 
@@ -66,7 +68,7 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
         spec = registry.find(model)
         traits = registry.strategy_traits(spec)
     except ChatError as refusal:
-        raise gr.Error(str(refusal), print_exception=False) from refusal
+        raise program_error(refusal) from refusal
     return [
         {
             "name": row.name,
@@ -83,7 +85,7 @@ def list_strategies(model: str = "") -> list[dict[str, Any]]:
     ]
 
 
-def tokens(
+async def tokens(
     messages: list[dict[str, Any]],
     answer: str = "",
     ids: list[int] | None = None,
@@ -110,13 +112,14 @@ def tokens(
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt) if messages else []
         given = answer if ids is None or not messages else checked_ids(ids)
-        found = turn.choices(prompt, chosen, given, checked_ids(prompt_ids or []), prompt=False)
+        asked = Asked(given, checked_ids(prompt_ids or []), prompt=False)
+        found = await look(chosen, lambda gone: gpu_choices.choices(asked, prompt, chosen, gone))
     except ChatError as refusal:
-        raise gr.Error(str(refusal), print_exception=False) from refusal
+        raise program_error(refusal) from refusal
     return [plain(each) for each in found.answer or found.prompt]
 
 
-def next_token(
+async def next_token(
     messages: list[dict[str, Any]],
     ids: list[int] | None = None,
     text: str = "",
@@ -134,9 +137,10 @@ def next_token(
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
         forced, guessed = typed_text(text), typed_text(guess)
-        return plain(turn.next_token(prompt, chosen, checked_ids(ids or []), forced=forced, guess=guessed))
+        work = partial(turn.next_token, prompt, chosen, checked_ids(ids or []), forced=forced, guess=guessed)
+        return plain(await look(chosen, lambda gone: work(cancel=gone)))
     except ChatError as refusal:
-        raise gr.Error(str(refusal), print_exception=False) from refusal
+        raise program_error(refusal) from refusal
 
 
 def typed_text(value: Any) -> str:
@@ -154,41 +158,41 @@ def checked_ids(values: Any) -> list[int]:
 
 
 class Page(gr.Blocks):
-    """A page whose API has the default None for the settings of /chat, which stands for the model's own value.
+    """A page whose API has the default None for the settings of /chat and /generate: the model's own value.
 
     Gradio's default would be the initial value of the control, which is right for the default model only. Its clients
-    would send that value for a setting that the program leaves out.
+    would send that value for a setting that the program leaves out. Types and bounds are those of the settings.
     """
 
+    turns: ProgramTurns  # runs the turns of programs
+
     def get_api_info(self, *args: Any, **kwargs: Any) -> APIInfo:
-        """Gradio's API info, with other defaults for /chat."""
+        """Gradio's API info, with what is known of the settings, and with other types of /generate."""
         info = super().get_api_info(*args, **kwargs)
-        chat = info["named_endpoints"].get("/chat")
-        for parameter in chat["parameters"] if chat else ():
-            if parameter["parameter_name"] in OPTIONS:
-                parameter["parameter_default"] = None
+        for name in WITH_SETTINGS:
+            endpoint = info["named_endpoints"].get(f"/{name}")
+            for parameter in endpoint["parameters"] if endpoint else ():
+                _describe(name, parameter)
         return info
 
 
-async def reset(request: Request, body: ResetBody) -> dict[str, bool]:
-    """Ends the call with this event id. gradio_client uses it if the id was not known yet when the call was cancelled.
-
-    Gradio's own endpoint of this name does nothing, so that the call would run to its end.
-    """
-    queue = request.app.get_blocks()._queue
-    if event := queue.event_ids_to_events.get(body.event_id):
-        queue.send_message(event, ProcessCompletedMessage(output={}, success=True))  # it closes the client's stream
-        event.alive = False  # Gradio checks it after each yield
-        await queue.remove_from_queue(body.event_id)
-    return {"success": True}
-
-
-ROUTES = [APIRoute("/gradio_api/reset", reset, methods=["POST"])]  # they precede Gradio's routes
+def _describe(endpoint: str, parameter: Any) -> None:
+    """Says of a parameter of this endpoint what is known of it."""
+    name = parameter["parameter_name"]
+    if name in OPTIONS:
+        o = OPTIONS[name]
+        parameter |= {"parameter_default": None, "type": o.schema | {"description": o.help}}
+        parameter["python_type"] = {"type": o.kind.__name__, "description": o.help}
+    elif endpoint == "generate":
+        python_type, schema, description = generate.PARAMETERS[name]
+        parameter |= {"type": schema | {"description": description}, "label": name}
+        parameter["python_type"] = {"type": python_type, "description": description}
+        parameter["parameter_has_default"] = name != "messages"
 
 
 def add() -> None:
     """Adds /models, /strategies, /tokens and /next to the present `gr.Blocks` context."""
     gr.api(models, api_name="models", queue=False)
     gr.api(list_strategies, api_name="strategies", queue=False)
-    gr.api(tokens, api_name="tokens", concurrency_limit=2)
-    gr.api(next_token, api_name="next", concurrency_limit=2)
+    gr.api(tokens, api_name="tokens", concurrency_limit=None)
+    gr.api(next_token, api_name="next", concurrency_limit=None)

@@ -12,6 +12,9 @@ from pathlib import Path
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+# What the endpoints for programs take, which is a fifth of the HTML. The page calls none of them by name.
+_API_INFO = re.compile(rb"window\.gradio_api_info = .*?;\s*</script>", re.DOTALL)
+_NO_ENDPOINTS = b'{"named_endpoints":{},"unnamed_endpoints":{}}'
 SKELETON = '<div id="skeleton" aria-hidden="true"><i></i><i></i><i></i></div>'
 
 
@@ -66,6 +69,7 @@ class _Completed:
             return
         # Before Gradio's own scripts, the first of which has its configuration.
         body = self._body.replace(b"<script>window.gradio_config", self._head + b"<script>window.gradio_config", 1)
+        body = _API_INFO.sub(b"window.gradio_api_info = " + _NO_ENDPOINTS + b";</script>", body, count=1)
         body = re.sub(rb"<body[^>]*>", lambda found: found[0] + SKELETON.encode(), body, count=1)
         kept = [each for each in self._start["headers"] if each[0] != b"content-length"]
         length = (b"content-length", str(len(body)).encode())

@@ -5,14 +5,22 @@ makes no difference.
 """
 
 import re
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from parley.api.security import refusal
+from parley.api.security import is_openai, refusal
+from parley.errors import error_data
 
 _PAGE, _PROGRAMS, _BOTH = "The page needs it.", "Programs need it.", "The page and programs need it."
+_OPENAI = "Programs for the OpenAI API need it."
 _API = "/gradio_api"
+OF_AGENTS = {  # where the owner has switched them on: see mcp_tools.py
+    **{f"{method} {_API}/mcp": "Agents call the tools by it." for method in ("GET", "POST", "DELETE")},
+    f"GET {_API}/mcp/schema": "Hugging Face reads the tools from it.",
+    f"HEAD {_API}/mcp/schema": "Hugging Face reads the tools from it.",
+}
 SERVED = {
     "GET /": _PAGE,
     "HEAD /": "Whoever looks whether the Space runs asks for it.",
@@ -23,6 +31,10 @@ SERVED = {
     "GET /favicon.ico": _PAGE,
     "GET /manifest.json": "The page names it, so that it can be put on a phone's first screen.",
     "GET /pwa_icon": "The manifest names it.",
+    "GET /healthz": "A supervisor asks whether the app is well.",
+    "HEAD /healthz": "A supervisor asks whether the app is well.",
+    "GET /metrics": "Prometheus asks for it.",
+    "HEAD /metrics": "Prometheus asks for it.",
     "GET /robots.txt": "Search engines ask for it.",
     "GET /translations/{language}.json": _PAGE,
     "HEAD /translations/{language}.json": _PAGE,
@@ -30,6 +42,10 @@ SERVED = {
     "HEAD /compare.json": _PAGE,
     "GET /saved_view/{view}.txt": _PAGE,
     "HEAD /saved_view/{view}.txt": _PAGE,
+    "GET /embed.js": "A page that embeds this one loads it.",
+    "HEAD /embed.js": "A page that embeds this one loads it.",
+    "GET /shared/{view}": "A link with a result opens it.",
+    "HEAD /shared/{view}": "A link with a result opens it.",
     f"GET {_API}/info": _BOTH,
     f"GET {_API}/openapi.json": _PROGRAMS,
     f"GET {_API}/app_id": "The page asks for it after a lost connection.",
@@ -45,6 +61,12 @@ SERVED = {
     f"GET {_API}/call/{{api_name}}/{{event_id}}": _PROGRAMS,
     f"POST {_API}/call/v2/{{api_name}}": _PROGRAMS,
     f"GET {_API}/call/v2/{{api_name}}/{{event_id}}": _PROGRAMS,
+    "POST /v1/chat/completions": _OPENAI,
+    "POST /v1/completions": _OPENAI,
+    "GET /v1/models": _OPENAI,
+    "GET /v1/models/{model:path}": _OPENAI,
+    "POST /tokenize": _OPENAI,
+    **OF_AGENTS,
     f"POST {_API}/run/{{api_name}}": "Calls without a queue: /models, /strategies.",
     f"POST {_API}/api/{{api_name}}": "The older name of /run.",
 }
@@ -88,6 +110,7 @@ CLOSED = {
     f"POST {_API}/vibe-starter-queries": _NO_EDITOR,
 }
 MAX_NAME = 255  # bytes of one part of a path: a file system refuses longer names with an error
+NOTHING = "There is nothing here."
 _UNUSED_QUERIES = ("page", "deep_link")  # of Gradio: other pages, and conversations stored on the server
 
 
@@ -101,6 +124,24 @@ def _form(route: str) -> str:
 _SERVED = re.compile(f"(?:{'|'.join(map(_form, SERVED))})/?")
 
 
+class UnderPath:
+    """Serves the app under a path, for a proxy that passes the path on as for one that takes it away. Pure ASGI."""
+
+    def __init__(self, app: ASGIApp, path: str) -> None:
+        self._app, self._path = app, path
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serves one request or connection."""
+        path = scope.get("path", "")
+        if scope["type"] == "http" and self._path and path == self._path:
+            await RedirectResponse(f"{self._path}/")(scope, receive, send)  # the page names its parts from there
+            return
+        if scope["type"] == "http" and self._path and path.startswith(f"{self._path}/"):
+            inner = path.removeprefix(self._path)
+            scope = {**scope, "path": inner, "raw_path": quote(inner).encode()}
+        await self._app(scope, receive, send)
+
+
 class ServedRoutes:
     """Answers 404 for all routes but those of `SERVED`. Pure ASGI, so that it changes no stream."""
 
@@ -112,7 +153,8 @@ class ServedRoutes:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif not is_served(scope["method"], scope["path"]):
-            await refusal(404, "There is nothing here.")(scope, receive, send)
+            error = error_data("not_found", NOTHING) if is_openai(scope["path"]) else None
+            await refusal(404, NOTHING, error)(scope, receive, send)
         else:
             query = parse_qsl(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
             if any(name in _UNUSED_QUERIES for name, _ in query):

@@ -2,9 +2,14 @@
 servers, and a limit on the size of requests."""
 
 import json
+from collections.abc import Mapping
+from typing import Any
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from parley.config import MAX_REQUEST_BYTES
+from parley.errors import error_data
 
 # Gradio needs inline scripts and styles. frame-ancestors is not set, because other sites may embed the page.
 POLICY = "; ".join(
@@ -26,7 +31,8 @@ HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
 ]
-MAX_REQUEST_BYTES = 2_000_000  # several times the size of a long conversation
+
+STREAM, UNBUFFERED = b"text/event-stream", (b"x-accel-buffering", b"no")  # else nginx keeps words for a while
 
 
 class SecurityMiddleware:
@@ -40,16 +46,18 @@ class SecurityMiddleware:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", []), *HEADERS]}
+                given = message.get("headers", [])
+                streams = any(name == b"content-type" and kind.startswith(STREAM) for name, kind in given)
+                message = {**message, "headers": [*given, *HEADERS, *[UNBUFFERED] * streams]}
             await send(message)
 
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif (body := await read_body(scope, receive)) is None:
-            sentence = f"A request may have at most {MAX_REQUEST_BYTES} bytes."
-            await refusal(413, sentence)(scope, receive, send_with_headers)
+            sentence = f"A request may have at most {MAX_REQUEST_BYTES.read()} bytes."
+            await refusal(413, sentence, error_data("too_large", sentence))(scope, receive, send_with_headers)
         elif sentence := _objection(body):
-            await refusal(422, sentence)(scope, receive, send_with_headers)
+            await refusal(422, sentence, error_data("bad_request", sentence))(scope, receive, send_with_headers)
         else:
             await self._app(scope, replay_body(body, receive), send_with_headers)
 
@@ -82,12 +90,12 @@ def _objection(body: bytes) -> str:
 
 async def read_body(scope: Scope, receive: Receive) -> bytes | None:
     """The body of a request. None if it is too large; the rest of it is then not read."""
-    body, more = b"", scope["method"] in ("POST", "PUT", "PATCH")
-    while more and len(body) <= MAX_REQUEST_BYTES:
+    body, more, most = b"", scope["method"] in ("POST", "PUT", "PATCH"), MAX_REQUEST_BYTES.read()
+    while more and len(body) <= most:
         message = await receive()
         body += message.get("body", b"")
         more = message.get("more_body", False)
-    return body if len(body) <= MAX_REQUEST_BYTES else None
+    return body if len(body) <= most else None
 
 
 def replay_body(body: bytes, receive: Receive) -> Receive:
@@ -100,6 +108,11 @@ def replay_body(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-def refusal(status: int, sentence: str) -> JSONResponse:
-    """An answer that says why a request is refused."""
-    return JSONResponse({"detail": sentence}, status)
+def refusal(status: int, sentence: str, error: Mapping[str, Any] | None = None) -> JSONResponse:
+    """An answer that says why a request is refused: in FastAPI's form and, with `error`, in that of the OpenAI API."""
+    return JSONResponse({"detail": sentence} | ({"error": error} if error else {}), status)
+
+
+def is_openai(path: str) -> bool:
+    """Whether this is a route of the OpenAI API, whose clients read errors in its form."""
+    return path.startswith("/v1/") or path.rstrip("/") == "/tokenize"

@@ -13,8 +13,10 @@ from urllib.parse import parse_qs
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parley.api.security import refusal
+from parley.serving.operations import ending
 
 MAX_UNOPENED_SECONDS = 10.0  # after the POST that began the turn
+LOOK_SECONDS = 1.0  # after which it is looked again whether the stream is still open
 FORGET_SECONDS = 1.0  # after which it is looked whether an event has ended
 _JOINS = re.compile(r"/gradio_api/(?:queue/join|call/[^/]+|call/v2/[^/]+)/?$")
 _READS = re.compile(r"/gradio_api/call/(?:v2/)?[^/]+/([^/]+)$")
@@ -31,14 +33,19 @@ class UnreadStreams:
         self._app = app
         self._ending: set[asyncio.Task[None]] = set()  # kept, because the event loop holds its tasks weakly
         self._open: Counter[str] = Counter()  # streams by event id or session
+        self._answering = 0  # calls whose answer is their own stream
+        ending.IDLE.append(lambda: not self._open and not self._answering)
         self._begun: dict[str, asyncio.Event] = {}  # by the mark of a stream: set when its turn has begun
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one request or connection."""
         path, method = scope.get("path", ""), scope.get("method")
         if method == "POST" and _JOINS.search(path):
-            await self._join(scope, receive, send)
-        elif method == "GET" and (reader := _reader(scope)):
+            if ending.ENDING.is_set():
+                await refusal(503, ending.SENTENCE)(scope, receive, send)
+            else:
+                await self._join(scope, receive, send)
+        elif method == "GET" and (reader := _reader(scope)) is not None:
             self._open[reader] += 1
             try:
                 has_begun = await self._has_begun(_mark(scope), receive)
@@ -54,7 +61,11 @@ class UnreadStreams:
                     if _READS.search(path):  # by event id
                         _forget(scope["app"], reader, was_read=True)
         else:
-            await self._app(scope, receive, send)
+            self._answering += method == "POST"
+            try:
+                await self._app(scope, receive, send)
+            finally:
+                self._answering -= method == "POST"
 
     async def _join(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = b""
@@ -94,15 +105,32 @@ class UnreadStreams:
                 each.cancel()
 
     def _check(self, app: Any, event_id: str) -> None:
-        """Ends the event if it still runs or waits, and no stream of it is open."""
+        """Ends the event if it still runs or waits, and no stream of it is open; else looks again later.
+
+        Gradio ends it when the reader goes, but not where this was a stream that never got to it.
+        """
         queue = app.get_blocks()._queue
         event = queue.event_ids_to_events.get(event_id)
-        if event is not None and not self._open[event_id] and not self._open[event.session_hash]:
-            task = asyncio.ensure_future(_end(queue, event))
+        if event is not None and (self._open[event_id] or self._open[event.session_hash]):
+            asyncio.get_running_loop().call_later(LOOK_SECONDS, self._check, app, event_id)
+            return
+        if event is not None:
+            task = asyncio.ensure_future(self._end(queue, event))
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
         if not self._open[event_id]:
             _forget(app, event_id, was_read=False)
+
+    async def _end(self, queue: Any, event: Any) -> None:
+        """A running event ends after its next yield, at most a heartbeat later."""
+        await queue.clean_events(event_id=event._id)
+        if self._open[event._id] or self._open[event.session_hash]:
+            return  # somebody has come to read it in the meantime
+        others = queue.pending_event_ids_session.get(event.session_hash, set())
+        others.discard(event._id)
+        if not others:  # messages that nobody will read
+            queue.pending_event_ids_session.pop(event.session_hash, None)
+            queue.pending_messages_per_session.pop(event.session_hash, None)
 
 
 async def _gone(receive: Receive) -> None:
@@ -129,29 +157,18 @@ def _forget(app: Any, event_id: str, was_read: bool) -> None:
         page._queue.pending_messages_per_session.pop(event_id, None)
 
 
-async def _end(queue: Any, event: Any) -> None:
-    await queue.clean_events(
-        event_id=event._id
-    )  # a running event ends after its next yield, at most a heartbeat later
-    others = queue.pending_event_ids_session.get(event.session_hash, set())
-    others.discard(event._id)
-    if not others:  # messages that nobody will read
-        queue.pending_event_ids_session.pop(event.session_hash, None)
-        queue.pending_messages_per_session.pop(event.session_hash, None)
-
-
 def _is_known(queue: Any, reader: str) -> bool:
     """Whether this is a session or an event. Gradio would begin a stream for any other name, and break it off."""
     known = reader in queue.pending_messages_per_session or reader in queue.event_ids_to_events
     return known or any(reader in ids for ids in queue.pending_event_ids_session.values())
 
 
-def _reader(scope: Scope) -> str:
-    """What a request for a stream reads: an event id or a session; empty for any other request."""
+def _reader(scope: Scope) -> str | None:
+    """What a request for a stream reads: an event id or a session, empty if it names none. None for other requests."""
     if scope["path"].endswith(_READS_SESSION):
         return next(iter(parse_qs(scope.get("query_string", b"").decode()).get("session_hash", ())), "")
     found = _READS.search(scope["path"])
-    return found[1] if found else ""
+    return found[1] if found else None
 
 
 def _mark(scope: Scope) -> str:

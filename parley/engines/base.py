@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from parley.errors import BadSetting
-from parley.events import Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
+from parley.errors import BadSetting, NotSupported
+from parley.events import SHOWN, Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
 from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies import Strategy
 from parley.strategies.processors.watermark_detection import Detection
+
+ELSEWHERE = "This model runs elsewhere, where its tokens are not seen. Choose a model that runs here."
 
 if TYPE_CHECKING:  # importing torch takes seconds; the page must be served before that
     from parley.generation.prefix_cache import NoPrefixCache
@@ -99,27 +101,27 @@ class Engine(ABC):
         """
         return None
 
-    def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
-        """Why each token of this answer, or text, was chosen after the messages of the request.
+    def scores(self, request: TurnRequest, answer: str | Sequence[int], shown: int = SHOWN) -> list[TokenScore]:
+        """Why each token of this answer, or text, was chosen after the messages of the request, of `shown` candidates.
 
         It is read once more, see `generation.scoring`. With the seed of the settings the draws are those of the
         answer. Raises `ChatError`.
         """
-        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+        raise NotSupported("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 
     def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
         """The same with what the model says of the `prompt`, and how a search came to this answer of exact tokens.
 
         A search runs again. Without messages the answer is a text that is only scored. Raises `ChatError`.
         """
-        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+        raise NotSupported("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 
     def next_token(self, request: TurnRequest, forced: str = "", guess: str = "") -> NextToken:
         """What follows the tokens that are given, and a text that is forced; how likely a guess is.
 
         Raises `ChatError`.
         """
-        raise BadSetting("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
+        raise NotSupported("This model runs elsewhere, where its choices are not seen. Choose a model that runs here.")
 
     def logprobs(self, request: TurnRequest, answer: str | Sequence[int]) -> list[float]:
         """The log probability in nats of each token of this answer, or text, by the model alone; see `scores`.
@@ -135,6 +137,26 @@ class Engine(ABC):
         tokens. None where nothing is read in this process.
         """
         return None
+
+    def tokenize(
+        self, settings: Settings, text: str, messages: Sequence[Message] = (), *, special: bool = True
+    ) -> tuple[list[int], int]:
+        """The tokens of a text, with the `special` tokens that begin one, or in the chat template those of messages.
+
+        And how many tokens the model reads. Raises `ChatError`.
+        """
+        raise NotSupported(ELSEWHERE)
+
+    def text_scores(self, request: TurnRequest, text: str | Sequence[int], shown: int = SHOWN) -> list[TokenScore]:
+        """What the model alone says of each token of a text, or of these tokens, after those before it.
+
+        Nothing is said of the first one. Raises `ChatError`.
+        """
+        raise NotSupported(ELSEWHERE)
+
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """The bytes that each of these tokens stands for, wherever it stands."""
+        raise NotSupported(ELSEWHERE)
 
     @abstractmethod
     def stream(self, request: TurnRequest) -> Iterator[Delta]:

@@ -29,12 +29,21 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fo
 @contextmanager
 def closed() -> Iterator[None]:
     """During this `with` block no process is forked, but where `opened` allows it."""
+    with held():
+        _this_thread.closed = True
+        try:
+            yield
+        finally:
+            _this_thread.closed = False
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """During this `with` block no process is forked, within `opened` either."""
     _count(1)
-    _this_thread.closed = True
     try:
         yield
     finally:
-        _this_thread.closed = False
         _count(-1)
 
 

@@ -13,6 +13,10 @@ class Unloadable(ModelUnavailable):
     """A failure that a damaged file can cause."""
 
 
+class NotFinite(ValueError):
+    """A tensor of a model, or its logits, hold NaN or infinity."""
+
+
 class EngineRefused(Exception):
     """OpenVINO cannot run a model although the load plan chose it. Another engine has to run the model."""
 
@@ -35,6 +39,14 @@ def template_fails(spec: ModelSpec, error: Exception) -> ModelUnavailable:
     _log.warning("%s has a chat template that cannot be rendered", spec.name, exc_info=error)
     cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".: ")[:300]
     return Unloadable(f"{spec.label} has a chat template that cannot be rendered ({cause}). Choose another model.")
+
+
+def template_explodes(spec: ModelSpec, limit: str) -> ModelUnavailable:
+    """The error for a chat template that goes beyond this `limit`."""
+    return ModelUnavailable(
+        f"{spec.label} has a chat template that takes more than {limit} for a short conversation. "
+        "Choose another model."
+    )
 
 
 def incomplete(spec: ModelSpec, names: Sequence[str]) -> Unloadable:

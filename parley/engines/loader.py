@@ -17,7 +17,7 @@ from parley.engines.load_errors import EngineRefused, Unloadable
 from parley.errors import ModelUnavailable, NoRoom
 from parley.events import STATUSES, Report
 from parley.models import hardware, hub, load_plan, traits
-from parley.models.formats import gguf, lora
+from parley.models.formats import gguf, lora, template_trial
 from parley.models.load_plan import LoadEstimate, LoadPlan
 from parley.models.precision import OPENVINO
 from parley.models.spec import ModelSpec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # importing torch takes seconds; the page must be served befo
     from parley.generation.loaded_model import LoadedModel
 
 _log = logging.getLogger(__name__)
+_BUNDLED = Path(__file__).parents[1]  # the models there are no strangers'
 
 
 def load(
@@ -251,6 +252,10 @@ def _tokenizer(spec: ModelSpec, folder: Path) -> "PreTrainedTokenizerBase":
     if not tokenizer.chat_template:  # it continues text, but was not trained to chat
         tokenizer.chat_control_tokens = []
         return tokenizer
+    if not spec.folder or not spec.folder.is_relative_to(_BUNDLED):
+        tokens = json.dumps(tokenizer.special_tokens_map, default=str)
+        if too_much := template_trial.excess(tokenizer.chat_template, tokens):
+            raise load_errors.template_explodes(spec, too_much)
     from parley.generation.chat_template import guarded_tokens
     from parley.generation.template_probe import reasoning
 
@@ -304,6 +309,8 @@ def _try_out(
                 output_logits=True,
                 return_dict_in_generate=True,
             )
+    except load_errors.NotFinite as error:
+        raise load_errors.not_finite(spec) from error
     except Exception as error:  # a stranger's config can make the code of transformers raise anything
         raise load_errors.unsuitable(spec, "code", error) from error
     if not all(bool(logits.isfinite().all()) for logits in answer.logits):

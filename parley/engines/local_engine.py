@@ -8,6 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -37,7 +38,10 @@ from parley.generation.prompt import Prompt, context_use, render_prompt
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.generation.reproduce import transformers_program
 from parley.messages import Message
+from parley.models.traits import tool_marks
 from parley.settings import Settings
+from parley.strategies.processors.answer_form import AnswerForm
+from parley.strategies.processors.order import expression
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
 
@@ -57,7 +61,7 @@ if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fo
 class LocalEngine(ReadingEngine):
     """Answers with one loaded model. At most `max_running` turns generate at the same time, and the others wait."""
 
-    def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float = 300.0) -> None:
+    def __init__(self, loaded: LoadedModel, prefix_cache: NoPrefixCache, turn_seconds: float) -> None:
         super().__init__(loaded, turn_seconds)
         self.prefix_caches = (prefix_cache,)
         self.prefix_cache = prefix_cache
@@ -71,14 +75,14 @@ class LocalEngine(ReadingEngine):
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
-        settings, strategy = request.settings, request.strategy
+        seed = random.SystemRandom().randrange(2**32) if request.settings.seed is None else request.settings.seed
+        request = replace(request, settings=request.settings.model_copy(update={"seed": seed}))
+        settings = request.settings
         prefix_cache = self._prefixes(request)
         known = prefix_cache.sequence(request.session) or self._checked(request.generated)
         prompt = render_prompt(self.loaded, request.messages, settings, known)
         plan = self._plan(request, prompt)
-        seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
-        signal = streaming.StopSignal(request.cancel, self.turn_seconds)
-        prompt_ids = prompt.ids[0].tolist()
+        signal, prompt_ids = streaming.StopSignal(request.cancel, self.turn_seconds), prompt.ids[0].tolist()
         streamer = self._new_streamer(prompt_ids, settings, prompt, signal)
         cached_tokens = 0
         yield Delta(origin=self._origin(settings, seed, prompt_ids, tuple(request.given)))
@@ -109,23 +113,24 @@ class LocalEngine(ReadingEngine):
 
         yield from _remarks(prompt)
         yield from streaming.run(work, streamer, signal, request.cancel)
-        finish = signal.reason or self._natural_end(streamer.ids, plan.config["max_new_tokens"], settings)
-        first = None if streamer.first_token_at is None else streamer.first_token_at - began
+        end = functools.partial(self._end, signal, plan.config["max_new_tokens"], settings)
+        finish = end(streamer.ids)
         yield Delta(
             finish=finish,
             usage=Usage(
                 prompt_tokens=prompt.length,
                 new_tokens=len(streamer.ids),
-                time_to_first_token=first,
+                time_to_first_token=streamer.first_token_after(began),
                 seconds=time.monotonic() - began,
                 drafted=streamer.drafted,
                 accepted=streamer.accepted,
                 cached_tokens=cached_tokens,
             ),
-            seed=seed if strategy.samples else None,
+            seed=seed if request.strategy.samples else None,
             notices=self._missing_words(streamer.ids, request) if finish in ("end", "length", "context") else (),
             run_record=self._run_record(prompt, request, plan, seed),
             ids=tuple(streamer.ids),
+            hypotheses=streamer.best(settings.num_return_sequences, end),
         )
 
     def _prefixes(self, request: TurnRequest) -> NoPrefixCache:
@@ -136,6 +141,7 @@ class LocalEngine(ReadingEngine):
 
     def run_record(self, messages: Sequence[Message], settings: Settings, seed: int) -> RunRecord | None:
         """See `Engine.run_record`; None for strategies with a draft model, which may not be loaded."""
+        settings = settings.model_copy(update={"seed": seed})
         request = TurnRequest.of(messages, settings, threading.Event())
         if request.strategy.drafts:
             return None
@@ -181,6 +187,7 @@ class LocalEngine(ReadingEngine):
             signal,
             self.loaded.dialect,
             on_token=self.token_rate.count,
+            marks=tool_marks(self.loaded.tokenizer.chat_template) if settings.tools else (),
         )
 
     @property
@@ -217,7 +224,10 @@ class LocalEngine(ReadingEngine):
         config: dict[str, Any] = {"engine": self._runs_on}
         config |= {name: value for name, value in plan.config.items() if value is not None} | plan.options
         config |= {name: mark.to_dict() for name, mark in config.items() if isinstance(mark, Mark)}  # plain data
-        config |= {"logits_processor": ", ".join(map(repr, plan.processors))} if plan.processors else {}
+        config |= {"logits_processor": ", ".join(map(expression, plan.processors))} if plan.processors else {}
+        removed = [each.mean_share for each in plan.processors if isinstance(each, AnswerForm)]
+        config |= {"answer_form_removed": f"{removed[0]:.1%} of the probability at a token"} if removed else {}
+        config |= {"order": " → ".join(plan.order)} if len(plan.order) > 1 else {}
         if request.strategy.name != settings.strategy:
             config["strategy"] = f"{request.strategy.name}, because the temperature is 0"
         program = transformers_program(self.loaded, prompt, settings, plan, seed)
@@ -236,7 +246,10 @@ class LocalEngine(ReadingEngine):
         missing = ", ".join(word for word in required if word not in text)
         return (f"There was no room for: {missing}. Raise max new tokens.",) if missing else ()
 
-    def _natural_end(self, ids: Sequence[int], limit: int, settings: Settings) -> FinishReason:
+    def _end(self, signal: streaming.StopSignal, limit: int, settings: Settings, ids: Sequence[int]) -> FinishReason:
+        """Why an answer of these tokens ended."""
+        if signal.reason:
+            return signal.reason
         if len(ids) < limit or (ids and ids[-1] in self.loaded.end_ids):
             return "end"
         return "length" if limit == settings.max_new_tokens else "context"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+from parley.config import MAX_TURN_SECONDS
 from parley.engines.base import Engine, TurnRequest
 from parley.events import Delta, FinishReason, RunRecord, Usage
 from parley.generation.reasoning_parser import ReasoningParser
@@ -14,6 +15,9 @@ PAUSE_SECONDS = 0.02  # between chunks, so that the stream is visible
 
 class Parrot(Engine):
     """Uses the last question, max_new_tokens (counted in chunks) and the stop strings; ignores the other settings."""
+
+    def __init__(self, turn_seconds: float = MAX_TURN_SECONDS.default) -> None:
+        self._turn_seconds = turn_seconds
 
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """Yields the last question in chunks, or the rest of it after a partial answer; ends when cancelled."""
@@ -34,6 +38,9 @@ class Parrot(Engine):
             yield Delta(text=text, thought=thought)
             if parser.stopped or request.cancel.wait(PAUSE_SECONDS):
                 finish = "stop string" if parser.stopped else "stopped"
+                break
+            if time.monotonic() >= began + self._turn_seconds:
+                finish = "time"
                 break
         text, thought = parser.feed("", last=True)
         usage = Usage(len(question), num_sent, 0.0, time.monotonic() - began)

@@ -10,19 +10,22 @@ import torch
 from transformers import GenerationConfig
 
 from parley import strategies
+from parley.engines import fork_gate
 from parley.engines.base import Engine, TurnRequest
-from parley.errors import BadConversation
-from parley.events import Answer, Choices, NextToken, TokenScore
+from parley.errors import BadConversation, TooLong
+from parley.events import SHOWN, Answer, Choices, NextToken, TokenScore
 from parley.generation import streaming
 from parley.generation.generation_config import plan_generation
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import LeaseRequest, NoPrefixCache
-from parley.generation.prompt import Prompt, render_prompt
+from parley.generation.prompt import Prompt, render_prompt, rendered_ids
 from parley.generation.scoring.next_token import NextTokens
 from parley.generation.scoring.reader import Reader, Run, whole_text
 from parley.generation.scoring.recording import RECORDERS, TermRecorder
+from parley.messages import Message
 from parley.settings import Settings
 from parley.strategies.decoders.teacher_forcing import teacher_forcing
+from parley.strategies.token_bytes import own_bytes
 
 DIFFERS = "The search came to other words this time, so that how it came to these is not shown."
 
@@ -35,10 +38,10 @@ class ReadingEngine(Engine):
         self.turn_seconds = turn_seconds
         self._next = NextTokens(loaded)
 
-    def scores(self, request: TurnRequest, answer: str | Sequence[int]) -> list[TokenScore]:
+    def scores(self, request: TurnRequest, answer: str | Sequence[int], shown: int = SHOWN) -> list[TokenScore]:
         """See `Engine.scores`; raises `BadConversation` for an answer that has no token, or too many."""
         prompt, ids = self._given(request, answer)
-        return self._reader(request).scores(prompt, ids, request.settings, request.strategy)[0]
+        return self._reader(request).scores(prompt, ids, request.settings, request.strategy, shown=shown)[0]
 
     def choices(self, request: TurnRequest, answer: str | Sequence[int], *, prompt: bool = True) -> Choices:
         """See `Engine.choices`; raises `BadConversation` for a text that has too few tokens, or too many."""
@@ -129,6 +132,26 @@ class ReadingEngine(Engine):
         raise BadConversation(
             f"The stored answer has tokens that {self.loaded.spec.label} does not have. Ask the question again."
         )
+
+    def tokenize(
+        self, settings: Settings, text: str, messages: Sequence[Message] = (), *, special: bool = True
+    ) -> tuple[list[int], int]:
+        """See `Engine.tokenize`."""
+        with fork_gate.closed():  # a worker of ZeroGPU must not inherit a tokenizer that is at work
+            ids = rendered_ids(self.loaded, messages, settings) if messages else None
+            return ids or self.loaded.tokenizer.encode(text, add_special_tokens=special), self.loaded.context
+
+    def text_scores(self, request: TurnRequest, text: str | Sequence[int], shown: int = SHOWN) -> list[TokenScore]:
+        """See `Engine.text_scores`; raises `TooLong` for a text that is longer than the model reads."""
+        ids = self.loaded.tokenizer.encode(text) if isinstance(text, str) else list(self._checked(text))
+        if not 0 < len(ids) <= self.loaded.context:
+            label, context = self.loaded.spec.label, self.loaded.context
+            raise TooLong(f"This text has {len(ids)} tokens. {label} reads 1 to {context}. Shorten it.")
+        return self._reader(request).text_scores(ids, shown)
+
+    def token_bytes(self, ids: Sequence[int]) -> list[bytes]:
+        """See `Engine.token_bytes`."""
+        return [own_bytes(self.loaded.tokenizer, each) for each in self._checked(ids)]
 
     @abstractmethod
     def _running(self) -> AbstractContextManager[Any]:

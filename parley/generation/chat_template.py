@@ -58,7 +58,7 @@ def render(loaded: LoadedModel, messages: Sequence[Message], settings: Settings)
     An answer that is continued follows the question as the model would have written it, because templates drop its
     thought, end it, or leave out the system prompt. Raises `BadConversation` where the template cannot render it.
     """
-    asked = messages if messages[-1].role == "user" else messages[:-1]
+    asked = messages[:-1] if messages[-1].role == "assistant" else messages
     chat = as_dicts(loaded, for_template(loaded, asked, settings))
     options = template_variables(loaded, settings) | {"add_generation_prompt": True}
     if asked is not messages:
@@ -77,14 +77,14 @@ def render(loaded: LoadedModel, messages: Sequence[Message], settings: Settings)
 def as_dicts(loaded: LoadedModel, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The messages as dictionaries, with the content as text or, where the template wants that, as a list of parts."""
     return [
-        {"role": m.role, "content": [{"type": "text", "text": m.content}] if loaded.content_parts else m.content}
+        m.as_dict() | ({"content": [{"type": "text", "text": m.content}]} if loaded.content_parts else {})
         for m in messages
     ]
 
 
 def template_variables(loaded: LoadedModel, settings: Settings) -> dict[str, Any]:
-    """The variables that say whether and how much the model thinks."""
-    return loaded.reasoning.variables(settings)
+    """The variables that say whether and how much the model thinks, and the tools that it may call."""
+    return loaded.reasoning.variables(settings) | ({"tools": list(settings.tools)} if settings.tools else {})
 
 
 def _takes(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> bool:
@@ -210,8 +210,10 @@ def _typed_apart(loaded: LoadedModel, chat: Sequence[dict], options: Mapping[str
     written by the template.
     """
     whole, typed = _patterns(tuple(loaded.tokenizer.chat_control_tokens))
-    marked = [{**m, "content": _marked(m["content"], typed)} for m in chat]
-    texts = {name: _marked(options[name], typed) for name in ("answer_text", "answer_thought") if name in options}
+    written = ("content", "tool_calls")
+    marked = [m | {name: _marked(m[name], typed) for name in written if name in m} for m in chat]
+    names = ("answer_text", "answer_thought", "tools")
+    texts = {name: _marked(options[name], typed) for name in names if name in options}
     rendered = _text(loaded, marked, {**options, **texts})
     pieces = re.split(f"{_START}({whole}){_END}|[{_START}{_END}{_WITHIN}]", rendered)
     pieces = [piece or "" for piece in pieces]
@@ -227,10 +229,24 @@ def _patterns(controls: tuple[str, ...]) -> tuple[str, re.Pattern[str]]:
     return whole, re.compile(f"(?P<whole>{whole})|(?i:{part})")
 
 
+def _marked_part(part: Any, typed: re.Pattern[str]) -> Any:
+    if isinstance(part, Mapping):
+        return {
+            name: _marked(value, typed) if name == "text" and isinstance(value, str) else _marked_part(value, typed)
+            for name, value in part.items()
+        }
+    if isinstance(part, list):
+        return [_marked_part(each, typed) for each in part]
+    return part if not isinstance(part, str) or part.isidentifier() else _marked(part, typed)
+
+
 def _marked(content: Any, typed: re.Pattern[str]) -> Any:
-    """A text, or a list of parts, with marks around control tokens, after beginnings of such, and near both ends."""
+    """The texts in this content with marks around control tokens, after beginnings of such, and near both ends.
+
+    In lists and objects short words stay as they are, because templates compare them: types, names and roles.
+    """
     if isinstance(content, list):
-        return [{**part, "text": _marked(part["text"], typed)} for part in content]
+        return [_marked_part(each, typed) for each in content]
     text = typed.sub(
         lambda found: f"{_START}{found[0]}{_END}" if found["whole"] else found[0] + _WITHIN, _MARKERS.sub("", content)
     )

@@ -11,20 +11,30 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from parley.errors import BadSetting
-from parley.generation.encoding import encode_typed
+from parley.generation.encoding import encode_inside, encode_typed
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prefix_cache import croppable, new_cache
 from parley.generation.prompt import Prompt
+from parley.generation.reasoning_parser import split_thought
 from parley.generation.streaming import AnswerStreamer
 from parley.models.precision import OPENVINO
 from parley.positions import Rotation
 from parley.settings import OPTIONS, Settings
 from parley.strategies import Strategy
 from parley.strategies.decoders.sampling import DrawFrom
+from parley.strategies.processors import order
+from parley.strategies.processors.answer_form import AnswerForm, Thought
 from parley.strategies.processors.given_tokens import GivenTokens
 from parley.strategies.processors.repetition_penalty import RepetitionPenalty
+from parley.strategies.processors.samplers.banned_words import BannedWords
+from parley.strategies.processors.samplers.dry import Dry
+from parley.strategies.processors.samplers.dynamic_temperature import DynamicTemperature
+from parley.strategies.processors.samplers.logit_bias import LogitBias
+from parley.strategies.processors.samplers.mirostat import Mirostat
+from parley.strategies.processors.samplers.occurrence_penalties import FrequencyPenalty, PresencePenalty
+from parley.strategies.processors.samplers.top_n_sigma import TopNSigma
+from parley.strategies.processors.samplers.xtc import Xtc
 from parley.strategies.processors.thinking_budget import ThinkingBudget
-from parley.strategies.processors.top_n_sigma import TopNSigma
 from parley.strategies.requirements import RECURRENT, ModelTraits
 
 COPIED = {name: option.copied for name, option in OPTIONS.items() if option.copied}  # settings with a config field
@@ -47,6 +57,13 @@ class GenerationPlan:
     options: dict[str, Any] = field(default_factory=dict)  # arguments of the decoder, as plain data
     processors: tuple[LogitsProcessor, ...] = ()
     draft: LoadedModel | None = None
+
+    @property
+    def order(self) -> list[str]:
+        """The settings that change the logits, in the order of their processors."""
+        on = {name for name in order.WARPERS | COPIED if self.config.get(name) not in (None, OPTIONS[name].neutral)}
+        on |= {order.setting_of(each) for each in self.processors}
+        return [name for name in order.SETTINGS if name in on]
 
     @property
     def cross_tokenizer(self) -> bool:
@@ -97,6 +114,16 @@ def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Cal
     return call
 
 
+def config_fields(strategy: Strategy, settings: Settings) -> dict[str, Any]:
+    """The fields of a `GenerationConfig` that follow from the settings alone, but for a watermark."""
+    config = UNUSED | {"do_sample": strategy.samples, "max_new_tokens": settings.max_new_tokens}
+    for name in strategy.uses:
+        value = getattr(settings, name)
+        if name in COPIED and OFF.get(name) != value:
+            config[name] = value
+    return {**config, **strategy.config(settings)}
+
+
 def plan_generation(
     loaded: LoadedModel,
     strategy: Strategy,
@@ -119,17 +146,11 @@ def plan_generation(
             f"not after {settings.exit_layer}."
         )
     special_tokens = loaded.model.generation_config
-    config = UNUSED | {
-        "do_sample": strategy.samples,
-        "max_new_tokens": min(settings.max_new_tokens, loaded.context - prompt.length),
-    }
+    config = config_fields(strategy, settings)
+    config["max_new_tokens"] = min(settings.max_new_tokens, loaded.context - prompt.length)
     config |= {name: getattr(special_tokens, name) for name in ("eos_token_id", "pad_token_id", "bos_token_id")}
-    for name in strategy.uses:
-        value = getattr(settings, name)
-        if name in COPIED and OFF.get(name) != value:
-            config[name] = value
     _check_guidance(loaded, config, prompt)
-    config |= strategy.config(settings)
+    late = _late_processors(loaded, strategy, settings, config)
     if strategy.watermark:
         config["watermarking_config"] = strategy.mark(settings)
     plan = GenerationPlan(
@@ -139,7 +160,7 @@ def plan_generation(
         decoder=strategy.decode(),
         options=dict(strategy.options(settings, functools.partial(encode_typed, loaded.tokenizer))),
         processors=(
-            *_processors(loaded, strategy, settings, prompt),
+            *sorted((*_processors(loaded, strategy, settings, prompt), *late), key=_place),
             *([GivenTokens(given, prompt.length)] if given else []),
         ),
         draft=draft if strategy.drafts else None,
@@ -181,16 +202,91 @@ def _with_lookup(loaded: LoadedModel, plan: GenerationPlan) -> GenerationPlan:
     return replace(plan, options={"lookup": lookup and croppable(cache, plan.max_length)})
 
 
+def _place(processor: LogitsProcessor) -> int:
+    return order.SETTINGS.index(order.setting_of(processor))
+
+
 def _processors(
     loaded: LoadedModel, strategy: Strategy, settings: Settings, prompt: Prompt
 ) -> Iterator[LogitsProcessor]:
-    """The processors that transformers does not have. They run before temperature and truncation."""
+    """The processors that transformers does not have, which run before temperature and truncation."""
+    end = sorted(loaded.end_ids)
     if settings.repetition_penalty != OPTIONS["repetition_penalty"].neutral:
         yield RepetitionPenalty(settings.repetition_penalty, loaded.model.generation_config.eos_token_id or ())
+    if settings.presence_penalty:
+        yield PresencePenalty(settings.presence_penalty, prompt.length, end)
+    if settings.frequency_penalty:
+        yield FrequencyPenalty(settings.frequency_penalty, prompt.length, end)
+    if settings.dry_multiplier:
+        yield Dry(settings.dry_multiplier, settings.dry_base, settings.dry_allowed_length, loaded.tokenizer)
+    if biases := _biases(loaded, settings):
+        yield LogitBias(biases)
+    if settings.banned_words:
+        yield BannedWords(settings.banned_words, loaded.tokenizer, prompt.length)
+    if settings.answer_form != OPTIONS["answer_form"].neutral:
+        yield _answer_form(loaded, settings, prompt, end)
     if settings.thinking_budget and not settings.plain and loaded.reasoning.thinks(settings):
         yield _thinking_budget(loaded, settings.thinking_budget, prompt)
     if "top_n_sigma" in strategy.uses and settings.top_n_sigma:
         yield TopNSigma(settings.top_n_sigma)
+
+
+def _answer_form(loaded: LoadedModel, settings: Settings, prompt: Prompt, end: Sequence[int]) -> AnswerForm:
+    """Raises `BadSetting` where no token ends an answer, because its form may leave no other one."""
+    if not end:
+        sentence = (
+            f"{loaded.spec.label} has no token that ends an answer, so it cannot keep a form. Set answer_form to free."
+        )
+        raise BadSetting(sentence, name="answer_form", valid=["free"])
+    encode, dialect = functools.partial(encode_inside, loaded.tokenizer), loaded.dialect
+    begun, thought = list[int](), None
+    if prompt.in_reasoning or (not settings.plain and not prompt.continues and loaded.reasoning.thinks(settings)):
+        mark = dialect.answer or dialect.closing
+        blank = mark[len(mark.rstrip()) :]
+        opening = () if prompt.in_reasoning else encode(dialect.opening)
+        thought = Thought(opening, mark.strip(), encode(blank) if blank else ())
+    elif prompt.continues and not settings.plain:
+        begun = encode_typed(loaded.tokenizer, split_thought(prompt.messages[-1].content)[0])
+    return AnswerForm(
+        settings.answer_form, settings.answer_pattern, loaded.tokenizer, end, prompt.length, begun, thought
+    )
+
+
+def _late_processors(
+    loaded: LoadedModel, strategy: Strategy, settings: Settings, config: dict[str, Any]
+) -> list[LogitsProcessor]:
+    """Temperature, truncation and what stands behind them, where the settings ask for that; then `config` has none.
+
+    As in llama.cpp, Mirostat takes the place of all truncation.
+    """
+    chosen = [name for name in order.AFTER_TEMPERATURE if name in strategy.uses and getattr(settings, name)]
+    if not chosen:
+        return []
+    values = {name: config[name] for name in order.WARPERS if config[name] not in (None, OPTIONS[name].neutral)}
+    config |= {name: UNUSED[name] for name in order.WARPERS}
+    made: list[LogitsProcessor] = []
+    if "dynatemp_range" in chosen:
+        values.pop("temperature", None)
+        spread, exponent = settings.dynatemp_range, settings.dynatemp_exponent
+        made.append(DynamicTemperature(settings.temperature, spread, exponent))
+    if "mirostat_tau" in chosen:
+        values = {name: value for name, value in values.items() if name == "temperature"}
+        made.append(Mirostat(settings.mirostat_tau, settings.mirostat_eta))
+    elif "xtc_probability" in chosen:
+        made.append(Xtc(settings.xtc_probability, settings.xtc_threshold, settings.seed or 0))
+    return [*made, *(order.warper(name, value, loaded.model.device) for name, value in values.items())]
+
+
+def _biases(loaded: LoadedModel, settings: Settings) -> dict[int, float]:
+    """The bias of each token. Raises `BadSetting` for one that the model does not have."""
+    found, vocabulary = dict[int, float](), loaded.model.config.get_text_config().vocab_size
+    for key, bias in settings.biases.items():
+        tokens = [int(key)] if key.isdecimal() else loaded.tokenizer.encode(key, add_special_tokens=False)
+        if not tokens or max(tokens) >= vocabulary:
+            sentence = f"{loaded.spec.label} has no token {key[:40]!r}. Its tokens are 0 to {vocabulary - 1}."
+            raise BadSetting(sentence, name="logit_bias", valid={"maximum": vocabulary - 1})
+        found |= dict.fromkeys(tokens, float(bias))
+    return found
 
 
 def _thinking_budget(loaded: LoadedModel, budget: int, prompt: Prompt) -> ThinkingBudget:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from parley.errors import BadConversation, BadSetting
+from parley.errors import BadConversation, BadSetting, NotSupported, TooLong
 from parley.events import ContextUse
 from parley.generation.chat_template import for_template, render
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.reasoning_parser import ReasoningParser, split_thought
 from parley.generation.token_splice import reuse_generated_ids
 from parley.messages import Message, drop_oldest_turn
+from parley.models.traits import tool_dialect
 from parley.settings import Settings
 
 
@@ -43,23 +44,19 @@ def render_prompt(
     """Renders as many of the newest turns as fit.
 
     `cached` are the tokens of an earlier turn. Where the conversation has the same text, these tokens are reused.
-    Raises `BadConversation` where the last message alone does not fit the context window.
+    Raises `TooLong` where the last message alone does not fit the context window.
     """
     max_prompt_tokens = _max_prompt_tokens(loaded, settings)
     if settings.plain:
         return _plain_text(loaded, messages, settings, cached, max_prompt_tokens)
-    if not loaded.chats:
-        raise BadSetting(
-            f"{loaded.spec.label} has no chat template: it was not trained to chat. Set mode to 'plain text'."
-        )
-    _check_thinking(loaded, settings)
+    _check_chat(loaded, settings)
     candidates = _candidates(messages)
     index = 0
     if _length(loaded, candidates[0], settings) > max_prompt_tokens:
         index = _first_that_fits(loaded, candidates, settings, max_prompt_tokens)
     if index == len(candidates):
         needed = _length(loaded, candidates[-1], settings)
-        raise BadConversation(
+        raise TooLong(
             f"This message needs {needed} tokens, but {loaded.spec.label} reads at most {max_prompt_tokens} "
             "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
         )
@@ -73,11 +70,17 @@ def render_prompt(
     turns = [m for m in candidates[index] if m.role != "system"]
     negative = _prompt(loaded, [Message("system", settings.negative_prompt), *turns], settings)
     if negative.length > max_prompt_tokens:
-        raise BadConversation(
+        raise TooLong(
             f"With the negative prompt the conversation needs {negative.length} tokens, but {loaded.spec.label} reads "
             f"at most {max_prompt_tokens}. Shorten the negative prompt, or clear the chat."
         )
     return replace(prompt, negative=negative)
+
+
+def rendered_ids(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> list[int]:
+    """The tokens of a conversation in the chat template, however many there are. Raises `ChatError`."""
+    _check_chat(loaded, settings)
+    return render(loaded, messages, settings).ids
 
 
 def context_use(
@@ -124,17 +127,40 @@ def _plain_text(
 ) -> Prompt:
     """The prompt of `limit` tokens at most that is just the text, with the special tokens of the tokenizer."""
     text = "".join(m.content for m in messages)
-    own = loaded.tokenizer.encode(text)
+    own = _given_ids(loaded, settings) or loaded.tokenizer.encode(text)
     ids = reuse_generated_ids(cached, own, loaded.tokenizer)
     away = loaded.tokenizer.encode(f"{settings.negative_prompt}\n\n{text}") if settings.steers_away else []
     if (needed := max(len(own), len(away))) > limit:
-        raise BadConversation(
+        raise TooLong(
             f"This text needs {needed} tokens, but {loaded.spec.label} reads at most {limit} and needs the rest to go "
             "on. Shorten it, or choose a model with a larger context."
         )
     ids = ids if len(ids) <= limit else own
     prompt = Prompt(messages, torch.tensor([ids]), in_reasoning=False, continues=True, as_template=False)
     return replace(prompt, negative=replace(prompt, ids=torch.tensor([away])) if away else None)
+
+
+def _given_ids(loaded: LoadedModel, settings: Settings) -> list[int]:
+    """The tokens that are the prompt. Raises `BadConversation` for one that the model does not have."""
+    ids, size = list(settings.prompt_ids), len(loaded.tokenizer)
+    if unknown := next((each for each in ids if not 0 <= each < size), None):
+        sentence = f"{loaded.spec.label} has no token {unknown}: its tokens are 0 to {size - 1}. Send others."
+        raise BadConversation(sentence, name="prompt", valid={"minimum": 0, "maximum": size - 1})
+    return ids
+
+
+def _check_chat(loaded: LoadedModel, settings: Settings) -> None:
+    """Raises `BadSetting` for what this model cannot do in a conversation."""
+    if not loaded.chats:
+        raise BadSetting(
+            f"{loaded.spec.label} has no chat template: it was not trained to chat. Set mode to 'plain text'."
+        )
+    _check_thinking(loaded, settings)
+    if settings.tools and not tool_dialect(loaded.tokenizer.chat_template):
+        sentence = (
+            f"The chat template of {loaded.spec.label} knows no tools. Leave out tools, or choose another model."
+        )
+        raise NotSupported(sentence, name="tools")
 
 
 def _check_thinking(loaded: LoadedModel, settings: Settings) -> None:

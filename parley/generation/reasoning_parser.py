@@ -157,4 +157,6 @@ class ReasoningParser:
 def _overlap(text: str, marks: Sequence[str]) -> int:
     """How many characters at the end of `text` may be the start of a mark (a tag or a stop string)."""
     longest = min(len(text), max((len(mark) for mark in marks), default=1) - 1)
+    if not longest or not any(mark[:1] in text[-longest:] for mark in marks):  # as for most tokens
+        return 0
     return next((n for n in range(longest, 0, -1) if any(mark.startswith(text[-n:]) for mark in marks)), 0)

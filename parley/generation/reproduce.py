@@ -9,6 +9,8 @@ from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
 from parley.settings import Settings
 from parley.snippet import call, listed, named
+from parley.strategies.processors.answer_form import AnswerForm, Thought
+from parley.strategies.processors.order import expression
 from parley.strategies.registry import CONSTANT_DRAFTS
 
 CLONE = Path(__file__).parent.parent.parent
@@ -121,7 +123,10 @@ def _imports(loaded: LoadedModel, plan: GenerationPlan) -> list[str]:
     decoder = [plan.decoder] if plan.decoder and _needs_decoder(loaded, plan) else []
     watermark = [type(mark)] if (mark := plan.config.get("watermarking_config")) else []
     imported = [type(processor) for processor in plan.processors] + decoder + watermark
-    return [f"from {each.__module__} import {each.__name__}  # in a clone of Parley" for each in imported]
+    imported += [Thought] if any(isinstance(each, AnswerForm) for each in plan.processors) else []
+    clone = {True: "  # in a clone of Parley", False: ""}
+    own = [(each, each.__module__.startswith("parley.")) for each in dict.fromkeys(imported)]
+    return [f"from {each.__module__} import {each.__name__}{clone[is_own]}" for each, is_own in own]
 
 
 def _generate(loaded: LoadedModel, prompt: Prompt, plan: GenerationPlan) -> list[str]:
@@ -138,5 +143,5 @@ def _generate(loaded: LoadedModel, prompt: Prompt, plan: GenerationPlan) -> list
     if prompt.negative:
         arguments.append('negative_prompt_ids=negative["input_ids"]')
     if plan.processors:
-        arguments.append(f"logits_processor=[{', '.join(map(repr, plan.processors))}]")
+        arguments.append(f"logits_processor=[{', '.join(map(expression, plan.processors))}]")
     return [*arguments, *(named(**plan.options) if needs_decoder else [])]

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import queue
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, StoppingCriteria, TextIteratorStreamer
 
-from parley.events import FLUSH, HEARTBEAT, Beam, Delta, FinishReason
+from parley.events import FLUSH, HEARTBEAT, Answer, Beam, Delta, FinishReason
 from parley.generation.detokenizer import CONTEXT_TOKENS, IncrementalDetokenizer
 from parley.generation.reasoning_parser import ReasoningParser
 from parley.models.reasoning_dialects import THINK, Dialect
@@ -54,9 +55,14 @@ class StopOnSignal(StoppingCriteria):
     def __init__(self, signal: StopSignal) -> None:
         self._signal = signal
 
+    @property
+    def is_met(self) -> bool:
+        """Whether there is a reason to end."""
+        return self._signal.reason is not None
+
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """True for every sequence, shape (sequences,), once there is a reason to end."""
-        return torch.full((input_ids.shape[0],), self._signal.reason is not None, device=input_ids.device)
+        return torch.full((input_ids.shape[0],), self.is_met, device=input_ids.device)
 
 
 def stop_check() -> Callable[[], bool]:
@@ -81,9 +87,12 @@ def raise_if_stopped() -> None:
         raise Interrupted
 
 
-def special_marks(tokenizer: PreTrainedTokenizerBase, dialect: Dialect) -> dict[int, str]:
-    """The special tokens, by their ids, that are parts of the marks of `dialect`. Decoding would leave them out."""
-    marks = (*dialect.structure, *dialect.ends)
+def special_marks(tokenizer: PreTrainedTokenizerBase, dialect: Dialect, others: Sequence[str] = ()) -> dict[int, str]:
+    """The special tokens, by their ids, that are parts of the marks of `dialect`, or of these others.
+
+    Decoding would leave them out.
+    """
+    marks = (*dialect.structure, *dialect.ends, *others)
     special = [
         *tokenizer.all_special_tokens,
         *(t.content for t in tokenizer.added_tokens_decoder.values() if t.special),
@@ -118,6 +127,7 @@ class AnswerStreamer(TextIteratorStreamer):
         dialect: Dialect = THINK,
         *,
         on_token: Callable[[], None] = lambda: None,
+        marks: Sequence[str] = (),
     ) -> None:
         super().__init__(tokenizer, skip_prompt=True)
         self._on_token = on_token
@@ -125,9 +135,10 @@ class AnswerStreamer(TextIteratorStreamer):
         self.ids: list[int] = []  # every generated token, including the end token
         self.first_token_at: float | None = None  # time.monotonic() of the first text or thought
         self.drafted = self.accepted = 0  # numbers of draft tokens
+        self._hypotheses: Sequence[Hypothesis] = ()  # of a beam search, best first
         self._prompt_tail = list(prompt_ids[-CONTEXT_TOKENS:])
         self._detokenizer = IncrementalDetokenizer(tokenizer, self._prompt_tail)
-        self._special_marks = special_marks(tokenizer, dialect)
+        self._special_marks = special_marks(tokenizer, dialect, marks)
         self._new_parser = new_parser
         self._parser = new_parser()
         self._signal = signal
@@ -151,13 +162,35 @@ class AnswerStreamer(TextIteratorStreamer):
 
     def show(self, hypotheses: Sequence[Hypothesis]) -> None:
         """Takes the hypotheses of a beam search, best first. The text of the best one replaces the text so far."""
-        self.ids = hypotheses[0].ids.tolist()
+        self.ids, self._hypotheses = hypotheses[0].ids.tolist(), hypotheses
         self._on_token()
         self.first_token_at = self.first_token_at or time.monotonic()
         text, thought, found = self._parse(self.ids)
         self._signal.found = self._signal.found or found
         beams = tuple(Beam(self._parse(h.ids.tolist())[0], h.score, h.finished) for h in hypotheses)
         self.text_queue.put(Delta(text=text, thought=thought, replaces=True, beams=beams))
+
+    def best(self, count: int, end: Callable[[Sequence[int]], FinishReason]) -> tuple[Answer, ...]:
+        """So many hypotheses of a beam search, best first; fewer where it has not found as many different ones.
+
+        None where one is asked for, which is the answer itself.
+
+        `end` tells why one with these tokens ended, where its text does not.
+        """
+        found = dict[tuple[int, ...], Hypothesis]()
+        for each in self._hypotheses if count > 1 else ():
+            if math.isfinite(each.score):  # else a processor has forbidden it
+                found.setdefault(tuple(each.ids.tolist()), each)
+        made = list[Answer]()
+        for ids, each in list(found.items())[:count]:
+            text, thought, finish = self._parse(ids)
+            beams = (Beam(text, each.score, each.finished),)
+            made.append(Answer(text=text, thought=thought, beams=beams, finish=finish or end(ids), ids=ids))
+        return tuple(made)
+
+    def first_token_after(self, began: float) -> float | None:
+        """The seconds from then to the first text or thought; None where there was none."""
+        return None if self.first_token_at is None else self.first_token_at - began
 
     def tell(self, status: str) -> None:
         """Takes a short sentence about the progress before the answer begins."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from parley.config import ENGINE, QUANTIZATION
+from parley.config import ENGINE, MAX_CACHE_MEGABYTES, QUANTIZATION
 from parley.errors import ModelUnavailable
 from parley.models import attention
 from parley.models.hardware import Machine, machine
@@ -260,6 +260,8 @@ def _with_pool(plan: LoadPlan, free: int, context: int) -> LoadPlan:
         return plan
     least = min(context, MIN_KV_TOKENS)
     given = least + int((free - plan.need) / KV_SHARE / plan.cache * 1000)
+    if megabytes := MAX_CACHE_MEGABYTES.read():
+        given = min(given, megabytes * 10**9 // plan.cache)
     return replace(plan, kv_tokens=max(least, min(given, KV_CONTEXTS * context, MAX_KV_TOKENS)))
 
 

@@ -16,22 +16,20 @@ from huggingface_hub.errors import HTTPError
 from huggingface_hub.utils import build_hf_headers, get_session
 
 from parley.config import ALLOW_ANY_MODEL, DRAFT_MODELS, MODEL_IDS
-from parley.errors import ModelUnavailable, instead_of
+from parley.errors import ModelUnavailable, NoSuchModel, instead_of
 from parley.models import hardware, hub, load_plan, remote_servers
 from parley.models.catalogue import default as default_model
-from parley.models.catalogue.rows import BUDGIE, DRAFT, MODELS, TIERS, TOY
+from parley.models.catalogue.rows import ADDED, BUDGIE, DRAFT, MODELS, TIERS, TOY
 from parley.models.formats import gguf, local, names
 from parley.models.reasoning_dialects import LEVELS
 from parley.models.spec import ModelSpec
-from parley.models.traits import context_length, default_template, thinking_traits
+from parley.models.traits import context_length, default_template, thinking_traits, tool_dialect
 from parley.settings import OPTIONS, is_number
 from parley.strategies.requirements import RECURRENT, STATEFUL, ModelTraits
 
 TIMEOUT_SECONDS = 3.0  # for each small file that is read from the Hub before a model is loaded
-SMALL_FILES = (
-    *("config.json", "generation_config.json", "tokenizer_config.json"),
-    *("chat_template.jinja", "chat_template.json"),
-)
+_CONFIGS = ("config.json", "generation_config.json", "tokenizer_config.json")
+SMALL_FILES = (*_CONFIGS, "chat_template.jinja", "chat_template.json")
 
 _BY_NAME = {spec.name: spec for spec in (*MODELS, DRAFT)}
 _decided: dict[str, ModelSpec] = {}  # the default of the catalogue for each kind of hardware, once it is decided
@@ -48,6 +46,7 @@ class Traits:
     chats: bool = True  # whether it has a chat template, as far as is known
     always_thinks: bool = False  # whether it thinks although thinking is off
     efforts: tuple[str, ...] = ()  # the levels of reasoning effort that its chat template takes
+    tools: str = ""  # the dialect in which it calls tools, see `models.tools`; empty where it takes none
     layers: int | None = None
     stateful: bool = False  # see `requirements.STATEFUL`
     recurrent: bool = False
@@ -57,16 +56,16 @@ class Traits:
 def models(environ: Mapping[str, str] = os.environ) -> dict[str, ModelSpec]:
     """The models that can be chosen, by name, in the order of the dropdown.
 
-    The models that the owner names come first, then real models, then toys. A remote model replaces a local one of the
-    same name.
+    The models that the owner names come first, then real models, then toys, then those of `ADDED`. A remote model
+    replaces a local one of the same name.
     Raises `ModelUnavailable` for wrong values of `MODEL_IDS` and the `REMOTE_` variables.
     """
     remote_models = remote_servers.models(environ)
     if wanted := MODEL_IDS.read(environ):
         rows = [remote_models.get(name) or names.named(name, _BY_NAME) for name in wanted]
-        return names.offered(rows) | remote_models
+        return names.offered(rows) | remote_models | ADDED
     rows = _catalogue(_hardware(environ))
-    return remote_models | {spec.name: spec for spec in rows if spec.name not in remote_models}
+    return remote_models | {spec.name: spec for spec in rows if spec.name not in remote_models} | ADDED
 
 
 def default(environ: Mapping[str, str] = os.environ) -> ModelSpec:
@@ -137,7 +136,8 @@ def find(name: str, environ: Mapping[str, str] = os.environ) -> ModelSpec:
     if allows_any(environ):
         return names.on_the_hub(name, _BY_NAME)
     other = instead_of(name, specs)
-    raise ModelUnavailable(f"There is no model called {name[:100]!r} here.{other} The models are: {', '.join(specs)}.")
+    sentence = f"There is no model called {name[:100]!r} here.{other} The models are: {', '.join(specs)}."
+    raise NoSuchModel(sentence, name="model", valid=list(specs))
 
 
 def allows_any(environ: Mapping[str, str] = os.environ) -> bool:
@@ -210,6 +210,7 @@ def traits(spec: ModelSpec) -> Traits:
         thinking=thinking.switch is not None if template else bool(spec.thinking),
         always_thinks=thinking.always,
         efforts=thinking.efforts,
+        tools=tool_dialect(template),
         context=context_length(config, settings.get("model_max_length")),
         layers=layers if isinstance(layers, int) else None,
         stateful=str(config.get("model_type")) in STATEFUL,
@@ -223,13 +224,14 @@ def _gguf_traits(spec: ModelSpec) -> Traits:
     header = _gguf_header(spec)
     if header is None:
         return Traits({}, thinking=bool(spec.thinking), context=None)
-    config, template = header.config(), header.metadata.get("tokenizer.chat_template")
-    thinking = thinking_traits(template if isinstance(template, str) else "")
+    config, template = header.config(), str(header.metadata.get("tokenizer.chat_template") or "")
+    thinking = thinking_traits(template)
     return Traits(
         recommended={},
         thinking=thinking.switch is not None,
         always_thinks=thinking.always,
         efforts=thinking.efforts,
+        tools=tool_dialect(template),
         context=context_length(config),
         layers=config.get("num_hidden_layers"),
         config=config,

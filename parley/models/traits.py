@@ -6,10 +6,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from jinja2 import TemplateError, meta, nodes
+from jinja2 import TemplateError, meta, nodes, pass_context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from parley.models.reasoning_dialects import EFFORT, Dialect, ThinkingSwitch, find_dialect, find_efforts, find_switch
+from parley.models.tools import dialects
 from parley.settings import Settings, is_number
 
 MAX_CONTEXT = 10_000_000  # tokens; a larger number in a config means "not known"
@@ -54,15 +55,33 @@ class ThinkingTraits:
         return switched | ({EFFORT: settings.reasoning_effort} if settings.sets_effort else {})
 
 
+class _Unfolded(ImmutableSandboxedEnvironment):
+    """Computes nothing while it looks at a template. Jinja folds constants there, such as a text of 10 GB."""
+
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for functions in (self.filters, self.tests):
+            for name in functions:
+                functions[name] = _of_context
+
+
+@pass_context
+def _of_context(*_: Any) -> str:
+    """In the place of a filter or test: what needs a context is not folded."""
+    return ""
+
+
 @functools.lru_cache(maxsize=64)
 def _parsed(template: str) -> tuple[frozenset[str], str]:
     """The undeclared variables of a template and its literal text, in parts with NUL between; it is not run."""
-    environment = ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"])
+    environment = _Unfolded(extensions=["jinja2.ext.loopcontrols"])
     try:
         parsed = environment.parse(_GENERATION_TAG.sub("", template))
         texts = [node.data for node in parsed.find_all(nodes.TemplateData)]
         texts += [node.value for node in parsed.find_all(nodes.Const) if isinstance(node.value, str)]
-        variables = frozenset(meta.find_undeclared_variables(parsed))  # last: it folds the constants of the tree
+        variables = frozenset(meta.find_undeclared_variables(parsed))
     except (TemplateError, RecursionError):  # RecursionError: nested too deeply
         return frozenset(), ""
     return variables, "\0".join(texts)
@@ -85,6 +104,18 @@ def thinking_traits(template: str, tokens: Collection[str] = ()) -> ThinkingTrai
 def reads_thinking(template: str) -> bool:
     """Whether a chat template has a thinking switch, by whatever name."""
     return thinking_traits(template).switch is not None
+
+
+def tool_dialect(template: str) -> str:
+    """The name of the dialect in which a model with this chat template calls tools; empty where it takes none."""
+    variables, literals = _parsed(template)
+    return dialects.find(literals).name if "tools" in variables else ""
+
+
+def tool_marks(template: str) -> tuple[str, ...]:
+    """The marks of the calls of tools of a model with this chat template."""
+    name = tool_dialect(template)
+    return dialects.DIALECTS[name].marks if name else ()
 
 
 def context_length(config: Mapping[str, Any], model_max_length: Any = None) -> int | None:

@@ -32,6 +32,7 @@ class Column:
     number: int
     messages: Sequence[Message]
     settings: Settings
+    measured: bool = True  # whether its answer is scored and measured afterwards
 
     @property
     def spec(self) -> ModelSpec:
@@ -95,7 +96,7 @@ class Work:
     def tell(self, column: Column, error: Exception) -> None:
         """Tells in the column what went wrong in it. Raises an error that is a bug, where nobody explains it."""
         if isinstance(error, ChatError):
-            self.made.put(ColumnEvent(column.number, error=str(error)))
+            self.made.put(ColumnEvent(column.number, error=str(error), code=error.code))
         elif self.explain:
             self.made.put(ColumnEvent(column.number, error=self.explain(error)))
         else:
@@ -131,10 +132,11 @@ class ColumnBatch:
                         yield ColumnEvent(notice=STATUSES["one_by_one"].format(first=first, second=second))
                     later.append(column)
                 else:
-                    yield ColumnEvent(column.number, error=str(refusal))
+                    yield ColumnEvent(column.number, error=str(refusal), code=refusal.code)
             except ChatError as refusal:
                 stopped = self._work.cancels[column.number].is_set()
-                yield ColumnEvent(column.number, **({"delta": STOPPED} if stopped else {"error": str(refusal)}))
+                told: dict[str, Any] = {"error": str(refusal), "code": refusal.code}
+                yield ColumnEvent(column.number, **({"delta": STOPPED} if stopped else told))
             else:
                 self.columns.append(column)
         return sorted(later, key=lambda each: each.number)
@@ -192,7 +194,7 @@ class ColumnBatch:
         """Measures these columns, and scores the texts of `others` by one model: that of the first column here."""
         work = self._work
         for each in self.columns:
-            if each.number in work.answers:
+            if each.measured and each.number in work.answers:
                 work.made.put(ColumnEvent(each.number, figures=self._figures(each, cancel)))
         judge = next((each for each in self.columns if each.spec.engine == "local"), None)
         if not judge or not others:

@@ -1,5 +1,6 @@
 """Estimates the GPU seconds that a turn requests from ZeroGPU, by its settings, its prompt and its model's size."""
 
+import json
 import math
 import os
 import re
@@ -44,9 +45,25 @@ def estimate_together(turns: Sequence[tuple[ModelSpec, Sequence[Message], Settin
     return _requested(sum(seconds) + scoring, placed_bytes)
 
 
+def estimate_choices(
+    spec: ModelSpec, messages: Sequence[Message], settings: Settings, num_tokens: float, placed_bytes: int
+) -> int:
+    """The same for an answer of so many tokens that is read again. A search runs once more for it."""
+    prompt = sum(len(m.content.encode()) for m in messages) / BYTES_PER_TOKEN
+    again = _answer_seconds(spec, messages, settings) if settings.effective_strategy.record else 0.0
+    return _requested(again + _reading_seconds(spec, prompt + num_tokens), placed_bytes)
+
+
+def estimate_reading(spec: ModelSpec, num_tokens: float, placed_bytes: int) -> int:
+    """The same for texts of so many tokens together that are read once more."""
+    return _requested(_reading_seconds(spec, num_tokens), placed_bytes)
+
+
 def _answer_seconds(spec: ModelSpec, messages: Sequence[Message], settings: Settings) -> float:
     num_prompts = 2 if settings.steers_away else 1
-    prompt_tokens = num_prompts * sum(len(m.content.encode()) for m in messages) / BYTES_PER_TOKEN
+    tools = len(json.dumps(settings.tools)) if settings.tools else 0
+    prompt_tokens = num_prompts * (tools + sum(len(m.content.encode()) for m in messages)) / BYTES_PER_TOKEN
+    prompt_tokens += len(settings.prompt_ids)
     decode_tokens = settings.max_new_tokens * settings.effective_strategy.cost(settings)
     # The time for a token is that of launching some hundred kernels and reading all weights once.
     return _reading_seconds(spec, prompt_tokens) + decode_tokens * (0.03 + 0.002 * _billions(spec))
@@ -84,8 +101,8 @@ def _counted(seconds: int) -> int:
 def duration(run_id: str, messages: Sequence[Message], settings: Settings, session: str, seconds: int) -> int:
     """The argument of `spaces.GPU` with which ZeroGPU gives a turn the `seconds` of `estimate`.
 
-    It takes the arguments of a turn, or of a comparison, which are as many. The client of `spaces` multiplies every
-    duration by a factor, which is 1.5 for the size "large" on the cards of today.
+    It takes the arguments of a turn, of a comparison, or of an answer that is read again, which are as many. The
+    client of `spaces` multiplies every duration by a factor, which is 1.5 for the size "large" on the cards of today.
     """
     return max(1, round(seconds / _duration_factor()))
 

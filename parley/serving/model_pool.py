@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from parley import config
 from parley.engines import loader
 from parley.engines.base import Engine
 from parley.errors import ModelUnavailable
@@ -21,6 +22,22 @@ if TYPE_CHECKING:  # importing torch takes seconds; the page must be served befo
     from parley.engines.local_engine import LocalEngine
     from parley.generation.loaded_model import LoadedModel
 
+
+def _parrot(_: ModelSpec) -> Engine:
+    from parley.engines.parrot import Parrot
+
+    return Parrot(config.MAX_TURN_SECONDS.read())
+
+
+def _remote(spec: ModelSpec) -> Engine:
+    from parley.engines.remote.engine import RemoteEngine
+    from parley.models import remote_servers
+
+    return RemoteEngine(spec, remote_servers.find(os.environ), config.MAX_TURN_SECONDS.read())
+
+
+# What makes the engine of a model that has no weights here, by `ModelSpec.engine`. A row may be added.
+ENGINES: dict[str, Callable[[ModelSpec], Engine]] = {"parrot": _parrot, "remote": _remote}
 LAST_UNLOADED = "budgie"  # it is small, and works if the Hub cannot be reached
 _log = logging.getLogger(__name__)
 
@@ -122,7 +139,7 @@ class ModelPool:
             for spec in specs:
                 source = hub.on_disk(spec) if spec.engine == "local" else None
                 try:
-                    leases.enter_context(self.lease(spec, _log.info, threading.Event(), source))
+                    leases.enter_context(self.lease(spec, _log.debug, threading.Event(), source))
                 except ModelUnavailable as error:
                     _log.warning("%s", error)
                     self._refused[spec] = error
@@ -173,15 +190,8 @@ class ModelPool:
     def _new_entry(
         self, spec: ModelSpec, report: Report, cancel: threading.Event, source: hub.Source | None
     ) -> _Entry:
-        if spec.engine == "parrot":
-            from parley.engines.parrot import Parrot
-
-            return _Entry(Parrot())
-        if spec.engine == "remote":
-            from parley.engines.remote.engine import RemoteEngine
-            from parley.models import remote_servers
-
-            return _Entry(RemoteEngine(spec, remote_servers.find(os.environ)))
+        if new_engine := ENGINES.get(spec.engine):
+            return _Entry(new_engine(spec))
         loaded = loader.load(spec, report, cancel, available_bytes=self._make_room, source=source)
         return _Entry(local_engine(loaded))
 
@@ -213,10 +223,11 @@ class ModelPool:
 
 def local_engine(loaded: "LoadedModel") -> "LocalEngine":
     """The engine for a loaded model."""
+    seconds = config.MAX_TURN_SECONDS.read()
     if loaded.plan.engine == OPENVINO:
         from parley.engines.openvino.engine import OpenVinoEngine
 
-        return OpenVinoEngine(loaded)
+        return OpenVinoEngine(loaded, seconds)
     from parley.engines.transformers.engine import TransformersEngine
 
-    return TransformersEngine(loaded)
+    return TransformersEngine(loaded, seconds)

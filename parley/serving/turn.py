@@ -9,8 +9,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from parley.engines.base import Engine, TurnRequest
-from parley.errors import BadSetting, ChatError
-from parley.events import HEARTBEAT, STATUSES, Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
+from parley.errors import BadSetting, ChatError, NotSupported
+from parley.events import HEARTBEAT, SHOWN, STATUSES, Choices, ContextUse, Delta, NextToken, RunRecord, TokenScore
 from parley.messages import Message
 from parley.models import hub, registry
 from parley.models.load_plan import LoadEstimate
@@ -60,6 +60,15 @@ def reply(
         if os.environ.get("SPACES_ZERO_GPU") and spec.cpu_on_zerogpu:
             deltas = _noted(deltas, f"{spec.label} answered on the CPU, which spends no GPU time.")
         yield from deltas
+
+
+def answer_of(
+    spec: ModelSpec, run_id: str, messages: Sequence[Message], settings: Settings
+) -> Generator[Delta, None, None]:
+    """The answer of a model that visitors may not be offered. See `reply`."""
+    with cancellable(run_id) as cancel, ExitStack() as leases:
+        engine = yield from lease(leases, spec, cancel)
+        yield from engine.stream(TurnRequest.of(messages, settings, cancel))
 
 
 def fetch(run_id: str, spec: ModelSpec) -> Generator[Delta, None, None]:
@@ -168,15 +177,47 @@ def detect(text: str, settings: Settings) -> Detection:
         return engine.detect(text, settings)
 
 
+def tokenize(
+    settings: Settings, text: str, messages: Sequence[Message] = (), *, special: bool = True
+) -> tuple[list[int], int]:
+    """The tokens of a text or, in the chat template, of messages, and how many tokens the model reads.
+
+    Loads the model first if needed, also on ZeroGPU, where its tokenizer is in this process. Raises `ChatError`.
+    """
+    with POOL.lease(registry.find(settings.model), lambda _: None, threading.Event()) as engine:
+        return engine.tokenize(settings, text, messages, special=special)
+
+
+def text_scores(
+    settings: Settings, text: str | Sequence[int], *, shown: int = SHOWN, cancel: threading.Event | None = None
+) -> list[TokenScore]:
+    """What the model says of each token of a text, or of these tokens. For `cancel` see `choices`."""
+    with _looking((), settings, (), cancel=cancel) as (engine, request):
+        return engine.text_scores(request, text, shown)
+
+
+def token_bytes(model: str, ids: Sequence[int]) -> list[bytes]:
+    """The bytes that each of these tokens of a model stands for; loads the model as `tokenize` does."""
+    with POOL.lease(registry.find(model), lambda _: None, threading.Event()) as engine:
+        return engine.token_bytes(ids)
+
+
 def scores(
-    messages: Sequence[Message], settings: Settings, answer: str | Sequence[int], generated: Sequence[int] = ()
+    messages: Sequence[Message],
+    settings: Settings,
+    answer: str | Sequence[int],
+    generated: Sequence[int] = (),
+    *,
+    shown: int = SHOWN,
+    cancel: threading.Event | None = None,
+    on_gpu: bool = False,
 ) -> list[TokenScore]:
     """Why each token of this answer, or text, was chosen; loads the model first if needed. `generated`: see `reply`.
 
-    Raises `ChatError`. Runs in this process, where ZeroGPU has no GPU.
+    `shown` candidates are told of each. For `cancel` and `on_gpu` see `choices`. Raises `ChatError`.
     """
-    with _looking(messages, settings, generated) as (engine, request):
-        return engine.scores(request, answer)
+    with _looking(messages, settings, generated, cancel=cancel, on_gpu=on_gpu) as (engine, request):
+        return engine.scores(request, answer, shown)
 
 
 def choices(
@@ -187,9 +228,14 @@ def choices(
     *,
     given: Sequence[int] = (),
     prompt: bool = True,
+    cancel: threading.Event | None = None,
+    on_gpu: bool = False,
 ) -> Choices:
-    """The same with the `prompt`, and how a search came to the answer. Without messages, a text is only scored."""
-    with _looking(messages, settings, generated, given) as (engine, request):
+    """The same with the `prompt`, and how a search came to the answer. Without messages, a text is only scored.
+
+    Ends within one forward pass, with any exception, once `cancel` is set. `on_gpu`: this process has a GPU.
+    """
+    with _looking(messages, settings, generated, given, cancel=cancel, on_gpu=on_gpu) as (engine, request):
         return engine.choices(request, answer, prompt=prompt)
 
 
@@ -201,21 +247,31 @@ def next_token(
     *,
     forced: str = "",
     guess: str = "",
+    cancel: threading.Event | None = None,
 ) -> NextToken:
-    """What follows the tokens that are given of an answer, and a text that is forced; how likely a guess is."""
-    with _looking(messages, settings, generated, given) as (engine, request):
+    """What follows the tokens that are given of an answer, and a text that is forced; how likely a guess is.
+
+    For `cancel` see `choices`.
+    """
+    with _looking(messages, settings, generated, given, cancel=cancel) as (engine, request):
         return engine.next_token(request, forced, guess)
 
 
 @contextmanager
 def _looking(
-    messages: Sequence[Message], settings: Settings, generated: Sequence[int], given: Sequence[int] = ()
+    messages: Sequence[Message],
+    settings: Settings,
+    generated: Sequence[int],
+    given: Sequence[int] = (),
+    *,
+    cancel: threading.Event | None = None,
+    on_gpu: bool = False,
 ) -> Iterator[tuple[Engine, TurnRequest]]:
     """The engine, leased, and the request for an answer that is looked at again."""
     spec, draft_spec = models_of(settings)
-    if needs_zerogpu(spec):
-        raise BadSetting(f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU.")
-    cancel = threading.Event()
+    if needs_zerogpu(spec) and not on_gpu:
+        raise NotSupported(f"{spec.label} runs on a GPU that is lent by the second. Choose one that runs on the CPU.")
+    cancel = cancel or threading.Event()
     with ExitStack() as leases:
         engine, draft = (
             leases.enter_context(POOL.lease(each, lambda _: None, cancel)) if each else None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from parley.errors import BadSetting
+from parley.errors import NotSupported
 from parley.models import registry
 from parley.settings import Settings
 
@@ -21,5 +21,5 @@ def read(values: Mapping[str, Any]) -> Settings:
     if "strategy" in spec.capabilities.settings:
         refusal = settings.effective_strategy.refusal(registry.strategy_traits(spec, traits))
     if refusal := refusal or spec.capabilities.refusal(spec.label, settings):
-        raise BadSetting(refusal)
+        raise NotSupported(refusal, name="strategy")
     return settings

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from typing import Any, TypeVar
 
 from parley.events import Delta
+from parley.serving.operations import ending
 from parley.serving.waiting_line import POLL_SECONDS
 
 Event = TypeVar("Event")  # a `Delta`, or what has one
@@ -53,17 +54,24 @@ class TurnThread:
         # The context holds the request, from which `spaces` takes the visitor's quota.
         context = contextvars.copy_context()
         threading.Thread(target=context.run, args=(self._pump, source), daemon=True, name="turn").start()
+        cut = False  # because the app ends
         try:
             while True:
+                if not cut and ending.CUT.is_set():
+                    cut = True
+                    self.stop()
+                    self._loop.call_later(STOP_GRACE_SECONDS, self._leave)  # also where a model is being loaded
                 try:
                     async with asyncio.timeout(POLL_SECONDS):  # `wait_for` of Python 3.11 can swallow a cancellation
                         item = await self._queue.get()
                 except TimeoutError:
                     item = Delta(status="" if self.begun else waiting())
                 if item is _OVER or self._abandoned.is_set():
+                    if cut:
+                        raise ending.refusal()
                     return
                 if isinstance(item, BaseException):
-                    raise item
+                    raise ending.refusal() if cut else item
                 yield item  # type: ignore[misc]
         finally:
             self._abandoned.set()

@@ -11,6 +11,8 @@ from parley.errors import BadSetting, instead_of
 from parley.strategies.strategy import EVERYDAY, FACTS, LOCAL, SEARCH, SOONER, WATERMARKS, Encode, Strategy, Values
 
 TRUNCATION = ("top_k", "top_p", "min_p", "typical_p", "top_n_sigma", "top_h", "epsilon_cutoff", "eta_cutoff")
+# What stands behind the temperature, for one text that is drawn token by token.
+LATE = ("dynatemp_range", "dynatemp_exponent", "xtc_probability", "xtc_threshold", "mirostat_tau", "mirostat_eta")
 GUIDANCE = ("guidance_scale", "negative_prompt")  # for strategies that run one forward pass for each token
 BEAMS = ("num_beams", "length_penalty")
 DOCS = "https://huggingface.co/docs/transformers/generation_strategies"
@@ -53,7 +55,7 @@ STRATEGIES: dict[str, Strategy] = {
             summary="Draws the next token at random, weighted by the model's probabilities.",
             when="For conversation and stories, where varied text reads better.",
             source="https://arxiv.org/abs/1904.09751",
-            settings=("temperature", *TRUNCATION, *GUIDANCE),
+            settings=("temperature", *TRUNCATION, *LATE, *GUIDANCE),
             at_zero="greedy",
             decoder="decode_loop.decode_loop",
             events=("on_token", "on_draft"),
@@ -174,6 +176,26 @@ STRATEGIES: dict[str, Strategy] = {
             config=_draft_config,
         ),
         Strategy(
+            name="speculative_sampling",
+            label="Speculative sampling",
+            group=SOONER,
+            hint="draws, a small model proposes",
+            summary="A small draft model draws several tokens, and the model accepts each of them as often as its own "
+            "distribution needs.",
+            when="For the distribution of sampling in less time, with a small model that has the same tokenizer.",
+            source="https://arxiv.org/abs/2211.17192",
+            settings=("temperature", *TRUNCATION, "draft_tokens"),
+            at_zero="assisted",
+            decoder="speculative.speculative",
+            events=("on_token", "on_draft"),
+            record="on_pass",
+            samples=True,
+            stock=True,
+            requirements=("no state", "draft", "same tokenizer"),
+            cost=lambda s: 1.5,
+            config=_draft_config,
+        ),
+        Strategy(
             name="universal_assisted",
             label="Universal assisted decoding",
             group=SOONER,
@@ -272,9 +294,11 @@ def find(name: str) -> Strategy:
         return STRATEGIES[name]
     except KeyError:
         known = f"{instead_of(name, STRATEGIES)} The strategies are: {', '.join(STRATEGIES)}."
-        raise BadSetting(f"There is no strategy called {name!r}.{known}") from None
+        sentence = f"There is no strategy called {name!r}.{known}"
+        raise BadSetting(sentence, name="strategy", valid=list(STRATEGIES)) from None
 
 
 def searched(strategy: Strategy) -> Strategy:
-    """The strategy whose tokens this one finds sooner; for most, itself."""
-    return STRATEGIES["greedy"] if strategy.group == SOONER else strategy
+    """The strategy whose tokens, or whose distribution, this one finds sooner; for most, itself."""
+    sooner = STRATEGIES["sampling" if strategy.samples else "greedy"]
+    return sooner if strategy.group == SOONER else strategy

@@ -10,14 +10,24 @@ from parley.strategies.requirements import REQUIREMENTS, ModelTraits
 LOCAL = ("openvino", "transformers")  # the engines that run decode loops in this process
 COMMON = (
     "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
     "no_repeat_ngram_size",
+    "dry_multiplier",
+    "dry_base",
+    "dry_allowed_length",
+    "logit_bias",
+    "bad_words",
+    "answer_form",
+    "answer_pattern",
     "max_new_tokens",
+    "min_new_tokens",
     "stop",
     "thinking_budget",
 )
 # The groups of the list on the page, in its order.
 EVERYDAY, SEARCH, FACTS = "Everyday", "Search", "Against repetition and for facts"
-SOONER, WATERMARKS = "The same text sooner", "Watermarks"
+SOONER, WATERMARKS = "The same result sooner", "Watermarks"
 GROUPS = (EVERYDAY, SEARCH, FACTS, SOONER, WATERMARKS)
 MAX_HINT_CHARACTERS = 40
 # What a decoder reports while it runs: each new token; (drafted, accepted) after a draft; the hypotheses after a step.
@@ -41,7 +51,7 @@ class Strategy:
     summary: str  # one sentence: what it does
     when: str  # one sentence that begins with "For": when to use it
     source: str  # paper or page
-    decoder: str  # "module.function" in `strategies.decoders`
+    decoder: str  # "module.function" in `strategies.decoders`, or "any.module:function" of your own
     events: tuple[str, ...]  # the callbacks that the decoder takes, from `EVENTS`
     cost: Callable[[Values], float]  # estimated time for a token on a GPU, relative to greedy search
     settings: tuple[str, ...] = ()  # the settings that it uses in addition to `COMMON`
@@ -65,7 +75,8 @@ class Strategy:
             raise ValueError(f"The strategy {self.name!r} has no group, too long a hint, or a use without 'For'.")
         if not all(texts) or not self.name.isidentifier():
             raise ValueError(f"The strategy {self.name!r} lacks its name, label, hint, summary, use or source.")
-        if self.decoder.count(".") != 1 or not self.events or not set(self.events) <= set(EVENTS):
+        known = self.decoder.count(".") == 1 or ":" in self.decoder
+        if not known or not self.events or not set(self.events) <= set(EVENTS):
             raise ValueError(f"The strategy {self.name!r} names no decoder, or no events of {', '.join(EVENTS)}.")
         if self.record not in ("", *RECORDS):
             raise ValueError(f"The strategy {self.name!r} records none of {', '.join(RECORDS)}.")
@@ -83,6 +94,15 @@ class Strategy:
     def drafts(self) -> bool:
         """Whether it needs a draft model."""
         return "draft" in self.requirements
+
+    @property
+    def searches(self) -> bool:
+        """Whether it keeps several hypotheses, whose text changes while it runs."""
+        return "on_beams" in self.events
+
+    def num_beams(self, values: Values) -> int:
+        """How many hypotheses it keeps with these settings."""
+        return int(self.config(values).get("num_beams", values.num_beams)) if self.searches else 1
 
     def decode(self) -> Callable[..., Any]:
         """The decoder, for `generate(custom_generate=…)`. Imports torch."""
@@ -106,5 +126,8 @@ class Strategy:
 
 
 def _resolve(package: str, reference: str) -> Any:
-    module, _, name = reference.partition(".")
-    return getattr(importlib.import_module(f"parley.strategies.{package}.{module}"), name)
+    module, own, name = reference.partition(":")
+    if not own:
+        module, _, name = reference.partition(".")
+        module = f"parley.strategies.{package}.{module}"
+    return getattr(importlib.import_module(module), name)

@@ -10,13 +10,15 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from parley.api.turns.turn_runner import Reply
+from parley.errors import ChatError
 from parley.events import Answer
 from parley.generation.reasoning_parser import rejoined
 from parley.models import registry
 from parley.serving.turn import cpu_model
 from parley.settings import OPTIONS
 from parley.ui import stored_answer
-from parley.ui.chat_function import ChatFunction, Reply, with_named_parameters
+from parley.ui.chat_function import ChatFunction, with_named_parameters
 from parley.ui.client_snippets import address
 from parley.ui.controls import choose_model
 from parley.ui.render import CONTINUE, GO_ON, Failure, partial_answer, render
@@ -119,6 +121,22 @@ class ResilientChatInterface(gr.ChatInterface):
         shown.clear(None, None, None, js="turns.clear", **at_once)
         self._add_api()
 
+    async def _stream_fn(self, message: Any, history: list[Any], *args: Any) -> AsyncGenerator[tuple]:
+        """Gradio's, but a question belongs to the conversation of a program only once its answer has begun.
+
+        Else one that is refused would stay, and the next answer would be to both. The conversation is set once, and
+        then changed in place, because Gradio describes a state anew each time that it is set.
+        """
+        kept: list[Any] | None = None  # the conversation that was set
+        async with aclosing(super()._stream_fn(message, history, *args)) as steps:
+            async for text, conversation in steps:
+                if text and kept is not None:
+                    kept[:] = conversation
+                    yield text, gr.skip()
+                else:
+                    kept = conversation if text else None
+                    yield text, kept or history
+
     def _add_api(self) -> None:
         self.fake_api_btn.click(
             self._api_wrapper(self.fn, self._stream_fn),
@@ -171,10 +189,10 @@ class ResilientChatInterface(gr.ChatInterface):
                 taken = self.chat_function.take_turn(*asked, given=task.given)
                 known = None
                 async with aclosing(taken):
-                    async for answer, failure in taken:
+                    async for answer, error in taken:
                         if answer.finish or not known:
                             known = stored_answer.write(answer, task.before)
-                        yield event(answer, failure, known)
+                        yield event(answer, _failure(error) if error else None, known)
             yield {"turn": number, "over": True}
         finally:
             self._turns.end(request.session_hash, turn)
@@ -184,6 +202,11 @@ async def _choose_other_model(*values: Any) -> list[Any]:
     """Updates of the controls, to go on with a model that needs no GPU."""
     other = cpu_model()
     return await asyncio.to_thread(choose_model, other.name, *values) if other else [gr.skip()] * len(OPTIONS)
+
+
+def _failure(error: ChatError) -> Failure:
+    """What the page shows of it: the sentence, and a model that needs no GPU where the visitor gets none."""
+    return Failure(str(error), cpu_model() if error.code == "quota" and error.valid else None)
 
 
 def _asked(asked: Any) -> tuple[int, bool, StoredAnswer]:

@@ -41,5 +41,5 @@ def curl_commands(url: str, record: RunRecord) -> str:
 
 def _message_and_history(record: RunRecord) -> tuple[str, list[dict[str, str]]]:
     """The question and the messages before it. If an answer was continued, the question is empty."""
-    *earlier, last = (m._asdict() for m in record.messages)
+    *earlier, last = (m.as_dict() for m in record.messages)
     return (last["content"], earlier) if last["role"] == "user" else ("", [*earlier, last])

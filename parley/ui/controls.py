@@ -14,6 +14,7 @@ from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import turn
 from parley.settings import OPTIONS, Option, is_number
+from parley.ui.components import Dropdown, Number, Radio, Slider, Textbox
 from parley.ui.views import strategy_picker
 
 ANSWER = ("max_new_tokens", "stop", "seed", "thinking", "reasoning_effort")  # of every answer, whatever the strategy
@@ -41,75 +42,17 @@ PRESETS = {  # of the system prompt
     "Teacher": "You are a patient teacher. Explain step by step, with an example, in simple words.",
     "Storyteller": "You are a storyteller. Answer in vivid scenes, and end with a surprise.",
 }
+FORMS = {  # of the answer, with what each needs
+    "Person": (
+        "json_schema",
+        '{"type": "object", "properties": {"name": {"type": "string", "maxLength": 40}, '
+        '"age": {"type": "integer", "minimum": 0, "maximum": 150}}, '
+        '"required": ["name", "age"], "additionalProperties": false}',
+    ),
+    "Yes or no": ("choices", "yes\nno"),
+    "Date": ("regex", "[0-9]{4}-[0-9]{2}-[0-9]{2}"),
+}
 PRIVATE: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-# The controls skip Gradio's own checks, which would fail outside the chat function. `Settings.check` does all checks.
-
-
-class Dropdown(gr.Dropdown):
-    """A dropdown that passes on any value."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Unchanged."""
-        return payload
-
-
-class Radio(gr.Radio):
-    """Buttons that pass on any value."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Unchanged."""
-        return payload
-
-
-class Slider(gr.Slider):
-    """A slider that passes on any value."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Unchanged."""
-        return payload
-
-
-class Textbox(gr.Textbox):
-    """A textbox that passes on any value, where stock Gradio would make text of a list."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Unchanged."""
-        return payload
-
-
-class MessageBox(gr.Textbox):
-    """The textbox for a message. Gradio itself reads the message before the chat function does, so it is text here."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Unchanged. Raises `gr.Error` for what is no text, where stock Gradio would make text of it."""
-        if not isinstance(payload, str | None):
-            raise gr.Error("The message must be text. Put a conversation into `messages`.", print_exception=False)
-        return payload
-
-
-class Number(gr.Number):
-    """A number box that passes on any value, and is empty for None, where stock Gradio first shows 0."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """None for an empty box; any other value unchanged."""
-        return None if payload == "" else payload
-
-    def postprocess(self, value: Any) -> Any:
-        """An empty box for None; any other value unchanged."""
-        return "" if value is None else value
 
 
 def controls() -> dict[str, Component]:
@@ -133,13 +76,24 @@ def controls() -> dict[str, Component]:
         for label, text in PRESETS.items():
             gr.Button(label, size="sm").click(lambda text=text: text, None, components["system_prompt"], **PRIVATE)
     with gr.Accordion(TEXTS["more"], open=False, elem_id="more"):
-        components |= {name: _control(o) for name, o in OPTIONS.items() if o.rare}
+        for name, option in OPTIONS.items():
+            if option.rare:
+                components[name] = _control(option)
+            if name == "answer_pattern":  # the examples stand below the box that they fill
+                _add_forms([components["answer_form"], components["answer_pattern"]])
     components["model"].value = first
     for name, update in zip(OPTIONS, for_model(first), strict=True):
         for key, value in update.items():
             if key != "__type__":
                 setattr(components[name], key, value)
     return {name: components[name] for name in OPTIONS}
+
+
+def _add_forms(form: Sequence[Component]) -> None:
+    """A button for each example of a form, and of what it needs."""
+    with gr.Row(elem_id="forms"):
+        for label, values in FORMS.items():
+            gr.Button(label, size="sm").click(lambda values=values: list(values), None, form, **PRIVATE)
 
 
 def messages() -> gr.JSON:
@@ -196,8 +150,18 @@ def change_model(name: str, before: Mapping[str, Any] | None, *values: Any) -> l
 
     `before` are the defaults of the model before, and `values` those of all controls. What differs, the visitor set.
     """
-    named = zip(OPTIONS, values, strict=True)
-    return for_model(name, {n: v for n, v in named if n != "model" and before and v != before.get(n)})
+    now = dict(zip(OPTIONS, values, strict=True))
+    updates = for_model(name, {n: v for n, v in now.items() if n != "model" and before and v != before.get(n)})
+    # A value that stays is left out: the visitor may have set another one before this update arrives.
+    return [
+        {key: value for key, value in update.items() if key != "value" or value != now[n]}
+        for n, update in zip(OPTIONS, updates, strict=True)
+    ]
+
+
+def _change_model(*given: Any) -> list[dict]:
+    """`change_model` without what is shown of the settings, which has an event of its own: see `connect`."""
+    return [{key: value for key, value in update.items() if key != "visible"} for update in change_model(*given)]
 
 
 def _takes(spec: ModelSpec, traits: registry.Traits, name: str, value: Any) -> bool:
@@ -213,14 +177,13 @@ def _takes(spec: ModelSpec, traits: registry.Traits, name: str, value: Any) -> b
     return name != "mode" or traits.chats or value != "chat"
 
 
-def reset(names: Sequence[str], model: str, strategy: str, mode: str) -> list[dict]:
+def reset(names: Sequence[str], model: str) -> list[dict]:
     """An update for each control that gives these settings the values of `defaults` again."""
     try:
         values = {n: value for n, value in defaults(model).items() if n in names and n != "model"}
     except ModelUnavailable:  # `for_model` shows the reason
-        return [gr.skip() for _ in OPTIONS]
-    updates = for_strategy(values.get("strategy", strategy), model, values.get("mode", mode))
-    return [update | ({"value": values[n]} if n in values else {}) for n, update in zip(OPTIONS, updates, strict=True)]
+        values = {}
+    return [gr.update(value=values[n]) if n in values else gr.skip() for n in OPTIONS]
 
 
 def choose_model(name: str, *values: Any) -> list[dict]:
@@ -322,13 +285,27 @@ def connect(components: dict[str, Component]) -> None:
     assert isinstance(model, gr.Dropdown) and isinstance(strategy, gr.Dropdown) and isinstance(mode, gr.Radio)
     usual = gr.JSON(defaults(registry.default().name), visible=False)  # for panel.js, which marks what differs
     names = gr.JSON(visible=False)
-    model.input(change_model, [model, usual, *outputs], outputs, **PRIVATE)
+    changes = model.input(
+        *(_change_model, [model, usual, *outputs], outputs),
+        **PRIVATE,
+        js="settingsPanel.modelChosen",
+        trigger_mode="always_last",
+    )
+    changes.then(None, js="settingsPanel.modelChanged", **PRIVATE)
     model.change(_usual, model, usual, **PRIVATE)
-    for each in (strategy, mode):
-        each.input(for_strategy, [strategy, model, mode], outputs, **PRIVATE)
-    gr.on(None, None, [usual, *outputs], js="settingsPanel.show", **PRIVATE)
     reset_button = gr.Button("Reset", visible="hidden", elem_id="reset")  # panel.js presses it
-    reset_button.click(reset, [names, model, strategy, mode], outputs, js="settingsPanel.toReset", **PRIVATE)
+    reset_button.click(reset, [names, model], outputs, js="settingsPanel.toReset", **PRIVATE)
+    # One event, whose last run counts. Those of several could overtake one another, and show what was chosen before.
+    decides = [strategy, model, mode]
+    gr.on(
+        [strategy.change, model.change, mode.change],
+        for_strategy,
+        decides,
+        outputs,
+        trigger_mode="always_last",
+        **PRIVATE,
+    )
+    gr.on(None, None, [usual, *outputs], js="settingsPanel.show", **PRIVATE)
 
 
 def _usual(model: str) -> Any:

@@ -294,8 +294,8 @@ window.conversations = (() => {
     return `# ${title(each)}\n\n${parts.join("\n\n")}\n`;
   }
   const { download } = savedView;
-  function fromJson(content) {
-    const given = JSON.parse(content), made = create(), extra = given.parley ?? {};
+  function fromJson(given) {
+    const made = create(), extra = given.parley ?? {};
     if (!Array.isArray(given.messages) || !given.messages.length) throw new Error(text.unreadable);
     let parent = null;
     given.messages.forEach(({ role, content, reasoning_content }, i) => {
@@ -327,7 +327,8 @@ window.conversations = (() => {
 
   function say(sentence) {
     note = sentence;
-    status?.replaceChildren(...(sentence ? [sentence, button(text.close, () => say(""), "✕")] : []));
+    const sentences = [sentence].flat().filter(Boolean).flatMap((each, i) => (i ? [" ", make("span", {}, each)] : [each]));  // each is translated by itself
+    status?.replaceChildren(...(sentences.length ? [...sentences, button(text.close, () => say(""), "✕")] : []));
   }
   function build() {
     if (panel) return;
@@ -335,7 +336,7 @@ window.conversations = (() => {
     query.setAttribute("aria-label", text.search);
     entries = make("ul");
     const file = make("input", { type: "file", accept: ".json", hidden: true, onchange: async () => {
-      try { await show(fromJson(await file.files[0].text())); save(); refresh() } catch (_) { say(text.unreadable) }
+      await settingsFile.open(file.files[0]);
       file.value = "";
     } });
     const copy = (label, of) => button(label, async () => {
@@ -345,11 +346,12 @@ window.conversations = (() => {
       say(text.copied);
     });
     const foot = make("div", { className: "foot" }, button(text.import, () => file.click()), file,
+      button(text.settings, settingsFile.save),
       copy(text.link, (asked) => links.address(settingsNow, defaults, asked)),
       copy(text.embed, (asked) => links.embed(links.address(settingsNow, defaults, asked, { embed: 1 }))));
     if (window.storageBlocked) foot.prepend(make("p", {}, text.blocked));
     const head = make("div", { className: "head" }, make("h2", {}, text.list), button(text.begin, () => { fresh(); close() }), button(text.close, close, "✕"));
-    panel = make("dialog", { id: "conversation-list", onclick: (event) => event.target === panel && close() }, make("div", {}, head, query, entries, foot));
+    panel = make("dialog", { id: "conversation-list", onclick: closeBeside }, make("div", {}, head, query, entries, foot));
     panel.setAttribute("aria-label", text.list);
     status = make("p", { id: "conversation-note" });
     status.setAttribute("role", "status");
@@ -357,6 +359,13 @@ window.conversations = (() => {
     say(note);
   }
   const close = () => panel.close();
+  /* It returns nothing: from a handler that returns false, the browser opens no chooser of files. */
+  function closeBeside(event) {
+    if (event.target === panel) close();
+  }
+  async function openFile(given) {
+    try { await show(fromJson(given)); save(); refresh() } catch (_) { say(text.unreadable) }
+  }
   async function fresh() {
     await free();
     document.querySelector('#chat [data-name="New conversation"]')?.click();
@@ -471,7 +480,11 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, answered, start, stored, taken, applied, answer, branch, before, unanswered, writeOn, now: () => settingsNow,
+    absorb, answered, start, stored, taken, applied, answer, branch, before, unanswered, writeOn, openFile, now: () => settingsNow,
+    tell(...sentences) {
+      close();
+      say(sentences);
+    },
     keepSettings(...values) {
       settingsNow = named(values);
       nextToken.changed();

@@ -55,6 +55,12 @@ GRADIO = {  # names that are Gradio's own
 }
 
 PATCHES = (
+    # Who knows the name of a session can read its stream, and so it cannot be guessed. It was a number of Math.random.
+    Patch(
+        "index-*.js",
+        "session_hash=Math.random().toString(36).substring(2)",
+        "session_hash=[...crypto.getRandomValues(new Uint8Array(16))].map(e=>(e+256).toString(16).slice(1)).join(``)",
+    ),
     # Markdown takes the text that message_text.js has prepared. Without it, characters vanish:
     # https://github.com/gradio-app/gradio/issues/7198, https://github.com/gradio-app/gradio/issues/10450
     Patch(
@@ -84,6 +90,10 @@ PATCHES = (
         "n=t.parentElement.innerText.trim()",
         "n=t.parentElement.querySelector(`code`).textContent.trimEnd()",
     ),
+    # A diagram is shown as the code that it is: drawn, it brings style sheets, links and pictures of its own.
+    Patch("markdown-code-*.js", "tokenizer(e){let t=/^```mermaid", "tokenizer(e){return;let t=/^```mermaid"),
+    # A box in a list is a sign. As an input it would look like one of the page's own.
+    Patch("markdown-code-*.js", "let e=this.renderer.checkbox(!!r);", "let e=r?`☑`:`☐`;"),
     # To clear the chat loses nothing: the conversation stays in the list.
     Patch("Index-*.js", "i.i18n(`chatbot.clear`)", f'"{NAMES["new"]}"'),
     # What a visitor typed is shown as they typed it.

@@ -31,6 +31,21 @@ window.links = (() => {
     return String(link);
   }
   const embed = (url) => `<iframe src="${url.replaceAll("&", "&amp;")}" width="700" height="500" title="Parley"></iframe>`;
+  /* Tells the page around how high this one is without scrolling: see embed.js. Nothing else is told. */
+  function tellHeight() {
+    let due = 0, told = 0;
+    const tell = () => {
+      due = 0;
+      const compared = document.getElementById("compare"), chat = document.querySelector("#chat .bubble-wrap");
+      const [place, height] = compared?.checkVisibility() ? [compared, compared.scrollHeight] : [chat, chat?.firstElementChild?.offsetHeight];
+      const wanted = place && Math.ceil(innerHeight - place.clientHeight + height);
+      if (!wanted || wanted === told) return;
+      told = wanted;
+      parent.postMessage({ parleyHeight: wanted }, "*");
+    };
+    new MutationObserver(() => { due ||= requestAnimationFrame(tell) }).observe(document.body, { childList: true, subtree: true, characterData: true });
+  }
+  if (parent !== window && query.get("embed") === "1") tellHeight();
   const view = { name: query.get("view") ?? "", text: query.get("text") ?? "" };
   return { given, view, seen, address, embed };
 })();

@@ -11,19 +11,23 @@ from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from parley import strategies
-from parley.api import endpoints
+from parley.api import endpoints, generate, mcp_tools, operations
 from parley.api.call_checks import CallChecks
+from parley.api.openai import routes as openai_routes
 from parley.api.page_head import PageHead
-from parley.api.routes import ServedRoutes
+from parley.api.routes import ServedRoutes, UnderPath
 from parley.api.security import SecurityMiddleware
+from parley.api.turns import cancelling, failures, turn_runner
+from parley.api.turns.program_turn import ProgramTurns
 from parley.api.unread_streams import UnreadStreams
+from parley.config import ROOT_PATH
 from parley.events import STATUSES
 from parley.models import load_plan
 from parley.serving.comparison import GpuWorker
 from parley.settings import OPTIONS
 from parley.strategies.strategy import GROUPS
-from parley.ui import chat_function, chat_interface, controls, render, translations
-from parley.ui.controls import MessageBox
+from parley.ui import chat_interface, controls, embedding, render, translations
+from parley.ui.components import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
 from parley.ui.views import (
     choices,
@@ -33,6 +37,7 @@ from parley.ui.views import (
     next_token,
     real_model,
     saved_view,
+    settings_file,
     strategy_picker,
     watermark_detector,
 )
@@ -41,11 +46,12 @@ from parley.ui.views.strategy_picker import good, panel_data
 HERE = Path(__file__).parent
 # In this order: keys.js is the first that hears of a key.
 SCRIPTS = (
-    *("keys.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
-    *("views/saved_view.js", "views/drawing.js", "views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
+    *("keys.js", "clipboard.js", "colours.js", "translate.js", "message_text.js", "details.js", "earlier_turns.js"),
+    *("views/drawing.js", "views/svg_picture.js", "views/saved_view.js"),
+    *("views/beam_tree.js", "views/draft_ribbon.js", "views/token_view.js"),
     # Before panel.js: each closes what Escape is for.
     *("views/next_view.js", "views/choices.js", "views/next_token.js"),
-    *("panel.js", "context_gauge.js", "links.js", "conversations.js", "turns.js"),
+    *("panel.js", "context_gauge.js", "links.js", "conversations.js", "settings_file.js", "turns.js"),
     *("views/compare_view.js", "views/compare.js"),
 )
 STYLES = (
@@ -111,7 +117,7 @@ def english() -> dict[str, str]:
     rows = {
         n: {"hint": row.hint, "summary": row.summary, "when": good(row)} for n, row in strategies.STRATEGIES.items()
     }
-    turns = {"waiting": chat_function.WAITING, "broken": chat_function.BROKEN}
+    turns = {"waiting": turn_runner.WAITING, "broken": failures.BROKEN}
     turns |= {"refused": chat_interface.TEXTS["refused"], "differs": chat_interface.DIFFERS}
     tables |= {"gradio": GRADIO, "answer": render.TEXTS, "ending": render.ENDINGS, "turn": turns, "status": STATUSES}
     tables |= {"gauge": context_gauge.TEXTS, "picker": strategy_picker.TEXTS, "real": real_model.TEXTS}
@@ -119,6 +125,7 @@ def english() -> dict[str, str]:
     tables |= {"choices": choices.TEXTS, "next": next_token.TEXTS}
     tables |= {"group": {group.split()[0].lower(): group for group in GROUPS}}
     tables |= {"conversations": conversations.TEXTS, "preset": {label.lower(): label for label in controls.PRESETS}}
+    tables |= {"form": {label.lower().replace(" ", "_"): label for label in controls.FORMS}}
     tables |= {"saved": saved_view.TEXTS, "compare": compare.TEXTS, "comparison": compare.VIEW_TEXTS}
     tables |= {"lesson": {row.name: row.title for row in compare.LESSONS}}
     tables |= {"lesson.says": {row.name: row.says for row in compare.LESSONS}}
@@ -150,6 +157,7 @@ LAUNCH: dict[str, Any] = {
     "app_kwargs": {
         "middleware": [
             Middleware(GZipMiddleware, minimum_size=4096, compresslevel=6),  # not the streams of answers
+            Middleware(UnderPath, ROOT_PATH.read()),
             Middleware(SecurityMiddleware),
             Middleware(PageHead, _head(), [HERE / name for name in STYLES], [HERE / name for name in SCRIPTS]),
             Middleware(ServedRoutes),
@@ -157,9 +165,16 @@ LAUNCH: dict[str, Any] = {
             Middleware(PatchedScripts),
             Middleware(UnreadStreams),
         ],
-        "routes": [*endpoints.ROUTES, *translations.routes(english()), *compare.ROUTES, *saved_view.ROUTES],
+        "routes": [
+            *(*cancelling.ROUTES, *openai_routes.ROUTES, *operations.ROUTES),
+            *embedding.ROUTES,
+            *mcp_tools.routes([compare.TOOL]),
+            *(*translations.routes(english()), *compare.ROUTES, *saved_view.routes()),
+        ],
     },
+    "root_path": ROOT_PATH.read() or None,
     "ssr_mode": False,
+    "mcp_server": False,  # ours takes its place: see mcp_tools.py
     "run_history": False,
     "show_error": False,
     "enable_monitoring": False,
@@ -208,11 +223,14 @@ def chat_components() -> dict[str, Any]:
 
 
 def add_views(
-    page: gr.Blocks, chat: Any, inputs: dict[str, Component], settings: gr.Column, worker: GpuWorker
+    page: endpoints.Page, chat: Any, inputs: dict[str, Component], settings: gr.Column, worker: GpuWorker
 ) -> None:
     """The views below the chat, which is a `gr.ChatInterface`, and below the settings. `worker` has a GPU."""
     compare.add(page, worker)
+    page.turns = ProgramTurns(chat.chat_function.runner, worker)
+    generate.add(page.turns, list(inputs.values()))
     conversations.add(page, chat, inputs)
+    settings_file.add(inputs)
     context_gauge.add(inputs, chat)
     choices.add()
     next_token.add()

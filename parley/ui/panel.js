@@ -9,7 +9,7 @@ window.settingsPanel = (() => {
   const panel = () => document.getElementById("settings");
   const block = (name) => document.getElementById(`setting-${name}`);
   const same = (a, b) => String(a ?? "") === String(b ?? "");
-  let usual = {}, values = {}, asked = null;
+  let usual = {}, values = {}, asked = null, changing = false, waiting = [];
 
   const changed = () => names.filter((name) => name !== "model" && name in usual && !same(values[name], usual[name]));
   const shown = (value) => same(value, "") ? texts.empty : String(value);
@@ -171,6 +171,20 @@ window.settingsPanel = (() => {
     },
     /* The model, the strategy, and all that the visitor has changed. */
     chosen: () => Object.fromEntries(["model", "strategy", ...changed()].filter((name) => name in values).map((name) => [name, values[name]])),
+    /* Until the server has sent the values of a chosen model, those of the model before are on the page. */
+    modelChosen(...given) {
+      changing = true;
+      return given;
+    },
+    modelChanged() {
+      changing = false;
+      for (const each of waiting.splice(0)) each();
+      return [];
+    },
+    afterModelChange(act) {
+      if (changing) waiting.push(act);
+      else act();
+    },
     /* The arguments of the reset that was asked for: the names of the settings come first. */
     toReset(_, ...others) {
       const which = asked;

@@ -17,7 +17,7 @@ CALL, JOIN = "/gradio_api/call", "/gradio_api/queue/join"
         (f"{CALL}/v2/chat", {"message": 7}, 422, "The parameter 'message' of /chat must be text."),
         (f"{CALL}/v2/chat", {"message": "hi", "model": ["x"]}, 422, "Model must be text."),
         (f"{CALL}/v2/chat", {"message": "hi", "model": 7}, 422, "Model must be text."),
-        (f"{CALL}/v2/chat", {"message": "hi", "model": "budgy"}, 422, "Did you mean 'budgie'?"),
+        (f"{CALL}/v2/chat", {"message": "hi", "model": "budgy"}, 404, "Did you mean 'budgie'?"),
         (
             f"{CALL}/v2/chat",
             {"message": "hi", "strategy": "beam"},

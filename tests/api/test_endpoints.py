@@ -1,5 +1,6 @@
 """The API as a program sees it: a real gradio_client against the app, which runs in this process to be looked into."""
 
+import asyncio
 import functools
 import itertools
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 import urllib.request
 
+import gradio as gr
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
@@ -16,6 +18,7 @@ from parley.serving import turn
 from parley.settings import OPTIONS
 from parley.ui import controls
 from tests.conftest import ROOT, Passes, until
+from tools import readme_tables
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +64,15 @@ def test_every_setting_can_be_given_by_its_name_and_none_other(client):
 def test_view_api_shows_what_programs_need_and_nothing_else(client):
     info = client.view_api(print_info=False, return_format="dict")
     assert set(info["named_endpoints"]) == {
-        *("/chat", "/compare", "/models", "/strategies", "/tokens", "/next", "/detect"),
+        *("/chat", "/generate", "/compare", "/models", "/strategies", "/tokens", "/next", "/detect"),
     }
     assert not info["unnamed_endpoints"]
+
+
+def test_the_documents_show_what_view_api_prints(inside):
+    text = (readme_tables.DOCS / "api.md").read_text("utf-8")
+    part = readme_tables.printed_api(inside.url)
+    assert readme_tables.between(text, "view_api", part) == text, "run python -m tools.readme_tables"
 
 
 def test_models_and_strategies_are_listed(client, inside):
@@ -88,6 +97,28 @@ def test_the_plan_that_is_listed_and_shown_is_the_one_that_was_loaded(client, in
     sentence = "QUANTIZATION is 'int3'. Set it to one of auto, none, int8, int4."
     assert controls.for_model("budgie")[0]["info"].endswith(f"Apache-2.0\n**{sentence}**")
     assert client.predict(api_name="/models")[0]["plan"] == sentence
+
+
+async def refused_after_a_while(message, history, *_):
+    yield ""  # as while it waits
+    if message == "first":
+        raise gr.Error("No.", print_exception=False)
+    yield "Yes."
+
+
+def test_a_question_that_was_refused_is_no_part_of_the_conversation(inside, monkeypatch):
+    monkeypatch.setattr(inside.chat, "fn", refused_after_a_while)
+    kept = []
+
+    async def ask(message):
+        async for _, conversation in inside.chat._stream_fn(message, list(kept)):
+            kept[:] = conversation
+
+    with pytest.raises(gr.Error):
+        asyncio.run(ask("first"))
+    assert kept == []
+    asyncio.run(ask("second"))
+    assert [each["role"] for each in kept] == ["user", "assistant"]
 
 
 @pytest.mark.parametrize(
@@ -245,3 +276,35 @@ def test_an_exception_in_the_model_reaches_the_caller_and_the_next_call_works(in
         hook.remove()
     assert "CUDA" not in str(caught.value)
     assert client.predict("hello", api_name="/chat").strip()
+
+
+@pytest.mark.parametrize("way", ["chat", "compare"])
+def test_the_status_of_a_job_has_its_place_in_the_line_and_the_expected_seconds(inside, client, one_place, way):
+    first = client.submit("hello", model=inside.endless, max_new_tokens=4000, api_name="/chat")
+    until(first.outputs)
+    ask = {"model": inside.endless} if way == "chat" else {"columns": [{"model": inside.endless, "seed": 1}] * 2}
+    clients = [Client(inside.url, verbose=False) for _ in range(2)]
+    jobs = []
+    for rank, each in enumerate(clients):
+        jobs.append(each.submit("hello", **ask, api_name=f"/{way}"))
+        until(lambda rank=rank: jobs[rank].status().rank == rank)
+        assert jobs[rank].status().code.name in ("IN_QUEUE", "ITERATING")
+    until(lambda: (said := jobs[1].status()).rank == 1 and said.eta >= 1 and said.queue_size == 2)
+    jobs[0].cancel()
+    until(lambda: jobs[1].status().rank == 0)
+    for job in (jobs[1], first):
+        job.cancel()
+    until(lambda: not turn.running() and not inside.waiting())
+
+
+def test_what_is_too_much_for_one_program_is_refused_with_a_code_and_others_are_served(inside, client):
+    asked = {"model": inside.endless, "max_new_tokens": 4000, "api_name": "/chat"}
+    jobs = [client.submit("hello", **asked) for _ in range(6)]
+    until(lambda: len(turn.running()) == 2 and inside.waiting() == 4)
+    with pytest.raises(AppError, match=r"^4 of your answers wait already\. Press Retry in \d+ s\.$") as refused:
+        client.predict("hello", **asked)
+    assert refused.value.title == "too_many"
+    assert Client(inside.url, verbose=False).predict("hello", model=inside.endless, max_new_tokens=4, api_name="/chat")
+    for job in reversed(jobs):
+        job.cancel()
+    until(lambda: not turn.running() and not inside.waiting())

@@ -21,9 +21,8 @@ CONFIG |= {"tie_word_embeddings": True, "max_position_embeddings": 40960}
 LARGE, SMALL = 1_200_000_000, 6_000_000  # bytes: 600 M and 3 M parameters
 DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
 CACHE = 2 * 28 * 8 * (128 + 8) * 1000  # bytes of 1,000 tokens in one byte a number, with a scale and a zero a head
-HELD = (
-    2 * 600_000_000 + 28 * 8_000_000
-)  # bytes of the large one by OpenVINO in int8: twice the weights, and its layers
+# Bytes of the large one by OpenVINO in int8: twice the weights, and its layers.
+HELD = 2 * 600_000_000 + 28 * 8_000_000
 NEED = int(1.1 * HELD + CACHE * 8.192)  # with the least pool
 GB = 10**9
 AMPLE = 1000 * GB
@@ -124,6 +123,13 @@ def test_what_openvino_has_refused_is_planned_for_transformers():
 def test_the_pool_of_keys_and_values_gets_a_quarter_of_what_is_left_and_no_more_than_is_of_use(free, context, tokens):
     fit = decided(CPU, free, config=CONFIG | {"max_position_embeddings": context})
     assert fit.kv_tokens == pytest.approx(tokens, abs=2)
+
+
+def test_the_owner_can_give_keys_and_values_less_but_not_less_than_one_context(monkeypatch):
+    monkeypatch.setenv("MAX_CACHE_MEGABYTES", "2000")
+    assert decided(CPU, AMPLE).kv_tokens == 2000 * 10**9 // CACHE < load_plan.MAX_KV_TOKENS
+    monkeypatch.setenv("MAX_CACHE_MEGABYTES", "1")
+    assert decided(CPU, AMPLE).kv_tokens == 8192
 
 
 def test_on_apples_gpus_there_are_halves_only():

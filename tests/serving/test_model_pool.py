@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from parley.engines import parrot
 from parley.engines.base import TurnRequest
 from parley.engines.parrot import Parrot
 from parley.errors import ModelUnavailable
@@ -19,7 +20,7 @@ from parley.models.registry import BUDGIE
 from parley.models.spec import ModelSpec
 from parley.serving.model_pool import ModelPool
 from parley.settings import Settings
-from tests.conftest import until
+from tests.conftest import Clock, until
 from tests.standins.hub import WEIGHTS, save_tiny_model
 
 PLENTY = 10**9
@@ -301,3 +302,18 @@ def test_a_model_that_is_given_up_takes_its_graph_and_its_keys_and_values_with_i
     use(pool, rows[1])
     assert list(pool.loaded) == ["b"]
     until(lambda: decoder() is None and blocks() is None)
+
+
+def test_an_answer_lasts_as_long_as_the_owner_allows(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(parrot, "time", clock)
+    monkeypatch.setenv("MAX_TURN_SECONDS", "7")
+    row, settings, said = registry.find("parrot"), Settings.check({"model": "parrot"}), Answer()
+    with ModelPool().lease(row, lambda _: None, threading.Event()) as engine:
+        question = build_messages([], "abc " * 20)
+        for delta in engine.stream(TurnRequest.of(question, settings, threading.Event())):
+            said += delta
+            clock.ahead = 7 if len(said.text) > 10 else 0
+    assert said.finish == "time" and 10 < len(said.text) < 20
+    with ModelPool().lease(registry.find("budgie"), lambda _: None, threading.Event()) as engine:
+        assert engine.turn_seconds == 7

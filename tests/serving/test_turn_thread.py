@@ -13,7 +13,6 @@ from parley.events import Delta
 from parley.serving.turn_thread import TurnThread
 from parley.settings import OPTIONS
 from parley.ui.chat_function import ChatFunction
-from parley.ui.render import Failure
 
 
 @pytest.mark.parametrize("rounds", range(8))
@@ -60,9 +59,10 @@ def test_what_came_in_the_last_moment_before_a_fault_is_shown():
     async def read():
         values = ["parrot", *(None for _ in OPTIONS)][: len(OPTIONS)]
         taken = ChatFunction(reply).take_turn("hello", [], values, asking("one who reads"))
-        return [(answer.text, error) async for answer, error in taken]
+        return [(answer.text, error and error.as_data()) async for answer, error in taken]
 
-    assert asyncio.run(read())[-1] == ("one two", Failure("The server broke off."))
+    text, error = asyncio.run(read())[-1]
+    assert (text, error["message"], error["code"]) == ("one two", "The server broke off.", "server_fault")
 
 
 def asking(session):

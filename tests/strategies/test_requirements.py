@@ -44,8 +44,8 @@ KINDS = {  # what a model may remember the text with: a window, a convolution, a
 CANNOT = {
     "Mistral": set(),
     "Lfm2": {"contrastive", "early_exit"},
-    "Mamba": {"contrastive", *SPECULATIVE},
-    "Qwen3Next": {"contrastive", *SPECULATIVE},
+    "Mamba": {"contrastive", "speculative_sampling", *SPECULATIVE},
+    "Qwen3Next": {"contrastive", "speculative_sampling", *SPECULATIVE},
 }
 
 

@@ -33,7 +33,7 @@ SCROLL_UP = """() => {
   const box = document.querySelector("#chat .bubble-wrap");
   const isUp = box.scrollHeight - box.scrollTop - box.clientHeight > 300;
   if (!isUp) [box.scrollTop, window.upSince] = [0, performance.now()];
-  return isUp && performance.now() - window.upSince > 500;
+  return isUp && performance.now() - window.upSince > 1500;
 }"""
 
 

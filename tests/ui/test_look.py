@@ -140,9 +140,25 @@ def test_it_works_embedded_in_another_site_with_third_party_storage_blocked(visi
 
 
 def test_the_embedding_page_of_the_examples_holds_a_talk(visit, elsewhere):
-    visitor = visit(within=f"{elsewhere.url}/example", width=900, height=800)
+    visitor = visit(within=f"{elsewhere.url}/embed", width=900, height=800)
     visitor.ask("hello")
     expect(visitor.quiet).to_have_text(QUIET)
+    frame = visitor.tab.locator("iframe")
+    least = frame.bounding_box()["height"]
+    visitor.choose("model", "Parrot")
+    visitor.ask("A line.\n\n" * 12)
+    until(lambda: frame.bounding_box()["height"] > least)
+    visitor.ask("A line.\n\n" * 12)
+    until(lambda: frame.bounding_box()["height"] == 802)  # with its border: as high as the page allows
+
+
+def test_two_views_are_embedded_by_link(visit, elsewhere):
+    visitor = visit(within=f"{elsewhere.url}/embed_two", width=1100, height=900)
+    compared, tokens = (visitor.tab.frame_locator("iframe").nth(i) for i in range(2))
+    for at in range(2):
+        expect(compared.locator(".column dl").nth(at)).to_contain_text("tokens/s")
+    visitor.tab.locator("iframe").nth(1).scroll_into_view_if_needed()
+    expect(tokens.locator(".token-view .token").first).to_be_visible()
 
 
 CONTRAST = """(e) => {

@@ -44,12 +44,12 @@ def test_a_button_that_chooses_a_model_keeps_and_names_the_same_as_the_box(monke
     assert "does not take what you set: Thinking.**" in button["model"]["info"]
 
 
-def test_a_reset_gives_the_model_s_own_values_and_shows_the_settings_of_its_strategy(monkeypatch):
+def test_a_reset_gives_the_model_s_own_values_of_these_settings_alone(monkeypatch):
     monkeypatch.setenv("MODEL_IDS", "budgie")
     usual = controls.defaults("budgie")
-    updates = dict(zip(OPTIONS, controls.reset(["strategy", "top_k"], "budgie", "beams", "chat"), strict=True))
+    updates = dict(zip(OPTIONS, controls.reset(["strategy", "top_k"], "budgie"), strict=True))
     assert {n: u["value"] for n, u in updates.items() if "value" in u} == {n: usual[n] for n in ("strategy", "top_k")}
-    assert updates["temperature"]["visible"] and not updates["num_beams"]["visible"]
+    assert not any("visible" in u for u in updates.values())
 
 
 @pytest.mark.slow
@@ -109,6 +109,30 @@ def test_what_is_off_reads_so_and_what_is_changed_is_marked_and_can_be_reset(vis
     expect(visitor.setting("system_prompt").locator("textarea")).to_have_value("")
     expect(visitor.setting("num_beams")).to_be_hidden()
     expect(visitor.page.locator("#settings [data-changed]")).to_have_count(0)
+
+
+@pytest.mark.slow
+def test_a_question_right_after_a_choice_of_model_takes_the_values_of_that_model(visitor):
+    held, released = [], []
+
+    def hold(route):
+        route.continue_() if released else held.append(route)
+
+    visitor.tab.route("**/gradio_api/run/**", hold)
+    visitor.choose("model", "endless")
+    visitor.send("Hello")
+    expect(visitor.box).to_have_value("Hello")  # it waits for the values of the model
+    assert held
+    released.append(True)
+    for route in held:
+        route.continue_()
+    expect(visitor.box).to_have_value("")
+    visitor.until_free()
+    key = "Object.keys(localStorage).find((key) => key.startsWith('parley.conversation.'))"
+    nodes = visitor.tab.evaluate(f"JSON.parse(localStorage[{key}]).nodes")
+    [settings] = [node["stored"]["settings"] for node in nodes.values() if "stored" in node]
+    assert settings["model"] == "endless"
+    assert settings["repetition_penalty"] == 1.3  # as that model recommends
 
 
 @pytest.mark.slow

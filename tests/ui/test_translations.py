@@ -84,7 +84,7 @@ def look_at_choices(visitor, look):
     visitor.page.locator("#chat .show-choices").last.click()
     expect(view.locator(".choice .head")).to_be_visible()
     look()
-    view.locator("summary").click()
+    view.locator(".prompt summary").click()
     view.get_by_role("listbox").first.get_by_role("option").first.click()
     look()
     for part in view.locator(".parts button").all():

@@ -2,9 +2,10 @@
 
 import shutil
 
+import pytest
 from gradio_client import Client
 
-from tests.conftest import ROOT, Space, save_endless
+from tests.conftest import ROOT, Space, save_endless, until
 from tests.standins.faulty_server import FaultyServer
 from tests.standins.hub import put_into_cache, save_tiny_model
 from tests.zerogpu import upload
@@ -49,3 +50,16 @@ class ZeroGpuSpace(Space):
         super().close()
         self.api.close()
         self.server.close()
+
+
+@pytest.fixture(scope="module")
+def zero(tmp_path_factory):
+    running = ZeroGpuSpace(tmp_path_factory.mktemp("zerogpu"), MAX_GPU_SECONDS="40")
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def client(zero):
+    yield zero.client()
+    until(lambda: not zero.api.busy and not zero.api.line)

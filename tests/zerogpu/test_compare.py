@@ -8,7 +8,7 @@ from playwright.sync_api import expect
 
 from tests.browser import Visitor
 from tests.conftest import until
-from tests.zerogpu.conftest import BIRD, ZeroGpuSpace
+from tests.zerogpu.conftest import BIRD
 from tests.zerogpu.device_api import Refusal
 from tests.zerogpu.faults import TOKEN
 
@@ -17,19 +17,6 @@ pytestmark = pytest.mark.slow
 
 QUESTION = "Tell me a story about an owl."
 ON_GPU = {"model": BIRD, "strategy": "greedy", "max_new_tokens": 24}
-
-
-@pytest.fixture(scope="module")
-def zero(tmp_path_factory):
-    running = ZeroGpuSpace(tmp_path_factory.mktemp("zerogpu"), MAX_GPU_SECONDS="40")
-    yield running
-    running.close()
-
-
-@pytest.fixture
-def client(zero):
-    yield zero.client()
-    until(lambda: not zero.api.busy and not zero.api.line)
 
 
 def test_one_call_serves_all_columns(zero, client):

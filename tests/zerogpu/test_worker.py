@@ -326,7 +326,7 @@ def test_an_answer_that_runs_out_of_its_gpu_time_ends_before_it_is_taken_away(ze
     expect(visitor.answer).to_have_text(WORDS)
     visitor.box.fill("and then?")
     (worker,) = zero.api.pids
-    expect(visitor.quiet).to_have_text(re.compile(r"· \d+ tokens · .* · ran out of time"))
+    expect(visitor.quiet).to_have_text(re.compile(r"· [\d,]+ tokens · .* · ran out of time"))
     said = visitor.answer.inner_text()
     visitor.limit(8)
     visitor.page.get_by_role("button", name="Continue").click()

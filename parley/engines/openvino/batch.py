@@ -1,8 +1,10 @@
 """What turns ask a scheduler to read, and the part of it that fits into a pass."""
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -12,15 +14,22 @@ from parley.engines.openvino.turns import RunningTurn
 
 MIN_CHUNK = 2  # rows of a prefill chunk; a single row would be computed in decode mode
 
+# A decode loop that asks for passes: it yields what it reads next, gets the results, and returns whatever it makes.
+DecodeLoop = Generator[Sequence[PassInput], PassOutput, Any]
+
 
 @dataclass(eq=False)
 class Request:
-    """What one thread waits for."""
+    """What one thread waits for: the results of some passes, or with `loop` the end of a decode loop."""
 
     turn: RunningTurn
     decoder: Decoder
     inputs: list[PassInput]  # what is still to be read
     stopped: Callable[[], bool]
+    loop: DecodeLoop | None = None
+    is_over: bool = False  # whether the loop has returned `result`
+    result: Any = None
+    step_seconds: float = 0.0  # the processor's time that the last step of the loop took
     outputs: list[tuple[int, PassOutput]] = field(default_factory=list)  # with the index of the input, in any order
     index: int = 0  # of the first of `inputs` among all inputs of the request
     error: BaseException | None = None
@@ -28,8 +37,25 @@ class Request:
     done: bool = False
     num_left_out: int = 0  # passes in a row that began while it waited and did not have a part of it
 
-    def __post_init__(self) -> None:
-        self.wake.acquire()
+    def wait_again(self) -> None:
+        """Makes it a request that is not done."""
+        self.done = False
+        self.wake.acquire(blocking=False)
+
+    def resume(self) -> None:
+        """Gives the loop the results, if it has asked yet, and lets it ask again or come to its end."""
+        assert self.loop
+        output = self.output if self.outputs else None
+        self.outputs.clear()
+        self.index = self.num_left_out = 0
+        began = time.thread_time()
+        try:
+            self.inputs = list(self.loop.send(output) if output else next(self.loop))
+        except StopIteration as end:
+            self.is_over, self.result = True, end.value
+        self.step_seconds = time.thread_time() - began
+        for each in self.inputs:
+            self.turn.add(each.table)
 
     @property
     def output(self) -> PassOutput:
@@ -52,7 +78,7 @@ class Request:
     @property
     def evicted(self) -> list[BlockTable]:
         """The sequences of the turn that have to be read again before anything else."""
-        return [table for table in self.turn.tables(self.decoder.pool) if table.is_evicted]
+        return self.turn.evicted(self.decoder.pool)
 
     def next_evicted(self) -> PassInput:
         """What has to be read again first: the rest of the prompt of a sequence, or else of its answer.
@@ -86,7 +112,7 @@ class Request:
         return sum(len(each.ids) for each in self.inputs)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Part:
     """The part of a request that is in a pass."""
 
@@ -116,4 +142,4 @@ class Room:
             return None
         self.rows -= rows
         self._head_rows -= num_logits * heads
-        return replace(whole, ids=whole.ids[:rows], num_logits=num_logits)
+        return whole._replace(ids=whole.ids[:rows], num_logits=num_logits)

@@ -3,18 +3,18 @@
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import openvino
 
+from parley.engines.load_errors import NotFinite
 from parley.engines.openvino.paged_kv import BlockPool, BlockTable, blocks_for
 
 MAX_ROWS = 64  # of a pass; `batch_invariance.max_rows` may find a smaller number for a processor
 
 
-@dataclass(frozen=True)
-class PassInput:
+class PassInput(NamedTuple):
     """The tokens `ids` of one sequence, which a pass reads after the tokens that `table` holds.
 
     With `is_chunk` (a chunk of a prompt) they are computed as one sequence of several rows. Otherwise each token is
@@ -100,7 +100,8 @@ class Decoder:
     def run(self, batch: Sequence[PassInput]) -> PassOutput:
         """Runs one pass over these tokens and adds them to the tables.
 
-        After an exception the tables hold the same tokens as before.
+        After an exception the tables hold the same tokens as before. Raises `NotFinite` where a logit is NaN: it would
+        be chosen again and again.
         """
         ragged = _RaggedBatch()
         with self._lock:
@@ -108,6 +109,8 @@ class Decoder:
                 sequence.table.reserve(len(sequence.ids))
                 ragged.add(sequence)
             output = self._infer(ragged)
+            if np.isnan(output.logits).any():
+                raise NotFinite
             for sequence in batch:
                 sequence.table.append(sequence.ids, sequence.is_chunk)
             self.num_passes += 1

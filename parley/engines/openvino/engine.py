@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 
-from parley.engines import fork_gate
+from parley.config import MAX_TURN_SECONDS
+from parley.engines import fork_gate, load_errors
 from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, Progress, precision_of
@@ -26,7 +27,7 @@ THREADS = torch.get_num_threads()  # of an operation of torch in a new thread
 class OpenVinoEngine(LocalEngine):
     """Answers with one graph. The turns that run at the same time share its passes."""
 
-    def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
+    def __init__(self, loaded: LoadedModel, turn_seconds: float = MAX_TURN_SECONDS.default) -> None:
         assert isinstance(loaded.model, ModelAdapter)
         self._model = loaded.model
         self._sessions = PagedPrefixCache(self._model.scheduler)
@@ -71,7 +72,10 @@ class OpenVinoEngine(LocalEngine):
             torch.set_num_threads(1 if in_graphs else THREADS)  # a second thread would busy-wait on a core
             stack.callback(torch.set_num_threads, THREADS)
             stack.enter_context(fork_gate.closed())
-            super()._generate(prompt, arguments, signal)
+            try:
+                super()._generate(prompt, arguments, signal)
+            except load_errors.NotFinite as error:
+                raise load_errors.not_finite(self.loaded.spec) from error
 
     @staticmethod
     def _progress(layer: int, streamer: AnswerStreamer) -> Progress:

@@ -10,13 +10,13 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedConfig
 
 from parley.engines import load_errors
 from parley.engines.checkpoint import Checkpoint
-from parley.engines.load_errors import EngineRefused
+from parley.engines.load_errors import EngineRefused, NotFinite
 from parley.engines.openvino import graph
 from parley.engines.openvino.batch_invariance import max_rows
 from parley.engines.openvino.decoder import Decoder
 from parley.engines.openvino.model_adapter import ModelAdapter
 from parley.engines.openvino.paged_kv import blocks_for
-from parley.engines.openvino.weights import NotFinite, Precision, Weights
+from parley.engines.openvino.weights import Precision, Weights
 from parley.errors import ModelUnavailable
 from parley.events import STATUSES, Report
 from parley.models import hub

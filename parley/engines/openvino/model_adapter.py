@@ -1,8 +1,9 @@
 """Wraps a graph as a model of transformers, so that `generate` and Parley's own decode loops can run it."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from parley.engines.openvino.turns import TURNS
 from parley.generation import streaming
 from parley.models.families import logits_scale
 from parley.models.load_plan import openvino_bytes
+from parley.strategies.decoders.causal_lm import AsksForLogits, T
 
 
 @dataclass
@@ -118,12 +120,24 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
             early_logits=early.expand(-1, sequences, -1, -1) / self._logits_scale if early_logits else None,
         )
 
-    def next_logits(self, cache: PagedKVCache, input_ids: torch.Tensor) -> torch.Tensor:
-        """Reads `input_ids`, shape (sequences, tokens), and returns the logits after each of them.
+    def drive(self, cache: PagedKVCache, loop: AsksForLogits[T]) -> T:
+        """Runs a decode loop to its end, and returns what it returns; see `AsksForLogits`.
 
-        Shape (sequences, tokens, vocabulary). The caller may change them. Faster than calling the model.
+        Its steps may run in the thread of another turn. Faster than calling the model.
         """
-        return self._forward(cache, input_ids, 0, early=False)[0]
+        return self.scheduler.drive(self._passes(cache, loop))
+
+    @staticmethod
+    def _passes(cache: PagedKVCache, loop: AsksForLogits[T]) -> Generator[Sequence[PassInput], PassOutput, T]:
+        asked = partial(next, loop)
+        while True:
+            try:
+                ids, count = asked()
+            except StopIteration as end:
+                return end.value
+            rows = zip(cache.tables, ids[:, -count:].tolist(), strict=True)
+            output = yield [PassInput(table, row, False, count) for table, row in rows]
+            asked = partial(loop.send, torch.from_numpy(output.logits).view(len(ids), count, -1))
 
     def _forward(self, cache: PagedKVCache, input_ids: torch.Tensor, logits_to_keep: int, early: bool) -> "Outputs":
         """Logits, early logits and hidden states; only those of one sequence if all sequences are the same."""

@@ -7,16 +7,22 @@ that it would get alone, bit for bit.
 
 No thread is kept for this: one of the waiting threads, the leader, runs the passes until its own request is done, and
 then makes another one the leader. A turn that is alone leads itself, and waits for nobody.
+
+A decode loop that is a generator (`Scheduler.drive`) needs no thread for a step: the leader goes on with all of them
+after each pass. Sixteen threads that choose a token each would hand Python's lock to each other for longer than they
+need to choose. A loop whose step takes long is left to its own thread.
 """
 
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import Any
+
+import torch
 
 from parley.engines import fork_gate
 from parley.engines.openvino import turns
-from parley.engines.openvino.batch import Part, Request, Room
+from parley.engines.openvino.batch import DecodeLoop, Part, Request, Room
 from parley.engines.openvino.decoder import Decoder, PassInput, PassOutput
 from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockPool, OutOfBlocks, blocks_for
 from parley.engines.openvino.turns import RunningTurn
@@ -27,6 +33,8 @@ from parley.generation.streaming import Interrupted, stop_check
 CHUNK_SHARE = 4
 # How long a pass waits for turns that are choosing their next token, as a share of the time of the last pass.
 CHOOSING_SHARE = 0.6
+# A decode loop whose last step took more of the processor's time than this goes on in its own thread, beside others.
+MAX_STEP_SECONDS = 0.004
 POLL_SECONDS = 0.05  # how often a leader that can run no pass looks whether a turn was stopped
 REFUSAL_POLLS = 20  # so many in a row before a turn is refused, because blocks may be released a moment later
 _passes = threading.Lock()  # passes of all models use all cores, so they run one after the other
@@ -73,11 +81,35 @@ class Scheduler:
         for each in inputs:
             turn.add(each.table)
         turn.asks(self)
+        self._wait_for(request)
+        return request.output
+
+    def drive(self, loop: DecodeLoop) -> Any:
+        """Runs a decode loop to its end, and returns what it returns. Raises what it raises, and what `run` raises.
+
+        The steps of the loop may run in the thread of another turn, but only one at a time.
+        """
+        turn = turns.current()
+        request = Request(turn, self._decoder, [], stop_check(), loop)
+        turn.asks(self)
+        try:
+            request.resume()
+            while not request.is_over:
+                self._wait_for(request)
+                if not request.is_over:
+                    request.resume()
+        finally:
+            loop.close()
+        return request.result
+
+    def _wait_for(self, request: Request) -> None:
+        """Returns when the request is done, because its results are there or its loop is over."""
         with self._changed:
+            request.wait_again()
             self._waiting.append(request)
-            self._choosing.discard(turn)
+            self._choosing.discard(request.turn)
             leads, self._has_leader = not self._has_leader, True
-            if not leads:
+            if not leads and not self._choosing:  # else the leader would wake for each turn, and wait on
                 self._changed.notify_all()
         with fork_gate.opened():
             if not leads:
@@ -87,7 +119,7 @@ class Scheduler:
         request.inputs.clear()
         error, request.error = request.error, None
         if error is None:
-            return request.output
+            return
         try:
             raise error
         finally:
@@ -112,7 +144,7 @@ class Scheduler:
                 else:
                     self._wait_for_blocks()
         except BaseException as error:
-            self._finish(own, error)
+            self._finish([own], error)
         finally:
             with self._changed:
                 if self._waiting:
@@ -129,18 +161,20 @@ class Scheduler:
             self._choosing.clear()
 
     def _end_stopped(self) -> None:
-        for request in [each for each in self._waiting if each.stopped()]:
-            self._finish(request, Interrupted())
+        for each in [each for each in self._waiting if each.stopped()]:
+            self._finish([each], Interrupted())
 
-    def _finish(self, request: Request, error: BaseException | None = None) -> None:
+    def _finish(self, requests: Sequence[Request], error: BaseException | None = None) -> None:
+        """Lets their threads go on. All at once: a thread that goes on would hold up the others."""
         with self._changed:
-            if request.done:
-                return
-            request.done, request.error = True, error
-            self._waiting.remove(request)
-            if not request.turn.is_background:
-                self._choosing.add(request.turn)
-        request.wake.release()
+            requests = [each for each in requests if not each.done]
+            for each in requests:
+                each.done, each.error = True, error
+                self._waiting.remove(each)
+                if not each.turn.is_background and not each.is_over:
+                    self._choosing.add(each.turn)
+        for each in requests:
+            each.wake.release()
 
     def _compose(self) -> list[Part]:
         """The next pass, of the graph that is asked first and can run. Blocks for all of it are reserved."""
@@ -231,8 +265,7 @@ class Scheduler:
         ]
         if not younger:
             return False
-        for table in max(younger, key=lambda turn: turn.order).tables(pool):
-            table.evict()
+        max(younger, key=lambda turn: turn.order).evict(pool)
         self.num_paused += 1
         return True
 
@@ -246,7 +279,7 @@ class Scheduler:
                 output = decoder.run([part.input for part in parts])
         except Exception as error:
             if len(requests) == 1:
-                self._finish(requests[0], error)
+                self._finish(requests, error)
             else:  # only the one at fault shall fail
                 for each in [[part for part in parts if part.request is request] for request in requests]:
                     self._run(each)
@@ -271,14 +304,28 @@ class Scheduler:
                 )
                 request.outputs.append((part.index, taken))
                 whole = request.inputs[part.index - request.index]
-                request.inputs[part.index - request.index] = replace(whole, ids=whole.ids[rows:])
+                request.inputs[part.index - request.index] = whole._replace(ids=whole.ids[rows:])
             row, logit, early = row + rows, logit + logits, early + earlies
         for request in dict.fromkeys(part.request for part in parts):
             while request.inputs and not request.inputs[0].ids:
                 del request.inputs[0]
                 request.index += 1
-            if not request.inputs:
-                self._finish(request)
+        self._go_on([each for each in dict.fromkeys(part.request for part in parts) if not each.inputs])
+
+    def _go_on(self, requests: Sequence[Request]) -> None:
+        """Takes a step of the decode loops among these, whose results are there. Other threads go on by themselves."""
+        loops = [each for each in requests if each.loop and each.step_seconds <= MAX_STEP_SECONDS]
+        self._finish([each for each in requests if each not in loops])
+        if not loops:
+            return
+        with fork_gate.held(), torch.inference_mode():
+            for each in loops:
+                try:
+                    with turns.stand_in(each.turn):
+                        each.resume()
+                except BaseException as error:  # it belongs to that turn
+                    self._finish([each], error)
+        self._finish([each for each in loops if each.is_over])
 
     def _wait_for_blocks(self) -> None:
         """Nobody could read on. The oldest turn is refused if for a while no other one holds blocks to give it."""
@@ -290,7 +337,7 @@ class Scheduler:
                 self._changed.wait(POLL_SECONDS)
                 return
             self._num_polls = 0
-        self._finish(oldest, OutOfBlocks(oldest.needed_tokens, (self.pool.num_blocks - 1) * BLOCK_SIZE))
+        self._finish([oldest], OutOfBlocks(oldest.needed_tokens, (self.pool.num_blocks - 1) * BLOCK_SIZE))
 
 
 def _is_paused(turn: RunningTurn, pool: BlockPool) -> bool:

@@ -28,6 +28,7 @@ class RunningTurn:
         self.order = order
         self._tables: weakref.WeakSet[BlockTable] = weakref.WeakSet()
         self._asked: list[Waits] = []  # the schedulers that it has asked
+        self._was_evicted = False  # seldom; so most turns need not look at their sequences for every pass
 
     @property
     def is_background(self) -> bool:
@@ -54,6 +55,16 @@ class RunningTurn:
     def tables(self, pool: BlockPool) -> list[BlockTable]:
         """Its sequences in this pool, the longest first."""
         return sorted((table for table in self._tables if table.pool is pool), key=lambda table: -len(table.ids))
+
+    def evict(self, pool: BlockPool) -> None:
+        """Releases the blocks of its sequences in this pool, which have to be read again."""
+        self._was_evicted = True
+        for table in self.tables(pool):
+            table.evict()
+
+    def evicted(self, pool: BlockPool) -> list[BlockTable]:
+        """Those of `tables` that have to be read again."""
+        return [table for table in self.tables(pool) if table.is_evicted] if self._was_evicted else []
 
 
 class Turns:
@@ -95,6 +106,17 @@ class Turns:
 
 
 TURNS = Turns()
+
+
+@contextmanager
+def stand_in(turn: RunningTurn) -> Iterator[None]:
+    """Makes `turn` that of this thread during a `with` block, in which the thread does its work."""
+    before = getattr(_thread_local, "turn", None)
+    _thread_local.turn = turn
+    try:
+        yield
+    finally:
+        _thread_local.turn = before
 
 
 def current() -> RunningTurn:

@@ -9,16 +9,13 @@ import openvino
 import openvino.opset15 as ops
 import torch
 
+from parley.engines.load_errors import NotFinite
 from parley.engines.tensors import SLICE_ROWS, SafetensorsFolder, Tensors, tensor
 
 Precision = Literal["int8", "float32"]
 Fill = Callable[[int, torch.Tensor], None]  # takes the first row of a slice, and the slice as floats
 QMAX = 127
 MIN_SCALE = 1e-7  # the smallest positive float16 is 6e-8
-
-
-class NotFinite(ValueError):
-    """A tensor holds NaN or infinity."""
 
 
 class Weights:

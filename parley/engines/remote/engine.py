@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from parley.config import EXTRA_REMOTE_SETTINGS
+from parley.config import EXTRA_REMOTE_SETTINGS, MAX_TURN_SECONDS
 from parley.engines.base import Engine, TurnRequest
 from parley.engines.remote import errors, logprobs
 from parley.engines.remote.stream import NO_KEY, StreamState, drain, open_stream
@@ -36,7 +36,11 @@ class RemoteEngine(Engine):
     """Answers with a model on a server. Any number of turns can run at a time."""
 
     def __init__(
-        self, spec: ModelSpec, server: Server, turn_seconds: float = 300.0, silence: float = MAX_SILENCE_SECONDS
+        self,
+        spec: ModelSpec,
+        server: Server,
+        turn_seconds: float = MAX_TURN_SECONDS.default,
+        silence: float = MAX_SILENCE_SECONDS,
     ) -> None:
         self._spec = spec
         self._server = server
@@ -114,7 +118,7 @@ class RemoteEngine(Engine):
         if extra.get("top_k") == 0:
             extra["top_k"] = -1  # servers with this setting read -1 as "all tokens"
         arguments = {
-            "messages": [m._asdict() for m in messages],
+            "messages": [m.as_dict() for m in messages],
             "model": self._spec.name,
             "max_tokens": settings.max_new_tokens,
             "temperature": 0.0 if request.strategy.name == "greedy" else values.get("temperature"),

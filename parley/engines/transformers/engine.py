@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from parley.config import MAX_CACHE_MEGABYTES, MAX_TURN_SECONDS
 from parley.engines.local_engine import LocalEngine
 from parley.engines.transformers.abort_hooks import install_abort_hooks
 from parley.engines.transformers.early_exit import exit_in_a_copy
@@ -25,7 +26,7 @@ TURN_TOKENS = 4096  # for which a turn needs memory; few conversations are longe
 class TransformersEngine(LocalEngine):
     """Answers with a model that PyTorch runs. The turns that run at the same time share its passes where they can."""
 
-    def __init__(self, loaded: LoadedModel, turn_seconds: float = 300.0) -> None:
+    def __init__(self, loaded: LoadedModel, turn_seconds: float = MAX_TURN_SECONDS.default) -> None:
         self._sessions = PrefixCache(loaded.model, self._max_cache_bytes)
         super().__init__(loaded, self._sessions, turn_seconds)
         install_abort_hooks(loaded.model)
@@ -66,4 +67,6 @@ class TransformersEngine(LocalEngine):
 
     def _max_cache_bytes(self) -> int:
         """Bytes for the KV caches of all sessions: a share of the memory that would be free without these caches."""
-        return (self._free_bytes() + self._sessions.bytes) // CACHE_DIVISOR
+        share = (self._free_bytes() + self._sessions.bytes) // CACHE_DIVISOR
+        megabytes = MAX_CACHE_MEGABYTES.read()
+        return min(share, megabytes * 10**6) if megabytes else share

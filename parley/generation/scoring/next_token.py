@@ -11,7 +11,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList
 
 from parley import strategies
-from parley.errors import BadConversation, BadSetting
+from parley.errors import BadSetting, TooLong
 from parley.events import NextToken, TokenScore
 from parley.generation.detokenizer import IncrementalDetokenizer
 from parley.generation.encoding import encode_typed
@@ -19,10 +19,12 @@ from parley.generation.generation_config import DECODE_LOOP, GenerationPlan, pla
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
 from parley.generation.scoring.reader import Run
-from parley.generation.scoring.token_scores import Scorer, setting_of
+from parley.generation.scoring.token_scores import Scorer
 from parley.settings import Settings
 from parley.strategies import Strategy
 from parley.strategies.decoders.teacher_forcing import Step, look_again, teacher_forcing
+from parley.strategies.processors.order import setting_of
+from parley.strategies.processors.samplers.mirostat import Mirostat
 
 Key = TypeVar("Key")
 KEPT = 8  # texts whose logits are kept, and places in the random numbers of a seed
@@ -54,7 +56,7 @@ class NextTokens:
                 f"{strategy.label} weighs whole answers, so it has no next token of its own. Choose another strategy."
             )
         if prompt.length + len(ids) >= self._loaded.context:
-            raise BadConversation("The context window is full. Take tokens back, or begin a new conversation.")
+            raise TooLong("The context window is full. Take tokens back, or begin a new conversation.")
         step, chain = self._step(run, prompt, ids, settings, strategy)
         step = step if chosen is None else replace(step, token=chosen)
         score = self._score(prompt, ids, step)
@@ -116,7 +118,8 @@ class NextTokens:
 
 def _is_plain(plan: GenerationPlan) -> bool:
     """Whether its scores follow from the logits of one sequence, without a state of the steps before."""
-    return not (plan.config["guidance_scale"] or plan.options.get("dola_layers") or plan.strategy.watermark)
+    kept = any(isinstance(each, Mirostat) for each in plan.processors)
+    return not (kept or plan.config["guidance_scale"] or plan.options.get("dola_layers") or plan.strategy.watermark)
 
 
 def _newest(known: dict[Key, torch.Tensor], key: Key, value: torch.Tensor) -> dict[Key, torch.Tensor]:

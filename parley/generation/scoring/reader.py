@@ -8,7 +8,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from parley import strategies
 from parley.errors import BadConversation
-from parley.events import Choices, TokenScore
+from parley.events import SHOWN, Choices, TokenScore
 from parley.generation.generation_config import DECODE_LOOP, plan_generation
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.prompt import Prompt
@@ -37,19 +37,19 @@ class Reader:
         strategy: Strategy,
         *,
         tried: Sequence[Collection[int]] = (),
+        shown: int = SHOWN,
     ) -> tuple[list[TokenScore], tuple[str, ...]]:
         """Why each of these tokens was chosen after the prompt, and the settings whose processors ran.
 
-        At each of them the tokens that were `tried` are among the candidates.
+        At each of them the tokens that were `tried` are among the `shown` candidates.
 
         With the seed of the settings the draws are those of the answer.
         """
-        strategy = strategies.searched(strategy)
-        plan = plan_generation(self._loaded, strategy, settings, prompt)
-        draws = strategy.samples and settings.seed is not None and plan.strategy.decoder == DECODE_LOOP
+        draws = strategy.samples and settings.seed is not None and strategy.decoder == DECODE_LOOP
+        plan = plan_generation(self._loaded, strategies.searched(strategy), settings, prompt)
         generator = torch.Generator(self._loaded.model.device).manual_seed(settings.seed or 0) if draws else None
         scores = list[TokenScore]()
-        scorer = Scorer(self._loaded, prompt.ids[0].tolist(), scores.append, tried)
+        scorer = Scorer(self._loaded, prompt.ids[0].tolist(), scores.append, tried, shown=shown)
         options = {"generator": generator, "dola_layers": plan.options.get("dola_layers", "")}
         self._read(prompt, ids, scorer, plan.config, LogitsProcessorList(plan.processors), **options)
         return scores, scorer.chain
@@ -70,23 +70,27 @@ class Reader:
         return Choices(tuple(before), tuple(scores), chain, rounding=self._loaded.plan.rounding, notes=notes)
 
     def _prompt_scores(self, prompt: Prompt) -> tuple[list[TokenScore], tuple[str, ...]]:
-        """The scores of the tokens of a prompt, and what is to be said of them.
-
-        They are read apart from the answer, because the logits of a whole prompt would fill the memory, and a prompt
-        that is read in pieces gives others by a rounding error.
-        """
-        ids = prompt.ids[0].tolist()
-        alone = Prompt(prompt.messages, prompt.ids[:, :1], in_reasoning=False)
-        plain = Settings.check({"strategy": "greedy"})
-        config = plan_generation(self._loaded, plain.effective_strategy, plain, alone).config
-        scores = list[TokenScore]()
-        scorer = Scorer(self._loaded, ids[:1], scores.append)
-        scorer.begin(ids[0])
-        if len(ids) > 1:
-            self._read(alone, ids[1:], scorer, config, LogitsProcessorList())
+        """The scores of the last tokens of a prompt, and what is to be said of them."""
+        scores = self.text_scores(prompt.ids[0].tolist())
         left_out = max(0, len(scores) - MAX_PROMPT_TOKENS)
         notes = (f"The first {left_out} tokens of the prompt are left out.",) if left_out else ()
         return scores[left_out:], notes
+
+    def text_scores(self, ids: Sequence[int], shown: int = SHOWN) -> list[TokenScore]:
+        """What the model alone says of each of these tokens after those before it; nothing of the first one.
+
+        They are read apart from an answer, because the logits of a whole prompt would fill the memory, and a prompt
+        that is read in pieces gives others by a rounding error.
+        """
+        alone = Prompt([Message("user", "")], torch.tensor([ids[:1]]), in_reasoning=False)
+        plain = Settings.check({"strategy": "greedy"})
+        config = plan_generation(self._loaded, plain.effective_strategy, plain, alone).config
+        scores = list[TokenScore]()
+        scorer = Scorer(self._loaded, ids[:1], scores.append, shown=shown)
+        scorer.begin(ids[0])
+        if len(ids) > 1:
+            self._read(alone, ids[1:], scorer, config, LogitsProcessorList())
+        return scores
 
     def _read(
         self,

@@ -10,36 +10,13 @@ from typing import Any
 
 import torch
 
-from parley.events import Candidate, TokenScore
+from parley.events import SHOWN, Candidate, TokenScore
 from parley.generation.detokenizer import IncrementalDetokenizer
 from parley.generation.loaded_model import LoadedModel
 from parley.strategies.decoders.dola import Contrast
 from parley.strategies.decoders.teacher_forcing import Step
-
-SHOWN = 10  # candidates of a token
-# The settings whose processors remove tokens or change their scores, by the class of the processor.
-SETTING_OF = {
-    "TemperatureLogitsWarper": "temperature",
-    "TopKLogitsWarper": "top_k",
-    "TopPLogitsWarper": "top_p",
-    "MinPLogitsWarper": "min_p",
-    "TypicalLogitsWarper": "typical_p",
-    "EpsilonLogitsWarper": "epsilon_cutoff",
-    "EtaLogitsWarper": "eta_cutoff",
-    "NoRepeatNGramLogitsProcessor": "no_repeat_ngram_size",
-    "RepetitionPenalty": "repetition_penalty",
-    "ThinkingBudget": "thinking_budget",
-    "TopNSigma": "top_n_sigma",
-    "UnbatchedClassifierFreeGuidanceLogitsProcessor": "guidance_scale",
-    "Guidance": "guidance_scale",
-    "Contrast": "dola_layers",
-}
-
-
-def setting_of(processor: Any) -> str:
-    """The setting that stands for what changed scores (see `Step.chain`); for a watermark, the name of its class."""
-    name = type(processor).__name__
-    return SETTING_OF.get(name, name)
+from parley.strategies.processors.answer_form import AnswerForm
+from parley.strategies.processors.order import setting_of
 
 
 def control_ids(loaded: LoadedModel) -> set[int]:
@@ -88,6 +65,7 @@ class Scorer:
                 entropy=float(-(own.exp() * own.clamp_min(torch.finfo(own.dtype).min)).sum()),
                 candidates=tuple(self._described(step, ids, own, after, contrast)),
                 control=step.token in self._control,
+                form_removed=next((each.taken for each, _ in step.chain if isinstance(each, AnswerForm)), None),
                 early_layer=contrast.layer if contrast else None,
             )
         )

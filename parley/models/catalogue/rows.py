@@ -62,4 +62,5 @@ _PARROT = ModelSpec(
     "parrot", "", "Parrot (repeats you)", licence=APACHE, thinking=False, engine="parrot", capabilities=PARROT
 )
 MODELS = (*REAL, TOY, _PARROT)
+ADDED: dict[str, ModelSpec] = {}  # models of engines of your own, by name; see examples/own_engine.py
 DRAFT = _bundled("budgie-draft", "Budgie's draft", BUDGIE / "draft")  # it cannot be chosen, so it is not in the table

@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from parley.errors import ModelUnavailable
+from parley.errors import ModelUnavailable, NoSuchModel
 from parley.models.formats import local
 from parley.models.formats.local import SUFFIX
 from parley.models.spec import ModelSpec
@@ -75,7 +75,7 @@ def on_the_hub(name: str, known: Known) -> ModelSpec:
     except HFValidationError:
         well_formed = False
     if not well_formed:
-        raise ModelUnavailable(
+        raise NoSuchModel(
             f"{name[:100]!r} is not the name of a model. Write org/name, org/name@revision or org/name/file{SUFFIX}, "
             "as on the Hub."
         )

@@ -36,14 +36,14 @@ class BeamHypotheses:
         """The score of an answer of `length` tokens."""
         return log_probability / length**self._length_penalty
 
-    def add(self, ids: torch.Tensor, score: float) -> None:
-        """Adds an answer if it is one of the best."""
+    def add(self, ids: torch.Tensor, score: float, *, finished: bool = True) -> None:
+        """Adds an answer if it is one of the best. One that is not `finished` is cut by the end of the search."""
         if len(self.hypotheses) == self._num_beams:
             if score <= self.hypotheses[0].score:
                 return
             del self.hypotheses[0]
         index = next((i for i, h in enumerate(self.hypotheses) if h.score > score), len(self.hypotheses))
-        self.hypotheses.insert(index, Hypothesis(ids, score, finished=True))
+        self.hypotheses.insert(index, Hypothesis(ids, score, finished))
 
     def is_done(self, attainable: float) -> bool:
         """Whether there are `num_beams` of them, all with at least the score that is still attainable."""

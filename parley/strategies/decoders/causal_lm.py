@@ -3,11 +3,16 @@
 Names with an underscore are private to transformers. docs/ARCHITECTURE.md says which test fails when one changes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from transformers import GenerationConfig, PreTrainedConfig
+
+T = TypeVar("T")
+# A decode loop that yields the ids so far, shape (sequences, tokens), and how many of them the cache does not hold.
+# It gets the logits after each of these, shape (sequences, count, vocabulary), which it may change.
+AsksForLogits = Generator[tuple[torch.Tensor, int], torch.Tensor, T]
 
 
 class KVCache(Protocol):
@@ -79,6 +84,8 @@ class CausalLM(Protocol):
 
     def _update_finished_beams(self, **step: Any) -> tuple[torch.Tensor, ...]: ...
 
+    def _beam_search_has_unfinished_sequences(self, *state: Any) -> torch.Tensor: ...
+
     def _supports_default_dynamic_cache(self) -> bool: ...
 
 
@@ -100,8 +107,8 @@ class PagedCausalLM(Protocol):
         """Prefills another prompt, shape (1, tokens), as one more sequence of the cache; logits (1, 1, vocabulary)."""
         ...
 
-    def next_logits(self, cache: Any, input_ids: torch.Tensor) -> torch.Tensor:
-        """The logits after each of `input_ids`, shape (sequences, tokens), which continue the cached tokens."""
+    def drive(self, cache: Any, loop: AsksForLogits[T]) -> T:
+        """Runs the decode loop to its end, and returns what it returns. See `AsksForLogits`."""
         ...
 
 
@@ -125,6 +132,17 @@ def in_company(model: CausalLM) -> bool:
 # return scores, shape (sequences, vocabulary). Criteria return whether each sequence has ended, shape (sequences,).
 Processors = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Criteria = Callable[[torch.Tensor, None], torch.Tensor]
+
+
+@runtime_checkable
+class CriterionOfAll(Protocol):
+    """One of the criteria, which ends all sequences together. It tells that without a tensor."""
+
+    @property
+    def is_met(self) -> bool:
+        """Whether there is a reason to end."""
+        ...
+
 
 KEPT_INPUTS = ("output_hidden_states", "logits_to_keep")
 

@@ -91,8 +91,8 @@ def constrained_beams(
     """For `generate(custom_generate=…)`: one prompt, repeated, shape (beams, tokens); returns the best, (1, tokens).
 
     An answer that lacks one of the `phrases` cannot finish. At the token limit unfinished answers compete with their
-    present score. In the last call of `on_beams` the returned answer comes first. Without phrases this is a plain beam
-    search.
+    present score. In the last call of `on_beams` the returned answer comes first, and the next best follow. Without
+    phrases this is a plain beam search.
     """
     if not phrases:
         return observed_beam_search(

@@ -70,7 +70,8 @@ def diverse_beams(
     """For `generate(custom_generate=…)`: one prompt, repeated, shape (beams, tokens); returns the best, (1, tokens).
 
     In each step the groups choose one after the other. The score of a token is lowered by `diversity_penalty` for each
-    beam of an earlier group that chose it in this step.
+    beam of an earlier group that chose it in this step. In the last call of `on_beams` the answers come first, the
+    returned one before the others.
     """
     config, prompt_length = generation_config, input_ids.shape[1]
     num_beams, device = config.num_beams, input_ids.device
@@ -100,12 +101,12 @@ def diverse_beams(
         input_ids = torch.cat([input_ids[order], tokens[:, None]], dim=-1)
         kv_cache(inputs).reorder_cache(order)
         finished = [replace(h, group=i) for i, g in enumerate(groups) for h in g.finished.hypotheses]
-        found = sorted_hypotheses(finished, _running(groups, input_ids[:, prompt_length:], sums))
-        on_beams(found)
+        running = _running(groups, input_ids[:, prompt_length:], sums)
         if all(group.done for group in groups) or stopping_criteria(input_ids, None).all():
-            return torch.cat(
-                [input_ids[:1, :prompt_length], _best(groups, input_ids[:, prompt_length:], sums)[None]], dim=-1
-            )
+            answers = _answers(groups, running)
+            on_beams(answers)
+            return torch.cat([input_ids[:1, :prompt_length], answers[0].ids[None]], dim=-1)
+        on_beams(sorted_hypotheses(finished, running))
         outputs = model(**model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **inputs))
 
 
@@ -120,10 +121,11 @@ def _running(groups: list[Group], ids: torch.Tensor, sums: torch.Tensor) -> list
     ]
 
 
-def _best(groups: list[Group], ids: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
-    """The best answer, shape (tokens,), at the end of the search; running beams compete with their present score."""
-    for group in groups:
-        for row in group.rows.tolist() if not group.done else ():
-            group.finished.add(ids[row], group.finished.score(float(sums[row]), ids.shape[1]))
-    hypotheses = [h for group in groups for h in group.finished.hypotheses]
-    return max(reversed(hypotheses), key=lambda h: h.score).ids
+def _answers(groups: list[Group], running: list[Hypothesis]) -> list[Hypothesis]:
+    """All hypotheses at the end of the search, the answers first. Running beams compete with their present score."""
+    for each in running:
+        groups[each.group].finished.add(each.ids, each.score, finished=False)
+    kept = [replace(h, group=i) for i, group in enumerate(groups) for h in group.finished.hypotheses]
+    others = [each for each in running if not any(each.ids is one.ids for one in kept)]
+    kept.reverse()  # of equal scores the newer one comes first
+    return [*sorted(kept, key=lambda h: -h.score), *others]

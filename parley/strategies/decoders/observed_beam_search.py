@@ -26,7 +26,7 @@ def observed_beam_search(
 ) -> torch.Tensor:
     """For `generate(custom_generate=…)`: one prompt, repeated, shape (beams, tokens); returns the best, (1, tokens).
 
-    In the last call of `on_beams` the returned answer comes first.
+    In the last call of `on_beams` the finished answers come first, the returned one before the others.
     """
     observer = BeamObserver(model, on_beams, input_ids.shape[1])
     search: Callable[..., torch.Tensor] = GenerationMixin._beam_search
@@ -34,10 +34,11 @@ def observed_beam_search(
 
 
 class BeamObserver:
-    """The model for one beam search. Reports the hypotheses whenever the search updates its finished beams."""
+    """The model for one beam search. Reports the hypotheses of each step, at its end."""
 
     def __init__(self, model: CausalLM, on_beams: OnBeams, prompt_length: int) -> None:
         self._model, self._on_beams, self._prompt_length = model, on_beams, prompt_length
+        self._finished, self._running = list[Hypothesis](), list[Hypothesis]()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)
@@ -50,7 +51,7 @@ class BeamObserver:
         """As the model's; the tensors in `step` have the shape (1, candidates, …)."""
         updated = self._model._update_finished_beams(**step)
         sequences, scores, sources, is_finished = (tensor[0] for tensor in updated)
-        finished = [
+        self._finished = [
             Hypothesis(sequences[i, self._prompt_length :][sources[i] >= 0], float(scores[i]), finished=True)
             for i in is_finished.nonzero()[:, 0].tolist()
         ]
@@ -59,9 +60,15 @@ class BeamObserver:
         best = sums.topk(step["num_beams"]).indices
         length = (end - self._prompt_length) ** step["length_penalty"]
         candidates = step["topk_running_sequences"][0]
-        running = [
+        self._running = [
             Hypothesis(candidates[i, self._prompt_length : end], float(sums[i]) / length, finished=False)
             for i in best[active_beams(sums[best])].tolist()
         ]
-        self._on_beams(sorted_hypotheses(finished, running))
         return updated
+
+    def _beam_search_has_unfinished_sequences(self, *state: Any) -> torch.Tensor:
+        """As the model's."""
+        goes_on = self._model._beam_search_has_unfinished_sequences(*state)
+        everything = sorted_hypotheses(self._finished, self._running)
+        self._on_beams(everything if bool(goes_on) else [*self._finished, *self._running])
+        return goes_on

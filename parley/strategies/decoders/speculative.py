@@ -24,6 +24,8 @@ from transformers.generation.utils import GenerationMixin
 
 from parley.positions import Rotation
 from parley.strategies.decoders.causal_lm import CausalLM, Criteria, Processors
+from parley.strategies.decoders.prompt_lookup import MAX_DRAFT_TOKENS
+from parley.strategies.processors.given_tokens import ForcesTokens
 
 OnDraft = Callable[[int, int], None]  # takes the numbers of drafted and of accepted tokens
 OnPass = Callable[[Sequence[int], int], None]  # takes the drafted tokens, and how many were accepted
@@ -118,7 +120,10 @@ class _ModelWrapper:
         if isinstance(generator, AssistedCandidateGeneratorDifferentTokenizers):
             generator.logits_processor = LogitsProcessorList()  # the processors expect the model's tokens
         rotation = Rotation(self._model.config.get_text_config(decoder=True))
-        return CandidateCounter(generator, self._on_draft, rotation, self._on_pass)
+        forcing = [each for each in kwargs["logits_processor"] or () if isinstance(each, ForcesTokens)]
+        if isinstance(generator, AssistedCandidateGenerator):  # its model keeps a cache of all drafts
+            forcing = []
+        return CandidateCounter(generator, self._on_draft, rotation, self._on_pass, forcing)
 
 
 class CandidateCounter:
@@ -127,8 +132,16 @@ class CandidateCounter:
     It leaves out drafts that would change the keys of the tokens before them.
     """
 
-    def __init__(self, generator: Any, on_draft: OnDraft, rotation: Rotation, on_pass: OnPass | None = None) -> None:
+    def __init__(
+        self,
+        generator: Any,
+        on_draft: OnDraft,
+        rotation: Rotation,
+        on_pass: OnPass | None = None,
+        forcing: Sequence[ForcesTokens] = (),
+    ) -> None:
         self._generator, self._on_draft, self._rotation, self._on_pass = generator, on_draft, rotation, on_pass
+        self._forcing = forcing
         self._drafted, self._drafts = 0, torch.empty(0, dtype=torch.long)
 
     def __getattr__(self, name: str) -> Any:
@@ -136,8 +149,12 @@ class CandidateCounter:
 
     def get_candidates(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> tuple:
         """Continuations of `input_ids`, shape (1, tokens)."""
-        candidate_ids, logits = self._generator.get_candidates(input_ids, *args, **kwargs)
         length = input_ids.shape[1]
+        forced = next(filter(None, (each.after(input_ids) for each in self._forcing)), [])[: MAX_DRAFT_TOKENS - 1]
+        if forced:
+            candidate_ids, logits = torch.cat([input_ids, input_ids.new_tensor([forced])], -1), None
+        else:
+            candidate_ids, logits = self._generator.get_candidates(input_ids, *args, **kwargs)
         self._drafted = self._rotation.drafts(length, candidate_ids.shape[1] - length)
         self._drafts = candidate_ids[0, length : length + self._drafted]
         kept = None if logits is None or not self._drafted else logits[:, : self._drafted]

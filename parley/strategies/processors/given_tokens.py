@@ -1,9 +1,19 @@
 """Begins an answer with given tokens, after which the strategy goes on as if it had chosen them."""
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from transformers import LogitsProcessor
+
+
+@runtime_checkable
+class ForcesTokens(Protocol):
+    """A processor that knows tokens before they are chosen, because it leaves no others."""
+
+    def after(self, input_ids: torch.Tensor) -> list[int]:
+        """The tokens that have to follow this text, shape (1, tokens)."""
+        ...
 
 
 class GivenTokens(LogitsProcessor):
@@ -15,9 +25,9 @@ class GivenTokens(LogitsProcessor):
     def __init__(self, ids: Sequence[int], prompt_length: int) -> None:
         self._ids, self._prompt_length = tuple(ids), prompt_length
 
-    def after(self, length: int) -> list[int]:
-        """The given tokens that follow so many tokens of prompt and answer."""
-        return list(self._ids[max(0, length - self._prompt_length) :])
+    def after(self, input_ids: torch.Tensor) -> list[int]:
+        """The given tokens that follow prompt and answer so far, shape (1, tokens)."""
+        return list(self._ids[max(0, input_ids.shape[1] - self._prompt_length) :])
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores of shape (sequences, vocabulary): at a given place minus infinity for all other tokens.

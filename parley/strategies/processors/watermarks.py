@@ -38,6 +38,7 @@ class Mark(ABC):
 
     context: int  # how many earlier tokens decide the watermark of a token
     to_dict: Callable[[], dict[str, Any]]  # from transformers: the settings as plain data
+    in_files: bool  # whether transformers reads that data from a `generation_config.json`
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and repr(self) == repr(other)
@@ -58,6 +59,7 @@ class GreenList(Mark, WatermarkingConfig):
 
     # "lefthash" reads one token of the context only. "selfhash" reads more, but draws 40 lists for every token.
     context = 1
+    in_files = True
 
     def __init__(self, key: int, bias: float, greenlist_ratio: float = 0.25) -> None:
         _check(key)
@@ -88,6 +90,7 @@ class SynthID(Mark, SynthIDTextWatermarkingConfig):
     """
 
     context = 4  # as in the paper; shorter contexts repeat more often, and a repeated context is not watermarked
+    in_files = False  # transformers takes each mark in a file for a green list
 
     def __init__(self, key: int) -> None:
         _check(key)

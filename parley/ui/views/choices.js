@@ -73,14 +73,29 @@ window.choices = (() => {
   function found(data) {
     if (!view || !asked || data?.number !== asked.number) return [];
     if (data.error) return failed(data.error);
+    if (data.seconds) return offerGpu(data.seconds);
     const { id } = asked, go = id && data.branches ? (index, candidate) => branch(id, index, candidate) : null;
     const next = id && data.branches ? (index) => nextToken.open(conversations.before(id, index)) : null;
     const drawn = tokenView.draw(data, { texts: data.texts, go, next });
     const title = id ? texts.title : texts.scored, about = make("p", { className: "about" }, data.about);
-    const files = savedView.buttons("choices", () => ({ title, about: data.about, data, texts: data.texts }), () => rows(data));
-    about.append(make("span", { className: "files" }, ...files));
+    const saved = () => ({ title, about: data.about, data, texts: data.texts });
+    const files = savedView.buttons("choices", { saved, rows: () => rows(data), figure: () => drawn.querySelector(".part").firstElementChild });
+    about.append(make("span", { className: "files" }, files));
     open(title, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
     drawn.begin(Boolean(id));
+    return [];
+  }
+  /* Seconds of the visitor's GPU time are spent only after a click. */
+  function offerGpu(count) {
+    const read = button(texts.read, () => {
+      number += 1;
+      asked = { ...asked, number, spends: true };
+      view.querySelector(".wait").replaceChildren(texts.reading);
+      document.getElementById("read-choices").click();
+    });
+    read.className = "press";
+    view.querySelector(".wait").replaceChildren(drawing.filled(texts.seconds, { count }), " ", read);
+    read.focus({ preventScroll: true });
     return [];
   }
   function rows({ prompt = [], answer = [] }) {

@@ -6,21 +6,24 @@ choices.js asks, and token_view.js draws what comes back. Nothing of it is kept 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial, wraps
+from functools import wraps
 from typing import Any
 
 import gradio as gr
 
+from parley.api import visitors
 from parley.api.plain import plain, short
+from parley.api.turns import zerogpu_errors
+from parley.api.turns.turn_runner import begun_with
 from parley.errors import BadConversation, ChatError
 from parley.events import Answer, Choices
 from parley.generation.reasoning_parser import rejoined
 from parley.messages import Message, build_messages, build_plain_text
 from parley.models import registry
-from parley.serving import turn, turn_settings
+from parley.serving import gpu_choices, turn_settings
+from parley.serving.gpu_choices import Asked
 from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 from parley.ui import stored_answer
-from parley.ui.chat_function import begun_with
 from parley.ui.render import TEXTS as ANSWER
 from parley.ui.views import conversations
 
@@ -33,6 +36,8 @@ AT_ONCE = {  # of choices.js
     "reading": "Reading the answer again…",
     "failed": "The server was not reached. Close this view, and open it again.",
     "gone": "This answer is no longer in the conversation.",
+    "seconds": "This model runs on a GPU. To read the answer again asks for {count} s of your GPU time.",
+    "read": "Read it",
     "paste": "A text to look at",
     "look": "Score it",
 }
@@ -106,7 +111,7 @@ def add() -> None:
     read = gr.Button("Read choices", elem_id="read-choices", visible="hidden")
     asked, found = gr.JSON(visible=False), gr.JSON(visible=False)
     reading = read.click(
-        look, asked, found, js="choices.asked", concurrency_limit=2, trigger_mode="multiple", **PRIVATE
+        look, asked, found, js="choices.asked", concurrency_limit=None, trigger_mode="multiple", **PRIVATE
     )
     reading.success(None, found, None, js="choices.found", queue=False, **PRIVATE)
     reading.failure(None, None, None, js="choices.failed", queue=False, **PRIVATE)
@@ -144,8 +149,16 @@ async def look(values: Mapping[str, Any]) -> dict[str, Any]:
     history = values.get("messages") or []
     messages = await messages_of(history, stored, settings) if history else []
     answer = stored.ids or replace_lone_surrogates(text)
-    look_at = partial(turn.choices, messages, settings, answer, stored.prompt_ids, given=stored.given)
-    found = await asyncio.to_thread(look_at)
+    asked = Asked(answer, stored.prompt_ids, stored.given)
+    seconds = await asyncio.to_thread(gpu_choices.gpu_seconds, asked, messages, settings)
+    if seconds and not values.get("spends"):  # the visitor decides
+        return {"seconds": seconds}
+    try:
+        found = await visitors.look(settings, lambda gone: gpu_choices.choices(asked, messages, settings, gone))
+    except gr.Error as error:  # of the `spaces` client
+        if not (sentence := zerogpu_errors.sentence(error)):
+            raise
+        raise ChatError(sentence) from error
     return described(found, settings) | {"branches": bool(stored.ids)}
 
 

@@ -297,7 +297,7 @@ window.compare = (() => {
       make("div", { className: "top" }, button("back", texts.back, close, "← " + texts.back), labelled(make("div", { className: "lessons" }, ...lessons()), texts.lessons)),
       make("div", { className: "ask" }, box, go),
       make("div", { className: "tools" }, sweep(), button("add", texts.add, add), make("label", { className: "differ" }, switched, texts.differences),
-        make("div", { className: "files" }, ...savedView.buttons("compare", saved, rows), button("link free", texts.link, copyLink))),
+        make("div", { className: "files" }, savedView.buttons("compare", { saved, rows, figure }), button("link free", texts.link, copyLink))),
       labelled(make("div", { className: "shared" }), texts.shared),
       make("div", { className: "says" }), drawing, make("p", { className: "announced" })), texts.run);
     view.querySelector(".back").replaceChildren("← ", make("span", {}, texts.back));
@@ -375,6 +375,12 @@ window.compare = (() => {
     return kind === "number" && value !== "" && Number.isFinite(Number(value)) ? Number(value) : value;
   }
   const saved = () => ({ title: texts.run, about: question(), data: copy(data), texts: { ...known.view, column: texts.column }, labels });
+  /* As a file of the view has it, with the names of the columns. */
+  function figure() {
+    const made = make("div", { className: "figure" }, compareView.draw(data, { texts: saved().texts, labels }));
+    view.append(made);
+    return made;
+  }
   function rows() {
     const names = [...new Set(data.columns.flatMap((each) => Object.keys(each.figures)))];
     const settings = [...new Set(data.columns.flatMap((_, at) => compareView.distinguishing(data, at).map(([name]) => name)))];

@@ -13,17 +13,21 @@ from starlette.routing import Route
 
 from parley import strategies
 from parley.api.endpoints import checked_ids
+from parley.api.generate import PARAMETERS
+from parley.api.mcp_tools import SETTINGS, Tool
+from parley.api.turns.failures import BROKEN, program_error
+from parley.api.visitors import ProgramStatus, visitor_of
 from parley.errors import ChatError
 from parley.events import STATUSES
 from parley.models import registry
 from parley.serving import comparison
 from parley.serving.column_batch import MAX_COLUMNS
+from parley.serving.waiting_line import Visitor
 from parley.settings import OPTIONS
 from parley.ui import render
-from parley.ui.chat_function import BROKEN
 from parley.ui.gradio_patches import NAMES
 from parley.ui.views import conversations
-from parley.ui.views.comparison_stream import CompareFunction, Question, program_error
+from parley.ui.views.comparison_stream import CompareFunction, Question
 
 log = logging.getLogger("parley")
 
@@ -198,10 +202,9 @@ class Page:
     async def run(self, request: gr.Request, asked: Any) -> AsyncGenerator[dict[str, Any]]:
         """Yields the comparison so far, with the number that the page gave it, or why there is none."""
         number = asked.get("number") if isinstance(asked, Mapping) else None
-        session = request.session_hash or ""
-        self._function.stop(session)  # an earlier one, whose connection is lost
+        self._function.stop(request.session_hash or "")  # an earlier one, whose connection is lost
         try:
-            async with aclosing(self._function.states(_question(asked), session)) as states:
+            async with aclosing(self._function.states(_question(asked), visitor_of(request))) as states:
                 async for state in states:
                     yield {"comparison": number, "state": state}
         except ChatError as refusal:
@@ -255,19 +258,52 @@ def endpoint(function: CompareFunction) -> Any:
         """
         try:
             question = Question(message, messages or [], columns, checked_ids(prompt_ids or []))
-            session = (request and request.session_hash) or ""
-            async with aclosing(function.states(question, session, strict=True)) as states:
+            status = ProgramStatus()
+            taken = function.states(question, visitor_of(request), strict=True, waits=status.waits)
+            async with aclosing(taken) as states:
                 async for item in states:
                     yield item
+                    status.tell()
         except ChatError as refusal:
             raise program_error(refusal) from refusal
 
     return compare
 
 
-def add(page: gr.Blocks, worker: comparison.GpuWorker | None) -> None:
+async def _compare_for_agent(page: Any, given: Mapping[str, Any], visitor: Visitor) -> AsyncGenerator[dict[str, Any]]:
+    question = Question(given.get("message", ""), given.get("messages") or [], given.get("columns") or [], [])
+    async with aclosing(page.comparisons.states(question, visitor, strict=True)) as states:
+        async for state in states:
+            yield state
+
+
+def _told(state: Mapping[str, Any]) -> str:
+    return "\n\n".join(f"{column['strategy']}: {column['error'] or column['text']}" for column in state["columns"])
+
+
+TOOL = Tool(
+    "compare",
+    "Answer a message in several columns, each with its own settings, and measure the answers.",
+    {
+        "message": {"type": "string", "description": "The question."},
+        "columns": {
+            "type": "array",
+            "minItems": comparison.MIN_COLUMNS,
+            "maxItems": MAX_COLUMNS,
+            "items": {"type": "object", "properties": SETTINGS, "additionalProperties": False},
+            "description": 'Settings of each column, such as {"strategy": "sampling", "seed": 7}.',
+        },
+        "messages": PARAMETERS["messages"][1] | {"description": "The messages before this one."},
+    },
+    ("message", "columns"),
+    _compare_for_agent,
+    _told,
+)
+
+
+def add(page: Any, worker: comparison.GpuWorker | None) -> None:
     """Adds the endpoint /compare, and the events that connect compare.js to the server."""
-    function = CompareFunction(worker)
+    function = page.comparisons = CompareFunction(worker)
     served = Page(function)
     names = ("run-comparison", "stop-comparison", "check-comparison")
     run, stop, check = (gr.Button(name, elem_id=name, visible="hidden") for name in names)

@@ -2,33 +2,30 @@
 
 import asyncio
 import functools
-import logging
 import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-import gradio as gr
-
 from parley import strategies
+from parley.api.turns.cancelling import cancellable_call
+from parley.api.turns.failures import explained
+from parley.api.turns.gpu_queue import leave_gpu_queue
+from parley.api.turns.turn_runner import build_prompt, waiting_status
 from parley.errors import BadConversation, BadSetting, ChatError
 from parley.events import STATUSES, Answer, ColumnEvent, Delta, Figures
 from parley.models import registry
-from parley.models.spec import ModelSpec
-from parley.serving import comparison, turn, turn_settings
+from parley.serving import comparison, turn_settings
 from parley.serving.column_batch import Column
 from parley.serving.turn_thread import TurnThread
-from parley.serving.waiting_line import LINES
+from parley.serving.waiting_line import LINE, Place, Visitor
 from parley.settings import Settings
 from parley.strategies.strategy import SOONER
-from parley.ui import render, stored_answer, zerogpu_errors
-from parley.ui.chat_function import BROKEN, WAITING, build_prompt
-from parley.ui.gpu_queue import leave_gpu_queue
+from parley.ui import render, stored_answer
 
-log = logging.getLogger("parley")
 FORM_VERSION = 1  # of the JSON
 PAUSE = 0.1  # seconds: the shortest time between two states
 
@@ -195,37 +192,46 @@ class CompareFunction:
             comparison.stop(running.run_id, running.columns, number)
 
     async def states(
-        self, question: Question, session: str = "", *, strict: bool = False
+        self,
+        question: Question,
+        visitor: Visitor,
+        *,
+        strict: bool = False,
+        waits: Callable[[Place], None] = lambda _: None,
     ) -> AsyncGenerator[dict[str, Any]]:
         """Yields the comparison so far. Raises `ChatError` for what concerns all columns.
 
-        If `strict`, it also raises for a column whose settings are refused.
+        If `strict`, it also raises for a column whose settings are refused. `waits` is told the place in the line.
         """
         state, columns = await asyncio.to_thread(question.prepare)
         for number, each in enumerate(state.columns, start=1):
             if strict and each.error:
                 raise ChatError(f"Column {number}: {each.error}")
         yield state.json()
-        run_id = uuid.uuid4().hex
+        run_id, session = uuid.uuid4().hex, visitor.name
         thread = TurnThread(lambda: comparison.stop(run_id, columns), leave_gpu_queue)
         running = self._running[session] = _Running(thread, run_id, columns)
         start = functools.partial(
             comparison.compare,
             *(run_id, columns, session, question.generated),
-            explain=_explain,
+            explain=lambda error: str(explained(error)),
             worker=self._worker,
         )
         shown_at = time.monotonic()
         try:
             async with AsyncExitStack() as stack:
-                async for place in _places(stack, columns):
+                stack.enter_context(cancellable_call(thread.stop))
+                ticket = stack.enter_context(LINE.enter(visitor, [each.spec for each in columns]))
+                async for place in await stack.enter_async_context(aclosing(ticket.places())):
                     if thread.stopped:
                         break
-                    state.take(Delta(status=WAITING.format(place=place)))
+                    waits(place)
+                    state.take(Delta(status=waiting_status(place)))
                     yield state.json()
                 if columns and not thread.stopped:
                     events = await stack.enter_async_context(aclosing(thread.deltas(start, _waiting(columns))))
                     async for event in events:
+                        ticket.record.saw(event)
                         state.take(event)
                         if time.monotonic() > shown_at + PAUSE:
                             yield state.json()
@@ -241,33 +247,3 @@ class CompareFunction:
 
 def _waiting(columns: Sequence[Column]) -> Any:
     return (lambda: STATUSES["gpu"]) if any(each.needs_gpu for each in columns) else str
-
-
-def _explain(error: Exception) -> str:
-    sentence = zerogpu_errors.sentence(error)
-    if not sentence:
-        log.error("a column failed", exc_info=error)
-    return sentence or BROKEN
-
-
-async def _places(stack: AsyncExitStack, columns: Sequence[Column]) -> AsyncGenerator[int]:
-    """Waits in the line of each model that computes in this process, and yields the place. All take them in one order,
-    so that no two comparisons wait for each other.
-    """
-    for spec in sorted({each.spec for each in columns if not each.needs_gpu}, key=lambda spec: spec.name):
-        if spec.engine == "local":
-            turns = sum(each.spec is spec for each in columns)
-            entering = LINES[spec.name].enter(functools.partial(_max_running, spec), turns)
-            async with aclosing(entering) as places:
-                async for place in places:
-                    yield place
-            stack.callback(LINES[spec.name].leave, turns)
-
-
-def _max_running(spec: ModelSpec) -> int:
-    return turn.POOL.max_running(spec)
-
-
-def program_error(refusal: Exception) -> gr.Error:
-    """The error for a program."""
-    return gr.Error(str(refusal), print_exception=False)

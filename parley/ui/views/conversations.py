@@ -37,7 +37,7 @@ TEXTS = {  # of conversations.js
     "import": "Open a file",
     "close": "Close",
     "untitled": "Untitled",
-    "unreadable": "This file has no conversation of Parley's.",
+    "unreadable": "This file has neither a conversation of Parley's nor settings.",
     "blocked": "This browser blocks storage here, so conversations last until this tab is closed.",
     "full": "The browser's storage is full, so this conversation is not kept. Save one as a file, or delete one.",
     "copy": "Another tab has changed this conversation, so this tab goes on with a copy.",
@@ -47,8 +47,13 @@ TEXTS = {  # of conversations.js
     "link": "Copy link",
     "embed": "Copy embed code",
     "copied": "Copied.",
+    "settings": "Save settings",
+    "settings_saved": "Saved as generation_config.json, which transformers reads too.",
+    "settings_opened": "The settings of the file are set.",
+    "others": "The file has other names too, which this strategy does not use: {names}.",
 }
 HIDDEN: dict[str, Any] = {"visible": "hidden"}
+NEEDED = {"answer_form": ("answer_pattern",)}  # settings that are checked together with others
 PRESSED = ("open-conversation", "apply-settings", "remake-details", "compare-fingerprints")  # by conversations.js
 
 
@@ -86,24 +91,30 @@ def apply(text: str) -> list[Any]:
     """An update for each control that shows the settings of this JSON, and what is to be said of it, as JSON: a notice
     that names what was refused, and whether the model can answer at once and for nothing.
     """
-    values = _object(text)
-    updates, refused = _for_values(values)
+    updates, refused = for_values(values_of(text))
     named = dict(zip(OPTIONS, updates, strict=True))
     at_once = turn.answers_at_once(registry.find(named["model"]["value"]))
     return [*updates, json.dumps({"notice": " ".join(refused), "atOnce": at_once})]
 
 
-def _for_values(values: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
-    """An update for each control that shows these settings, and a sentence for each that was refused.
-
-    What is refused is left as the model has it. Numbers may be text, as in a link.
-    """
-    given, refused = {}, []
+def checked(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Those of these settings that are valid, and a sentence for each other one. Numbers may be text, as in a link."""
+    given, refused = dict[str, Any](), []
     for name, value in values.items():
+        beside = {each: values[each] for each in NEEDED.get(name, ()) if each in values}
         try:
-            given[name] = getattr(Settings.check({name: typed(name, value)}), name)
+            given[name] = getattr(Settings.check({**beside, name: typed(name, value)}), name)
         except BadSetting as refusal:
             refused.append(str(refusal))
+    return given, list(dict.fromkeys(refused))
+
+
+def for_values(values: Mapping[str, Any]) -> tuple[list[dict], list[str]]:
+    """An update for each control that shows these settings, and a sentence for each that was refused.
+
+    What is refused is left as the model has it.
+    """
+    given, refused = checked(values)
     try:
         spec = registry.find(given.pop("model", ""))
     except ModelUnavailable as refusal:
@@ -132,7 +143,7 @@ def typed(name: str, value: Any) -> Any:
         return value
 
 
-def _object(text: str) -> dict[str, Any]:
+def values_of(text: str) -> dict[str, Any]:
     """The object of this JSON; an empty one for anything else."""
     try:
         values = json.loads(text)
@@ -143,7 +154,7 @@ def _object(text: str) -> dict[str, Any]:
 
 def remake(shown: list[Any], text: str, request: gr.Request) -> Any:
     """The messages shown, with the details of the stats line that was unfolded made anew: they are not stored."""
-    asked = _object(text)
+    asked = values_of(text)
     index, stored = asked.get("index"), stored_answer.read(asked.get("stored"))
     if not isinstance(index, int) or not 0 < index < len(shown) or not stored.settings:
         return gr.skip()
@@ -172,6 +183,6 @@ def _answer(history: list[Any], stored: stored_answer.StoredAnswer) -> Answer:
 
 def differs(text: str) -> str:
     """Whether another thing made this stored answer than would answer now; empty where that is not known."""
-    stored = stored_answer.read(_object(text))
+    stored = stored_answer.read(values_of(text))
     current = turn.POOL.fingerprint(str(stored.settings.get("model", "")))
     return "differs" if current and stored.fingerprint and current != stored.fingerprint else ""

@@ -24,10 +24,12 @@ window.nextToken = (() => {
     const guess = make("input", { type: "text", placeholder: texts.guess, "aria-label": texts.guess, onkeydown: enter(look) });
     const hide = make("input", { type: "checkbox", checked: hides, onchange: () => { hides = hide.checked; seen = false; draw() } });
     const step = button(texts.draw, () => take(data.score.id), "press strong"), back = button(texts.take_back, takeBack);
+    const rows = () => [["id", "text", "logprob", "after", "removed_by"], ...data.score.candidates.map((each) => [each.id, each.text, each.logprob, each.after, each.removed_by])];
+    const files = savedView.buttons("next", { rows, figure: () => parts.bars.firstElementChild });
     const force_ = button(texts.add, force), tries = make("div", { className: "line guess" }, guess, button(texts.check, look));
     const said = make("p", { className: "said", role: "status" }), bars = make("div", { className: "bars-place" }), knobs = make("div", { className: "knobs" });
     const on = button(texts.on, writeOn);
-    const lines = [make("div", { className: "line" }, step, back, make("label", { className: "hide" }, hide, texts.hide), on), make("div", { className: "line" }, typed, force_), tries, said, knobs, bars];
+    const lines = [make("div", { className: "line" }, step, back, make("label", { className: "hide" }, hide, texts.hide), on, make("span", { className: "files" }, files)), make("div", { className: "line" }, typed, force_), tries, said, knobs, bars];
     parts = { text, typed, guess, step, back, tries, said, bars, on, force_, knobs };
     choices.open(texts.title_next, [make("div", { className: "next-token" }, text, ...lines)], from, closed);
     drawKnobs();

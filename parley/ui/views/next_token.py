@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from parley.api import visitors
 from parley.api.endpoints import typed_text
 from parley.api.plain import plain, short
 from parley.events import NextToken
@@ -59,8 +60,10 @@ async def look(values: Mapping[str, Any]) -> dict[str, Any]:
     so_far = stored_answer.read({"ids": values.get("given")}).ids
     settings = await asyncio.to_thread(settings_of, values.get("settings"), True)
     messages = await messages_of(values.get("messages") or [], stored, settings)
-    typed = {"forced": typed_text(values.get("forced") or ""), "guess": typed_text(values.get("guess") or "")}
-    found = await asyncio.to_thread(partial(turn.next_token, messages, settings, so_far, stored.prompt_ids, **typed))
+    forced, guess = typed_text(values.get("forced") or ""), typed_text(values.get("guess") or "")
+    asked = messages, settings, so_far, stored.prompt_ids
+    work = partial(turn.next_token, *asked, forced=forced, guess=guess)
+    found = await visitors.look(settings, lambda gone: work(cancel=gone))
     return described(found, settings.effective_strategy.label)
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from parley.api.turns.failures import BROKEN
 from parley.errors import ChatError
 from parley.models import registry
 from parley.models.spec import ModelSpec, size_text
 from parley.serving import turn
 from parley.serving.turn_thread import TurnThread
-from parley.ui.chat_function import BROKEN
 from parley.ui.controls import choose_model
 
 log = logging.getLogger("parley")

@@ -8,6 +8,7 @@ import gradio as gr
 from gradio.components import Component
 
 from parley import strategies
+from parley.api.visitors import look
 from parley.errors import ChatError
 from parley.models import registry
 from parley.serving import turn
@@ -29,7 +30,7 @@ TEXTS = {
 }
 
 
-def detect(
+async def detect(
     text: str,
     model: str = "",
     strategy: str = "green_list",
@@ -42,19 +43,19 @@ def detect(
     high (p).
     """
     try:
-        return _detect(text, model, strategy, watermark_key)
+        return await _detect(text, model, strategy, watermark_key)
     except ChatError as refusal:
         raise gr.Error(str(refusal), print_exception=False) from refusal
 
 
-def _detect(text: Any, model: str, strategy: str, watermark_key: Any) -> dict[str, Any]:
+async def _detect(text: Any, model: str, strategy: str, watermark_key: Any) -> dict[str, Any]:
     spec, row = registry.find(model), strategies.find(strategy)
     settings = Settings.check({"model": spec.name, "strategy": strategy, "watermark_key": watermark_key})
     if not row.watermark:
         raise ChatError(f"{row.label} leaves no mark. Choose a strategy with a watermark.")
     if not isinstance(text, str) or not 0 < len(text) <= MAX_CHARACTERS:
         raise ChatError(f"Give a text of at most {MAX_CHARACTERS:,} characters.")
-    found = turn.detect(replace_lone_surrogates(text), settings)
+    found = await look(settings, lambda _: turn.detect(replace_lone_surrogates(text), settings))
     verdict = found.verdict(row.mark_tokens)
     return {
         "verdict": verdict.value,
@@ -66,10 +67,10 @@ def _detect(text: Any, model: str, strategy: str, watermark_key: Any) -> dict[st
     }
 
 
-def report(text: str, model: str, strategy: str, watermark_key: Any) -> Any:
+async def report(text: str, model: str, strategy: str, watermark_key: Any) -> Any:
     """An update of the result on the page: the verdict, a bar (see page.css), and the figures; also an error."""
     try:
-        found = _detect(text, model, strategy, watermark_key)
+        found = await _detect(text, model, strategy, watermark_key)
     except ChatError as refusal:
         return _result(str(refusal))
     evidence = math.log10(max(found["p"], 1e-300)) / math.log10(MAX_P_VALUE)  # from 1 on the mark is found
@@ -78,11 +79,11 @@ def report(text: str, model: str, strategy: str, watermark_key: Any) -> Any:
     return _result(f"**{TEXTS[Verdict(found['verdict']).name]}**\n\n{figures}", f"evidence-{share}")
 
 
-def report_last_answer(shown: Sequence[Any], *arguments: Any) -> Any:
+async def report_last_answer(shown: Sequence[Any], *arguments: Any) -> Any:
     """The same for the last answer of the conversation."""
     answers = (message for message in reversed(shown) if _says(message))
     text = "".join(part.get("text", "") for part in next(answers, {"content": []})["content"])
-    return report(text[:MAX_CHARACTERS], *arguments) if text else _result(TEXTS["unanswered"])
+    return await report(text[:MAX_CHARACTERS], *arguments) if text else _result(TEXTS["unanswered"])
 
 
 def _result(text: str, bar: str = "") -> Any:

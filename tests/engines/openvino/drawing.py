@@ -1,7 +1,7 @@
 """Random passes over a decoder, each row of which is known from the plain way: alone, and by the rules of classes."""
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -117,7 +117,7 @@ def check(decoder: Decoder, seed: int, prompts: int = 150, answers: int = 16) ->
         chance.shuffle(asked)
         wanted = sum(rows.num_logits for _, rows in asked)
         few = wanted * (1 + len(decoder.early)) <= decoder.max_rows
-        asked = [(each, replace(rows, early=few and chance.random() < 0.5)) for each, rows in asked]
+        asked = [(each, rows._replace(early=few and chance.random() < 0.5)) for each, rows in asked]
         made = decoder.run([rows for _, rows in asked])
         logit = early = row = 0
         for each, rows in asked:

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from parley.engines.load_errors import NotFinite
 from parley.engines.openvino import graph
-from parley.engines.openvino.weights import NotFinite
 from parley.models import families
 from parley.models.families import FAMILIES, obstacle
 from tests.engines.openvino.decoders import change_config, config_of, distance, expected, run, save, written

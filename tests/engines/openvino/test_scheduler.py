@@ -11,6 +11,7 @@ pytest.importorskip("openvino")
 
 import torch
 
+from parley.engines.openvino import scheduler
 from parley.engines.openvino.decoder import PassInput
 from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockTable, OutOfBlocks
 from parley.engines.openvino.turns import TURNS
@@ -88,31 +89,30 @@ def test_who_decodes_beside_a_long_prompt_waits_for_two_passes_at_most():
     """The pass that runs when it asks, and the next one, which has its row. The prompt gets its share of each."""
     never = endless_engine()
     model = never.loaded.model
-    decoder, run = model.decoder, model.scheduler.run
-    reads, enough = [], threading.Event()
+    decoder, run = model.decoder, model.decoder.run
+    passes, enough = [], threading.Event()
 
-    def counted(inputs, *rest):
-        before = decoder.num_passes
-        made = run(inputs, *rest)
-        reads.append((inputs[0].is_chunk, len(inputs[0].ids), decoder.num_passes - before))
-        if len(reads) == 600:
+    def counted(batch):
+        passes.append([sum(len(each.ids) for each in batch if each.is_chunk == kind) for kind in (False, True)])
+        if len(passes) == 40:
             enough.set()
-        return made
+        return run(batch)
 
-    model.scheduler.run = counted
+    decoder.run = counted
     cancel, turns = threading.Event(), []
     with ThreadPoolExecutor(16) as threads:
         for number in range(16):
             values = {"strategy": "sampling", "seed": number, "max_new_tokens": 400, "top_p": 1.0, "top_k": 0}
             turns.append(threads.submit(answer, never, [Message("user", "Go on.")], cancel, **values))
         until(enough.is_set)
-        del reads[:]
+        del passes[:]
         list(deltas(never, [Message("user", LONG * 30)], max_new_tokens=4))
         cancel.set()
         assert all(turn.result().finish == "stopped" for turn in turns)
-    [(tokens, passes)] = [(tokens, passes) for is_chunk, tokens, passes in reads if is_chunk]
-    assert passes < 2 * tokens / (decoder.max_rows - 16) + 2
-    assert sum(not is_chunk for is_chunk, *_ in reads) > 16
+    of_prompt = [each for each in passes if each[1]]
+    tokens = sum(chunk for _, chunk in of_prompt)
+    assert len(of_prompt) < 2 * tokens / (decoder.max_rows - 16) + 2
+    assert sum(decoding for decoding, _ in of_prompt) > 16
     assert model.scheduler.max_left_out == 0
 
 
@@ -186,6 +186,55 @@ def test_a_fault_ends_the_turn_whose_tokens_cause_it():
     finally:
         del decoder.run
     assert marked
+
+
+def driven(steps, fails_at=None):
+    """Drives two decode loops of so many steps at the same time, of which the second one fails at some step.
+
+    Returns what becomes of each, and for each the threads of its steps: its own or the other's.
+    """
+    model, both_begin, threads = own().loaded.model, threading.Barrier(2), [[], []]
+    before = model.decoder.num_passes
+
+    def loop(number):
+        table = BlockTable(model.decoder.pool)
+        both_begin.wait(60)
+        for step in range(steps):
+            threads[number].append(threading.get_ident())
+            if (number, step) == (1, fails_at):
+                raise ValueError("a processor failed")
+            yield [PassInput(table, [5 + number], is_chunk=False)]
+        return table.ids
+
+    def run(number):
+        with TURNS.running():
+            try:
+                return model.scheduler.drive(loop(number)), threading.get_ident()
+            except ValueError as error:
+                return error.args, threading.get_ident()
+
+    with ThreadPoolExecutor(2) as pool:
+        (first, second), idents = zip(*pool.map(run, range(2)), strict=True)
+    elsewhere = [set(threads[number]) - {idents[number]} for number in range(2)]
+    return first, second, elsewhere, model.decoder.num_passes - before
+
+
+def test_one_thread_takes_the_steps_of_all_decode_loops():
+    first, second, elsewhere, passes = driven(20)
+    assert (first, second) == ([5] * 20, [6] * 20)
+    assert any(elsewhere) and passes < 30
+
+
+def test_a_loop_whose_steps_take_long_takes_them_in_its_own_thread(monkeypatch):
+    monkeypatch.setattr(scheduler, "MAX_STEP_SECONDS", -1.0)
+    first, second, elsewhere, _ = driven(20)
+    assert (first, second) == ([5] * 20, [6] * 20)
+    assert not any(elsewhere)
+
+
+def test_a_fault_in_a_step_belongs_to_its_turn_in_whatever_thread_it_ran():
+    first, second, *_ = driven(20, fails_at=10)
+    assert first == [5] * 20 and second == ("a processor failed",)
 
 
 class Crowded:

@@ -41,6 +41,7 @@ CASES = {
     "dola, high": {"strategy": "dola", "dola_layers": "high", "repetition_penalty": 1.2},
     "assisted": {"strategy": "assisted"},
     "assisted, one": {"strategy": "assisted", "draft_tokens": 1},
+    "speculative_sampling": {"strategy": "speculative_sampling", "temperature": 1.1},
     "universal_assisted": {"strategy": "universal_assisted", "draft_tokens": 8},
     "prompt_lookup": {"strategy": "prompt_lookup", "draft_tokens": 9},
     "early_exit": {"strategy": "early_exit", "exit_layer": 5},

@@ -52,7 +52,10 @@ def test_the_page_offers_what_the_server_honours_and_names_what_it_does_not(know
     assert updates["model"]["info"] == "**Runs on another server, which reads what you type.**"
     known("sound", REMOTE_SETTINGS=ALL)
     assert shown("sound")[1] == visible | set(EXTRA_REMOTE_SETTINGS)
-    assert shown("sound", "greedy")[1] == {*always, "repetition_penalty", "thinking", "reasoning_effort"}
+    assert shown("sound", "greedy")[1] == {
+        *(*always, "repetition_penalty", "presence_penalty", "frequency_penalty", "thinking", "reasoning_effort"),
+        *("dry_multiplier", "dry_base", "dry_allowed_length"),
+    }
 
 
 def test_the_api_answers_lists_and_refuses_and_waits_for_no_local_slot(known, inside, faulty):

@@ -17,6 +17,7 @@ from parley.messages import Message
 from parley.models.precision import MEASURED_ROUNDING
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
+from parley.strategies.processors.order import SETTINGS
 from tests.conftest import engine
 from tests.engines.openvino.asking import answer
 
@@ -32,8 +33,12 @@ SEARCHES = (
     "constrained_beams",
     "contrastive",
 )  # choose among several texts
-REPLAYED = [name for name in STRATEGIES if name not in SEARCHES]
+# Speculative sampling draws the drafts of another model, and accepts some of them.
+REPLAYED = [name for name in STRATEGIES if name not in (*SEARCHES, "speculative_sampling")]
 CUT = {"temperature": 1.3, "top_k": 30, "top_p": 0.95, "min_p": 0.02, "repetition_penalty": 1.1}
+LATE = {"xtc_probability": 0.5, "xtc_threshold": 0.05, "dynatemp_range": 0.3, "presence_penalty": 0.4}
+LATE |= {"dry_multiplier": 0.8, "bad_words": "lamp", "min_new_tokens": 4, "logit_bias": '{" owl": -3}'}
+MIROSTAT = {"mirostat_tau": 2.5, "frequency_penalty": 0.3}
 ONES = {"force_words": "lamp", "exit_layer": 3, "watermark_key": 11, "no_repeat_ngram_size": 3}
 
 
@@ -72,6 +77,20 @@ def test_the_chain_that_is_shown_gives_each_token_of_the_answer(strategy, name):
         scores = scored(model, made, asked(seed), values)
         assert [each.id for each in scores] == [winner(each).id for each in scores] == list(made.ids)
         assert len(made.ids) > 5
+
+
+@pytest.mark.parametrize("values", [LATE, MIROSTAT, {**LATE, **CUT}], ids=["late", "mirostat", "all"])
+def test_the_chain_shows_samplers_too(values):
+    model, removed = loaded("floats"), set()
+    for seed in range(5):
+        given = {"strategy": "sampling", "seed": seed, "max_new_tokens": 24, "temperature": 1.2, **values}
+        made = answer(model, asked(seed), **given)
+        scores = scored(model, made, asked(seed), given)
+        assert [each.id for each in scores] == [winner(each).id for each in scores] == list(made.ids)
+        removed |= {candidate.removed_by for score in scores for candidate in score.candidates}
+    assert removed & {"xtc_probability", "mirostat_tau"}
+    order = made.run_record.config["order"].split(" → ")
+    assert order == sorted(order, key=SETTINGS.index) and len(order) > 2
 
 
 @pytest.mark.parametrize(

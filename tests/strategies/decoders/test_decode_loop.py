@@ -17,8 +17,8 @@ from parley.settings import Settings
 from parley.strategies.decoders import prompt_lookup
 from parley.strategies.decoders.decode_loop import decode_loop
 from parley.strategies.decoders.prompt_lookup import PromptLookup
+from parley.strategies.processors.samplers.top_n_sigma import TopNSigma
 from parley.strategies.processors.thinking_budget import ThinkingBudget
-from parley.strategies.processors.top_n_sigma import TopNSigma
 from tests import conftest
 from tests.conftest import Passes
 from tests.standins.tiny_models import MODELS

@@ -66,6 +66,27 @@ def test_wherever_the_token_limit_is_the_last_hypotheses_begin_with_the_answer(a
     assert [token for token in steps[-1][0].ids.tolist() if token not in ends] == returned
 
 
+@pytest.mark.parametrize("limit", [3, 14, 32])
+@pytest.mark.parametrize("penalty", [-1.0, 1.0])
+def test_the_next_best_answers_are_those_of_transformers_too(model, answer, tokenizer, limit, penalty):
+    """With `num_return_sequences`; and one group of a diverse search is the same search."""
+    chat = [{"role": "user", "content": QUESTIONS[2]}]
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    options = {"num_beams": 4, "length_penalty": penalty, "max_new_tokens": limit}
+    made = model.generate(**prompt, **options, do_sample=False, num_return_sequences=4)
+    ends = set(tokenizer.all_special_ids)
+
+    def written(rows):
+        return [[token for token in row if token not in ends] for row in rows]
+
+    wanted = written(made[:, prompt["input_ids"].shape[1] :].tolist())
+    assert len(set(map(tuple, wanted))) > 1
+    for loop, more in (observed_beam_search, {}), (diverse_beams, {"beam_groups": 1, "diversity_penalty": 0.0}):
+        steps = []
+        answer(QUESTIONS[2], **options, **more, custom_generate=loop, on_beams=steps.append)
+        assert written(each.ids.tolist() for each in steps[-1][:4]) == wanted
+
+
 def test_beam_sampling_can_be_watched_and_repeats_with_its_seed(answer):
     def sampled(**watch):
         torch.manual_seed(3)

@@ -65,7 +65,7 @@ def test_each_token_shows_its_candidates_what_removed_them_and_the_draw(visitor)
     view.view.get_by_role("heading").hover()
     expect(view.choice).to_contain_text("Token 6 of 24")  # the one that was clicked stays
     expect(view.view).to_contain_text("The settings work in this order: Temperature, Top-p")
-    view.view.locator("summary").click()
+    view.view.locator(".prompt summary").click()
     prompt = view.view.get_by_role("listbox", name=re.compile("The prompt: "))
     expect(prompt.locator("[data-control]").first).to_have_text("<|im_start|>")
     expect(prompt).to_contain_text("Tell me a story about an owl.")
@@ -171,7 +171,7 @@ def test_what_another_machine_chose_is_said_in_a_sentence(parrot):
 def test_the_view_is_for_keys_ears_and_fingers(visitor):
     view = sampled(visitor).show()
     visitor.tab.evaluate(f"{AXE}; 0")
-    view.view.locator("summary").click()
+    view.view.locator(".prompt summary").click()
     assert violations(visitor) == []
     visitor.tab.set_viewport_size({"width": 390, "height": 800})
     boxes = [box for box in visitor.tab.evaluate(BOXES) if "Go on from" in box[0] or "token" in box[0]]

@@ -25,9 +25,12 @@ def test_the_explanation_says_what_it_does_what_it_is_good_for_and_where_to_read
     assert explanation(STRATEGIES["dola"]).endswith(f"[Paper]({STRATEGIES['dola'].source})")
 
 
-def test_those_that_give_the_text_of_greedy_search_say_so():
+def test_those_that_give_the_result_of_another_strategy_sooner_say_of_which():
     sooner = [row for row in STRATEGIES.values() if row.group == SOONER]
-    assert len(sooner) == 4 and all(row.when.startswith("For the text of greedy search") for row in sooner)
+    assert {row.samples for row in sooner} == {True, False}
+    for row in sooner:
+        same = "For the distribution of sampling" if row.samples else "For the text of greedy search"
+        assert row.when.startswith(same)
 
 
 @pytest.mark.slow

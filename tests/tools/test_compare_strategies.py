@@ -9,11 +9,11 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
-from examples import compare_strategies as compare
 from parley.generation.prompt import render_prompt
 from parley.messages import build_messages
 from parley.settings import Settings
 from parley.strategies import STRATEGIES
+from tools import compare_strategies as compare
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_equal_rows_give_an_equal_figure(tmp_path):
 
 @pytest.mark.slow
 def test_as_a_program_it_refuses_a_model_without_probabilities_in_one_sentence():
-    program = [sys.executable, "examples/compare_strategies.py", "--model", "parrot"]
+    program = [sys.executable, "-m", "tools.compare_strategies", "--model", "parrot"]
     ran = subprocess.run(program, cwd=compare.ROOT, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 2
     assert ran.stderr.endswith("has no probabilities to measure. Choose another model.\n")

@@ -1,0 +1,66 @@
+"""Splits the text of an answer into what is said and the calls of tools, while it grows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from parley.messages import ToolCall
+from parley.models.tools.dialects import ToolDialect
+
+
+@dataclass(frozen=True)
+class ToolText:
+    """A text, as far as it is known, and the calls in it that are whole."""
+
+    text: str
+    calls: tuple[ToolCall, ...] = ()
+
+
+def split_calls(answer: str, dialect: ToolDialect, over: bool) -> ToolText:
+    """The text and the calls of an answer so far. `over` says that nothing more comes.
+
+    The text of a longer answer begins with that of a shorter one, and so do its calls: what may be the beginning of a
+    mark is held back, and a call that is not whole. What cannot be read is text, once the answer is over.
+    """
+    said, calls, rest = "", list[ToolCall](), answer
+    if not dialect.opening and not any(mark in answer for mark in dialect.openings):
+        return _bare(answer, dialect, over)
+    while True:
+        at, mark = min(((rest.find(m), m) for m in dialect.openings if m in rest), default=(-1, ""))
+        if at < 0:
+            shown = len(rest) - (0 if over else _overlap(rest, dialect.openings))
+            return ToolText(_trimmed(said + rest[:shown], bool(calls), over), tuple(calls))
+        before, body = rest[:at], rest[at + len(mark) :]
+        inside, closed, after = body.partition(dialect.closing) if dialect.closing else (body, "", "")
+        if not closed and not over:
+            return ToolText(_trimmed(said + before, True, over), tuple(calls))
+        found = dialect.read(inside)
+        if found is None:
+            said += before + mark + inside + closed
+        else:
+            said, calls = said + before, calls + found
+        rest = after
+        if not closed:
+            return ToolText(_trimmed(said, bool(calls), over), tuple(calls))
+
+
+def _bare(answer: str, dialect: ToolDialect, over: bool) -> ToolText:
+    """Calls without a mark: the whole answer is JSON."""
+    if not answer.lstrip().startswith(("{", "[")):
+        shown = 0 if not answer.strip() and not over else len(answer)
+        shown -= 0 if over else _overlap(answer[:shown], dialect.openings)
+        return ToolText(answer[:shown])
+    if not over:
+        return ToolText("")
+    found = dialect.read(answer)
+    return ToolText(answer) if found is None else ToolText("", tuple(found))
+
+
+def _trimmed(text: str, calls: bool, over: bool) -> str:
+    """The text without the blank space before calls; while it grows, blank space at its end is held back."""
+    return text.rstrip() if calls or not over else text
+
+
+def _overlap(text: str, marks: Sequence[str]) -> int:
+    """How many characters at the end of a text may be the start of a mark."""
+    longest = min(len(text), max((len(mark) for mark in marks), default=1) - 1)
+    return next((n for n in range(longest, 0, -1) if any(mark.startswith(text[-n:]) for mark in marks)), 0)

@@ -1,0 +1,1 @@
+"""Samplers and penalties: logits processors that transformers does not have, one each."""
