@@ -4,6 +4,7 @@ import functools
 import importlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -29,6 +30,7 @@ from parley.models import registry  # noqa: E402
 from parley.serving import turn  # noqa: E402
 from parley.serving.model_pool import local_engine  # noqa: E402
 from parley.serving.waiting_line import LINE  # noqa: E402
+from parley.strategies import seed  # noqa: E402
 from tests.standins.faulty_server import FaultyServer  # noqa: E402
 from tests.standins.hub import save_tiny_model  # noqa: E402
 
@@ -73,6 +75,12 @@ def endless_engine():
 def endless():
     """Such a Budgie, for all tests."""
     return endless_engine()
+
+
+@pytest.fixture(autouse=True)
+def seeds(request, monkeypatch):
+    """Where a test gives no seed, the same ones are drawn in each run: an answer may end early by chance."""
+    monkeypatch.setattr(seed, "ENTROPY", random.Random(request.node.nodeid))
 
 
 @pytest.fixture

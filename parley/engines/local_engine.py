@@ -2,7 +2,6 @@
 
 import functools
 import os
-import random
 import threading
 import time
 from abc import abstractmethod
@@ -44,6 +43,7 @@ from parley.strategies.processors.answer_form import AnswerForm
 from parley.strategies.processors.order import expression
 from parley.strategies.processors.watermark_detection import Detection
 from parley.strategies.processors.watermarks import Mark, detect
+from parley.strategies.seed import fresh_seed
 
 _generating = threading.Lock()  # for engines that run one turn at a time
 
@@ -75,7 +75,7 @@ class LocalEngine(ReadingEngine):
     def stream(self, request: TurnRequest) -> Iterator[Delta]:
         """See `Engine.stream`; raises `BadConversation` for a message that does not fit the context window."""
         began = time.monotonic()
-        seed = random.SystemRandom().randrange(2**32) if request.settings.seed is None else request.settings.seed
+        seed = fresh_seed() if request.settings.seed is None else request.settings.seed
         request = replace(request, settings=request.settings.model_copy(update={"seed": seed}))
         settings = request.settings
         prefix_cache = self._prefixes(request)

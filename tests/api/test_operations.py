@@ -37,7 +37,7 @@ def test_turns_tokens_and_refusals_are_counted_and_no_word_is_in_it(http, inside
     made = 'parley_tokens_total{kind="made",model="budgie"}'
     before = {name: value(http, name) for name in (ended, made, "parley_first_token_seconds_count")}
     client = Client(inside.url, verbose=False)
-    client.predict(SECRET, model="budgie", max_new_tokens=7, api_name="/chat")
+    client.predict(SECRET, model="budgie", strategy="greedy", max_new_tokens=7, api_name="/chat")
     until(lambda: value(http, ended) == before[ended] + 1)
     assert value(http, made) == before[made] + 7
     assert value(http, "parley_first_token_seconds_count") == before["parley_first_token_seconds_count"] + 1
@@ -75,7 +75,8 @@ def test_the_owner_may_serve_no_metrics(http, monkeypatch):
 def test_the_log_has_a_line_for_each_turn_and_no_progress_bar(level):
     space = Space(MODEL_IDS="budgie,parrot", LOG_LEVEL=level)
     try:
-        Client(space.url, verbose=False).predict(SECRET, model="budgie", max_new_tokens=5, api_name="/chat")
+        client = Client(space.url, verbose=False)
+        client.predict(SECRET, model="budgie", strategy="greedy", max_new_tokens=5, api_name="/chat")
         until(lambda: level == "warning" or '"ending": "length"' in space.output())
         assert SECRET not in space.output() and "%|" not in space.output()
         assert ('"ending": "length"' in space.output()) == (level == "info")

@@ -2,7 +2,6 @@
 
 import asyncio
 import functools
-import random
 import threading
 import time
 import uuid
@@ -26,6 +25,7 @@ from parley.serving.operations import ending
 from parley.serving.turn_thread import TurnThread
 from parley.serving.waiting_line import LINE, POLL_SECONDS, Visitor
 from parley.settings import Settings
+from parley.strategies.seed import fresh_seed
 
 T = TypeVar("T")
 WITH_SETTINGS = {"chat": "message", "generate": "messages"}  # endpoints of Gradio's, and where the text goes
@@ -99,7 +99,7 @@ class ProgramTurn:
         """What makes its answers, as columns of a comparison. The first to a prompt has the seed of the settings."""
         made = list[Column]()
         for messages, settings in self.prompts:
-            seed = random.SystemRandom().randrange(2**32) if settings.seed is None else settings.seed
+            seed = fresh_seed() if settings.seed is None else settings.seed
             for i in range(self.n // self.width):
                 given = {"seed": (seed + i) % 2**32, "num_return_sequences": self.width}
                 seeded = settings.model_copy(update=given)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from parley.models.remote_servers import Server
 from parley.models.spec import ModelSpec
 from parley.settings import Settings
 from parley.snippet import call, listed, named
+from parley.strategies.seed import fresh_seed
 
 GO_ON = "Go on with your last answer exactly where it stopped. Repeat nothing of it, and say nothing else first."
 MAX_SILENCE_SECONDS = 120.0  # long, because a server may load its model first
@@ -123,7 +123,7 @@ class RemoteEngine(Engine):
             "max_tokens": settings.max_new_tokens,
             "temperature": 0.0 if request.strategy.name == "greedy" else values.get("temperature"),
             "top_p": values.get("top_p"),
-            "seed": random.SystemRandom().randrange(2**31) if values.get("seed", 0) is None else values.get("seed"),
+            "seed": fresh_seed() % 2**31 if values.get("seed", 0) is None else values.get("seed"),
             "stop": list(settings.stop_strings) or None,
             "extra_body": extra or None,
         }
