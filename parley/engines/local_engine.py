@@ -14,7 +14,7 @@ import torch
 from transformers import StoppingCriteriaList
 
 from parley import strategies
-from parley.engines import fork_gate
+from parley.engines import fork_gate, load_errors
 from parley.engines.base import TurnRequest
 from parley.engines.fingerprint import fingerprint, revision
 from parley.engines.reading_engine import ReadingEngine
@@ -263,13 +263,16 @@ class LocalEngine(ReadingEngine):
     ) -> None:
         device = self.loaded.model.device
         negative = {"negative_prompt_ids": prompt.negative.ids.to(device)} if prompt.negative else {}
-        self.loaded.model.generate(
-            prompt.ids.to(device),
-            attention_mask=torch.ones_like(prompt.ids, device=device),
-            stopping_criteria=StoppingCriteriaList([streaming.StopOnSignal(signal)]),
-            **arguments,
-            **negative,
-        )
+        try:
+            self.loaded.model.generate(
+                prompt.ids.to(device),
+                attention_mask=torch.ones_like(prompt.ids, device=device),
+                stopping_criteria=StoppingCriteriaList([streaming.StopOnSignal(signal)]),
+                **arguments,
+                **negative,
+            )
+        except load_errors.NotFinite as error:
+            raise load_errors.not_finite(self.loaded.spec) from error
 
 
 def _draft_model(request: TurnRequest) -> LoadedModel | None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from parley.engines.base import TurnRequest
+from parley.engines.load_errors import Unloadable
 from parley.engines.transformers.abort_hooks import install_abort_hooks
 from parley.errors import BadConversation, BadSetting
 from parley.events import Answer
@@ -228,11 +229,12 @@ def test_thinking_is_refused_where_the_template_has_no_switch(budgie, monkeypatc
         answer(budgie, STORY, reasoning_effort="high")
 
 
-def test_a_model_that_makes_nan_while_sampling_ends_in_an_error_that_reaches_the_reader(torch_budgie):
+@pytest.mark.parametrize("strategy", ["greedy", "sampling", "beams", "contrastive", "dola"])
+def test_a_model_whose_logits_are_nan_ends_with_a_sentence(torch_budgie, strategy):
     hook = torch_budgie.loaded.model.lm_head.register_forward_hook(lambda *a: torch.full_like(a[-1], float("nan")))
     try:
-        with pytest.raises(RuntimeError):
-            answer(torch_budgie, STORY, temperature=1.0, top_k=0, top_p=1.0)
+        with pytest.raises(Unloadable, match="computes numbers that are not finite"):
+            answer(torch_budgie, STORY, strategy=strategy, max_new_tokens=4)
     finally:
         hook.remove()
 

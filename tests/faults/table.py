@@ -1,5 +1,6 @@
 """The faults: how each is brought about, the one sentence that a caller reads, and whether there is text to keep."""
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -177,7 +178,10 @@ FAULTS = {
     ),
     "exception in the prompt": Fault("The library raises in the first pass.", turns.at_pass(turns.fail, 1), BROKEN),
     "exception in PyTorch": Fault(
-        "A model that PyTorch runs raises in its fourth pass.", turns.in_pytorch, BROKEN, keeps=True
+        "A model that PyTorch runs raises in its fourth pass.",
+        turns.in_pytorch(turns.fail),
+        BROKEN,
+        keeps=True,
     ),
     "exception in the thread": Fault(
         "What reads the tokens raises in the thread of the turn.", turns.in_thread_of_turn, BROKEN
@@ -189,6 +193,12 @@ FAULTS = {
         "The same while tokens are drawn.",
         turns.not_finite(strategy="sampling", temperature=1.0, seed=3),
         NOT_FINITE.format("Budgie (bundled)"),
+        keeps=True,
+    ),
+    "logits not finite in PyTorch": Fault(
+        "The logits of a pass in a model that PyTorch runs are NaN.",
+        turns.in_pytorch(lambda output: output.logits.fill_(math.nan)),
+        NOT_FINITE.format("…"),
         keeps=True,
     ),
     "fault of another visitor": Fault(

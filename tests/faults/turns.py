@@ -17,7 +17,7 @@ from tests.faults.world import STORY, Told, ask
 LATER = 4  # a pass in the answer, before drafts that are accepted can have ended it
 
 
-def fail():
+def fail(*_, **__):
     """What a library may raise."""
     raise RuntimeError("the library failed")
 
@@ -38,22 +38,25 @@ def at_pass(happens, number=LATER):
     return fault
 
 
-@contextmanager
-def in_pytorch(world):
-    """The same in a model that PyTorch runs."""
-    model, passes = world.inside.engine("stateful").loaded.model, []
-    forward = model.forward
+def in_pytorch(happens):
+    """Something happens to the output of a pass of a model that PyTorch runs, and of all that follow."""
 
-    def broken(*given, **named):
-        passes.append(1)
-        return fail() if len(passes) >= LATER else forward(*given, **named)
+    @contextmanager
+    def fault(world):
+        scheduler, passes = world.inside.engine("stateful").loaded.model.forward, []
+        forward, patch = scheduler._forward, pytest.MonkeyPatch()
 
-    def then():
-        del model.forward
-        return ask(world.inside.url, "stateful")
+        def spoilt(*given, **named):
+            output = forward(*given, **named)
+            passes.append(1)
+            if len(passes) >= LATER:
+                happens(output)
+            return output
 
-    model.forward = broken
-    yield lambda: ask(world.inside.url, "stateful"), then
+        patch.setattr(scheduler, "_forward", spoilt)
+        yield lambda: ask(world.inside.url, "stateful"), lambda: patch.undo() or ask(world.inside.url, "stateful")
+
+    return fault
 
 
 @contextmanager
@@ -114,9 +117,9 @@ def beside_a_fault(world):
     model = world.inside.engine("stateful").loaded.model
 
     def other():
-        model.forward = lambda *_, **__: fail()
-        assert ask(world.inside.url, "stateful").sentence
-        del model.forward
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(model, "forward", fail)
+            assert ask(world.inside.url, "stateful").sentence
 
     yield lambda: ask(world.inside.url, "parrot", other, message=STORY * 8), lambda: ask(world.inside.url)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from parley.config import MAX_TURN_SECONDS
-from parley.engines import fork_gate, load_errors
+from parley.engines import fork_gate
 from parley.engines.checkpoint import Checkpoint
 from parley.engines.local_engine import LocalEngine
 from parley.engines.openvino.loader import ExitGraph, Progress, precision_of
@@ -72,10 +72,7 @@ class OpenVinoEngine(LocalEngine):
             torch.set_num_threads(1 if in_graphs else THREADS)  # a second thread would busy-wait on a core
             stack.callback(torch.set_num_threads, THREADS)
             stack.enter_context(fork_gate.closed())
-            try:
-                super()._generate(prompt, arguments, signal)
-            except load_errors.NotFinite as error:
-                raise load_errors.not_finite(self.loaded.spec) from error
+            super()._generate(prompt, arguments, signal)
 
     @staticmethod
     def _progress(layer: int, streamer: AnswerStreamer) -> Progress:

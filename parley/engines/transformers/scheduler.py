@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from parley.engines.load_errors import NotFinite
 from parley.engines.transformers import padded_batch
 from parley.engines.transformers.abort_hooks import stopped_if
 from parley.engines.transformers.padded_batch import ForwardCall, pads
@@ -69,8 +70,13 @@ class Scheduler:
         return self.line.turn()
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
-        """As the model's `forward`."""
-        arguments = dict(zip(self._takes, positional, strict=False)) | named
+        """As the model's `forward`. Raises `NotFinite` where a logit is NaN: it would be chosen again and again."""
+        output = self._output(dict(zip(self._takes, positional, strict=False)) | named)
+        if output.logits.amax().isnan():  # the largest of numbers is NaN if one of them is
+            raise NotFinite
+        return output
+
+    def _output(self, arguments: dict[str, Any]) -> Any:
         if not self.in_company:
             return self._ask(arguments, None)
         given = {name: value for name, value in arguments.items() if value is not None}
