@@ -73,5 +73,11 @@ window.beamTree = (() => {
     whole.shown = () => show(Number(slider.value));
     return whole;
   }
-  return { draw };
+  /* The tree as a table: `parent` is the place of the hypothesis, among those of the step before, that it goes on from. */
+  function rows(beams) {
+    const names = ["step", "place", "parent", "group", "id", "text", "score", "chosen", "finished"];
+    return [names, ...beams.flatMap((step, at) => step.map((node, place) =>
+      [at + 1, place, node.parent, node.group, node.id, node.text, node.score, Boolean(node.chosen), Boolean(node.finished)]))];
+  }
+  return { draw, rows };
 })();

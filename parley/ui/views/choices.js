@@ -79,7 +79,8 @@ window.choices = (() => {
     const drawn = tokenView.draw(data, { texts: data.texts, go, next });
     const title = id ? texts.title : texts.scored, about = make("p", { className: "about" }, data.about);
     const saved = () => ({ title, about: data.about, data, texts: data.texts });
-    const files = savedView.buttons("choices", { saved, rows: () => rows(data), figure: () => drawn.querySelector(".part").firstElementChild });
+    const figure = () => drawn.querySelector(".part").firstElementChild;
+    const files = savedView.buttons("choices", { saved, rows: () => rows(data, figure()), figure });
     about.append(make("span", { className: "files" }, files));
     open(title, ...(id ? [] : [pasteBox(pasted)]), about, drawn);
     drawn.begin(Boolean(id));
@@ -98,7 +99,10 @@ window.choices = (() => {
     read.focus({ preventScroll: true });
     return [];
   }
-  function rows({ prompt = [], answer = [] }) {
+  /* Of the figure that is shown. */
+  function rows({ prompt = [], answer = [], beams, passes }, figure) {
+    if (figure.matches(".beam-tree")) return beamTree.rows(beams);
+    if (figure.matches(".draft-ribbon")) return draftRibbon.rows(passes);
     const names = ["id", "text", "logprob", "rank", "after", "after_rank", "entropy"];
     const of = (part, scores) => scores.map((score) => [part, ...names.map((name) => score[name])]);
     return [["part", ...names], ...of("prompt", prompt), ...of("answer", answer)];

@@ -26,5 +26,10 @@ window.draftRibbon = (() => {
       make("p", { className: "sum" }, filled(texts.saved, { count: Math.max(0, tokens - passes.length) }), " ", filled(texts.kept, { accepted, drafted })),
       legend, make("ol", { className: "ribbon", tabIndex: 0 }, ...ribbon));
   }
-  return { draw };
+  /* The passes as a table with a row for each token. */
+  function rows(passes) {
+    const of = (each) => [...(each.drafts ?? []).map((text, i) => [text, i < (each.accepted ?? 0) ? "accepted" : "rejected"]), ...(each.token ? [[each.token, "own"]] : [])];
+    return [["pass", "text", "kind"], ...passes.flatMap((each, index) => of(each).map((row) => [index + 1, ...row]))];
+  }
+  return { draw, rows };
 })();

@@ -162,3 +162,18 @@ def test_the_bars_of_the_next_token_as_a_drawing_and_a_table(visitor, tmp_path):
     assert first in drawn.texts
     rows = list(csv.DictReader(saved(visitor, "CSV", tmp_path).open(newline="")))
     assert len(rows) == bars.count()
+
+
+@pytest.mark.parametrize(("strategy", "part"), [("Diverse beam search", "Tree"), ("Prompt lookup", "Passes")])
+def test_a_tree_and_passes_are_tables_too(visitor, tmp_path, strategy, part):
+    visitor.choose("strategy", strategy)
+    visitor.limit(16)
+    visitor.ask("Repeat after me: red tea, red tea, green tea, red tea.")
+    answer = visitor.answer.inner_text()
+    visitor.page.get_by_role("button", name="Show choices").click()
+    visitor.press(part)
+    rows = list(csv.DictReader(saved(visitor, "CSV", tmp_path).open(newline="")))
+    chosen = {"Tree": ("chosen", ["true"]), "Passes": ("kind", ["accepted", "own"])}[part]
+    said = "".join(row["text"].lstrip("'") for row in rows if row[chosen[0]] in chosen[1])
+    assert len(answer) > 20 and said.partition("<|")[0].strip() == answer.strip()
+    assert len(rows) > len([row for row in rows if row[chosen[0]] in chosen[1]]) or part == "Passes"
