@@ -75,11 +75,13 @@ def json_calls(text: str) -> list[ToolCall] | None:
     return calls or None
 
 
-_XML_FUNCTION = re.compile(r"<function=([^>\n]+)>(.*?)(?:</function>|\Z)", re.DOTALL)
-_XML_PARAMETER = re.compile(r"<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_XML_FUNCTION = re.compile(r"\s*<function=([^>\n]+)>")
+_XML_PARAMETER = re.compile(r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>", re.DOTALL)
+_XML_END = re.compile(r"\s*(?:</function>|\Z)")
 _KEY = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>\s*", re.DOTALL)
 _VALUE_END = re.compile(r"\s*</arg_value>")
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\][^\[]*)?(?:\[ARGS\])?\s*(?=[{])")
+_NEXT_CALL = re.compile(r"(?:\[TOOL_CALLS\]|[\s,;])*(?=\S)")
 _SEPARATOR, _BEGIN, _END = (f"<{_BAR}tool▁{each}{_BAR}>" for each in ("sep", "call▁begin", "call▁end"))
 _DEEPSEEK = re.compile(rf"{_BEGIN}(?:function{_SEPARATOR})?([^\n{{<]+?)(?:{_SEPARATOR})?\s*(?:```json)?\s*(?=\{{)")
 _DEEPSEEK_END = re.compile(rf"\s*(?:```)?\s*(?:{_END}|\Z)")
@@ -101,16 +103,21 @@ def _written(name: str, arguments: Mapping[str, Any]) -> ToolCall:
 
 def xml_calls(text: str) -> list[ToolCall] | None:
     """<function=add><parameter=a>1</parameter></function>."""
-    found = _XML_FUNCTION.findall(text)
-    return [
-        _written(name, {key.strip(): _value(value) for key, value in _XML_PARAMETER.findall(body)})
-        for name, body in found
-    ] or None
+    calls, at = list[ToolCall](), 0
+    while name := _XML_FUNCTION.match(text, at):
+        values, at = dict[str, Any](), name.end()
+        while given := _XML_PARAMETER.match(text, at):
+            values[given[1].strip()], at = _value(given[2]), given.end()
+        if not (end := _XML_END.match(text, at)):
+            return None
+        calls.append(_written(name[1], values))
+        at = end.end()
+    return calls or None
 
 
 def hermes_calls(text: str) -> list[ToolCall] | None:
     """An object, or a function in XML."""
-    return xml_calls(text) if "<function=" in text else json_calls(text)
+    return xml_calls(text) if text.lstrip().startswith("<function=") else json_calls(text)
 
 
 def key_calls(text: str) -> list[ToolCall] | None:
@@ -127,7 +134,7 @@ def key_calls(text: str) -> list[ToolCall] | None:
             end = None
         if end is None:
             if not (end := _VALUE_END.search(text, key.end())):
-                break
+                return None
             value = text[key.end() : end.start()]
         arguments[key[1].strip()], at = value, end.end()
     return [_written(name, arguments)]
@@ -135,32 +142,33 @@ def key_calls(text: str) -> list[ToolCall] | None:
 
 def named_calls(text: str) -> list[ToolCall] | None:
     """A list of objects, or the name and the object of the arguments, of each call after a mark of its own."""
-    calls = list[ToolCall]()
-    for part in filter(str.strip, text.split("[TOOL_CALLS]")):
-        named = _NAMED.match(part)
-        if not named:
-            if not (found := json_calls(part)):
-                return None
-            calls += found
-            continue
-        try:
-            _, end = _DECODER.raw_decode(part, named.end())
+    calls, at = list[ToolCall](), 0
+    while mark := _NEXT_CALL.match(text, at):
+        named = _NAMED.match(text, mark.end())
+        begin = named.end() if named else mark.end()
+        try:  # a text in quotes may have the mark in it
+            value, at = _DECODER.raw_decode(text, begin)
         except (ValueError, RecursionError):
             return None
-        calls.append(ToolCall(named[1], part[named.end() : end]))
+        found = [ToolCall(named[1], text[begin:at])] if named else _calls(value)
+        if not found:
+            return None
+        calls += found
     return calls or None
 
 
 def deepseek_calls(text: str) -> list[ToolCall] | None:
     """The name behind a mark, and the arguments, perhaps as a block of code."""
-    calls = list[ToolCall]()
-    for head in _DEEPSEEK.finditer(text):
-        try:
+    calls, at = list[ToolCall](), 0
+    while head := _DEEPSEEK.search(text, at):
+        try:  # a text in quotes may have the marks in it
             _, end = _DECODER.raw_decode(text, head.end())
         except (ValueError, RecursionError):
-            continue
-        if _DEEPSEEK_END.match(text, end):
-            calls.append(ToolCall(head[1].strip(), text[head.end() : end]))
+            return None
+        if not (closed := _DEEPSEEK_END.match(text, end)):
+            return None
+        calls.append(ToolCall(head[1].strip(), text[head.end() : end]))
+        at = closed.end()
     return calls or None
 
 

@@ -22,7 +22,8 @@ def split_calls(answer: str, dialect: ToolDialect, over: bool) -> ToolText:
     mark is held back, and a call that is not whole. What cannot be read is text, once the answer is over.
     """
     said, calls, rest = "", list[ToolCall](), answer
-    if not dialect.opening and not any(mark in answer for mark in dialect.openings):
+    is_json = answer.lstrip().startswith(("{", "["))
+    if not dialect.opening and (is_json or not any(mark in answer for mark in dialect.openings)):
         return _bare(answer, dialect, over)
     while True:
         at, mark = min(((rest.find(m), m) for m in dialect.openings if m in rest), default=(-1, ""))
@@ -30,10 +31,10 @@ def split_calls(answer: str, dialect: ToolDialect, over: bool) -> ToolText:
             shown = len(rest) - (0 if over else _overlap(rest, dialect.openings))
             return ToolText(_trimmed(said + rest[:shown], bool(calls), over), tuple(calls))
         before, body = rest[:at], rest[at + len(mark) :]
-        inside, closed, after = body.partition(dialect.closing) if dialect.closing else (body, "", "")
-        if not closed and not over:
+        found, end = _read(body, dialect)
+        inside, closed, after = body[:end], body[end:][: len(dialect.closing)], body[end + len(dialect.closing) :]
+        if not over and (not closed or found is None):
             return ToolText(_trimmed(said + before, True, over), tuple(calls))
-        found = dialect.read(inside)
         if found is None:
             said += before + mark + inside + closed
         else:
@@ -41,6 +42,20 @@ def split_calls(answer: str, dialect: ToolDialect, over: bool) -> ToolText:
         rest = after
         if not closed:
             return ToolText(_trimmed(said, bool(calls), over), tuple(calls))
+
+
+def _read(body: str, dialect: ToolDialect) -> tuple[list[ToolCall] | None, int]:
+    """The calls that a text begins with, None if it has none, and the place of the mark after them.
+
+    The mark may stand in a text that is given to a tool. Without a mark the calls go to the end.
+    """
+    first = end = body.find(dialect.closing) if dialect.closing else -1
+    while end >= 0:
+        if found := dialect.read(body[:end]):
+            return found, end
+        end = body.find(dialect.closing, end + 1)
+    found = dialect.read(body)
+    return (None, first) if found is None and first >= 0 else (found, len(body))
 
 
 def _bare(answer: str, dialect: ToolDialect, over: bool) -> ToolText:

@@ -74,6 +74,24 @@ def test_several_calls_are_several():
     assert len(split_calls(bare, DIALECTS["llama"], over=True).calls) == 2
 
 
+@pytest.mark.parametrize(("name", "output"), ALL, ids=str)
+def test_a_text_for_a_tool_may_have_every_mark_in_it(name, output):
+    dialect = DIALECTS[name]
+    text = f"say {''.join(dialect.marks)} and </tool_call> and [TOOL_CALLS] twice"
+    output = output.replace("2", text if "<parameter" in output else json.dumps(text))
+    (call,) = split_calls(output, dialect, over=True).calls
+    assert json.loads(call.arguments) == {"a": 1, "b": text}
+    for end in range(len(output)):
+        assert split_calls(output[:end], dialect, over=False).text in "Let me see."
+
+
+@pytest.mark.parametrize("cut", ["<parameter=b>\n2", "<arg_value>2", '"b": 2'])
+def test_a_call_that_was_cut_off_is_none(cut):
+    name, output = next((name, output) for name, output in ALL if cut in output)
+    found = split_calls(output[: output.index(cut) + len(cut)], DIALECTS[name], over=True)
+    assert found.calls == () and found.text.endswith(cut)
+
+
 TEXTS = ["", "Just a text.", "<tool_call>", "<tool_call>no JSON</tool_call>", "[TOOL_CALLS] [1, 2]", "{", "[" * 5000]
 TEXTS += [f"<{BAR}tool▁calls▁begin{BAR}>", "<|tool_call_start|>[add(1)]<|tool_call_end|>", "<|tool_call|>{}", "[1]"]
 
