@@ -56,6 +56,8 @@ COVERED = """(selectors) => selectors.filter((selector) => {
   const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
   return !top?.closest(selector);
 })"""
+POINTED = "(links) => links.forEach((link) => link.dispatchEvent(new PointerEvent('pointerover', { bubbles: true })))"
+SEEN_EACH = f"(rows, controls) => rows.flatMap((row) => (row.scrollIntoView(), ({COVERED})(controls)))"
 CONTROLS = ["#message textarea", "#message .submit-button", "#setting-model", "#title", "#setting-temperature"]
 TEXTS = "#chat .message .md, #chat .message .prose"
 
@@ -88,20 +90,19 @@ def test_there_are_at_least_sixty_of_all_kinds():
 
 def test_in_the_conversation(attacked):
     visitor, texts = attacked
-    size = TURNS - 1  # the first question tells which conversation is shown
+    size = TURNS - 2  # the first question tells which conversation is shown, and the last answer that it is there
     parts = [texts[begin : begin + size] for begin in range(0, len(texts), size)]
-    conversations = [[f"h{k}", *part] for k, part in enumerate(parts)]
+    conversations = [[f"h{k}", *part, f"the end of h{k}"] for k, part in enumerate(parts)]
     visitor.tab.evaluate(KEEP, conversations)
     for k, asked in enumerate(conversations):
         kept = Kept(visitor).show()
         kept.page.get_by_role("button", name=f"h{k}", exact=True).click()
         expect(visitor.questions).to_have_count(len(asked))
         expect(visitor.questions.first).to_have_text(re.compile(f"h{k}"))
-        for link in visitor.page.locator(f":is({TEXTS}) a").all():
-            link.dispatch_event("pointerover")
-        for part in visitor.page.locator("#chat .bot-row").all():
-            part.scroll_into_view_if_needed()
-            assert visitor.tab.evaluate(COVERED, CONTROLS) == []
+        expect(visitor.answer).to_have_text(f"the end of h{k}")
+        visitor.page.locator(f":is({TEXTS}) a").evaluate_all(POINTED)
+        rows = visitor.page.locator("#chat .bot-row")
+        assert rows.count() == len(asked) and rows.evaluate_all(SEEN_EACH, CONTROLS) == []
         is_sound(visitor)
         assert visitor.tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
