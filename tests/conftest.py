@@ -25,6 +25,7 @@ os.environ["HF_HUB_CACHE"] = EMPTY_CACHE.name
 
 from benchmarks import real_model  # noqa: E402
 from parley.engines.loader import load  # noqa: E402
+from parley.engines.local_engine import LocalEngine  # noqa: E402
 from parley.generation import streaming  # noqa: E402
 from parley.models import registry  # noqa: E402
 from parley.serving import turn  # noqa: E402
@@ -34,6 +35,7 @@ from parley.strategies import seed  # noqa: E402
 from tests.standins.faulty_server import FaultyServer  # noqa: E402
 from tests.standins.hub import save_tiny_model  # noqa: E402
 
+ENDLESS_PACE = 0.008  # seconds between two tokens of the endless model, at least
 ROOT = Path(__file__).parent.parent
 APP_FIXTURES = re.compile(r"\bdef \w+\(([\w, ]*, )?(inside|space|visitor|visit|parrot)[,)]")  # who takes one of them
 
@@ -277,6 +279,20 @@ class Inside:
         )
         self.url = self.url.rstrip("/")
         self.close = app.demo.close
+        self._pace_endless()
+
+    def _pace_endless(self):
+        """Makes the endless model no faster than a large one, whatever the machine: its end must not be come to."""
+        plain = LocalEngine._new_streamer
+
+        def paced(engine, *given):
+            streamer = plain(engine, *given)
+            if engine.loaded.spec.name == self.endless:
+                counts = streamer._on_token
+                streamer._on_token = lambda: counts() or time.sleep(ENDLESS_PACE)
+            return streamer
+
+        LocalEngine._new_streamer = paced
 
     def engine(self, name):
         """The engine that answers as that model."""

@@ -14,7 +14,7 @@ from tests.ui.test_conversations import Kept, wait_until_stored
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
 
-LENGTH = 900  # tokens, which take some seconds
+LENGTH = 500  # tokens, which take some seconds
 BEGUN = "(kept) => Object.values(kept.nodes).at(-1)?.stored?.finish === null"
 WORDS = re.compile(r"\w+ \w+ \w+ \w+")
 HIDDEN = """(hidden) => {
