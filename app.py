@@ -23,12 +23,12 @@ import gradio as gr
 
 from parley.api import endpoints
 from parley.errors import ChatError
-from parley.events import Choices, ColumnEvent, Delta, TokenScore
+from parley.events import ColumnEvent, Delta
 from parley.messages import Message
 from parley.models import registry
 from parley.serving import comparison, gpu_budget, gpu_choices, preload, turn
 from parley.serving.column_batch import Column
-from parley.serving.gpu_choices import Asked, AskedScores
+from parley.serving.gpu_choices import Found, Question
 from parley.settings import Settings
 from parley.ui import controls, page
 from parley.ui.chat_interface import ResilientChatInterface
@@ -55,9 +55,9 @@ def compare_on_gpu(
 @gpu_choices.run_on_gpu_by
 @spaces.GPU(duration=gpu_budget.duration, size=preload.gpu_size())
 def choices_on_gpu(
-    asked: Asked | AskedScores, messages: Sequence[Message], settings: Settings, session: str, seconds: int
-) -> Choices | list[list[TokenScore]] | ChatError:
-    """Reads answers again, to show why their tokens were chosen, in a process that has a GPU for so many seconds."""
+    asked: Question, messages: Sequence[Message], settings: Settings, session: str, seconds: int
+) -> Found | ChatError:
+    """Shows why tokens were chosen, or what may follow, in a process that has a GPU for so many seconds."""
     return gpu_choices.choices_in_worker(asked, messages, settings, seconds)
 
 

@@ -1,6 +1,5 @@
 """The endpoints beside /chat: /models and /strategies before, /tokens and /next after. And a fix of Gradio's API."""
 
-from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -18,7 +17,7 @@ from parley.models import registry
 from parley.models.remote_servers import PLACE
 from parley.models.spec import ModelSpec
 from parley.serving import gpu_choices, turn
-from parley.serving.gpu_choices import Asked
+from parley.serving.gpu_choices import Asked, AskedNext
 from parley.serving.waiting_line import LINE
 from parley.settings import OPTIONS, Settings, replace_lone_surrogates
 from parley.strategies.requirements import REQUIREMENTS
@@ -137,8 +136,8 @@ async def next_token(
         chosen = Settings.check(settings or {})
         prompt = build_messages(messages, "", chosen.system_prompt)
         forced, guessed = typed_text(text), typed_text(guess)
-        work = partial(turn.next_token, prompt, chosen, checked_ids(ids or []), forced=forced, guess=guessed)
-        return plain(await look(chosen, lambda gone: work(cancel=gone)))
+        asked = AskedNext(checked_ids(ids or []), forced=forced, guess=guessed)
+        return plain(await look(chosen, lambda gone: gpu_choices.next_token(asked, prompt, chosen, gone)))
     except ChatError as refusal:
         raise program_error(refusal) from refusal
 

@@ -1,4 +1,4 @@
-"""Why the tokens of answers were chosen, also where their model runs on ZeroGPU: in one call, with a GPU."""
+"""Why tokens were chosen and what may follow, also where a model runs on ZeroGPU: in one call, with a GPU."""
 
 import threading
 import time
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from parley.errors import ChatError, NotSupported
-from parley.events import Choices, TokenScore
+from parley.events import Choices, NextToken, TokenScore
 from parley.messages import Message
 from parley.models import registry
 from parley.models.spec import ModelSpec
@@ -89,7 +89,39 @@ class AskedScores:
         ]
 
 
-GpuWorker = Callable[[Asked | AskedScores, Sequence[Message], Settings, str, int], Any]
+@dataclass(frozen=True)
+class AskedNext:
+    """The tokens so far of an answer, and what is typed after them; see `turn.next_token`."""
+
+    given: Sequence[int]
+    generated: Sequence[int] = ()
+    forced: str = ""
+    guess: str = ""
+
+    def seconds(self, spec: ModelSpec, messages: Sequence[Message], settings: Settings, placed_bytes: int) -> int:
+        """The GPU seconds that it takes."""
+        tokens = len(self.given) + len(self.forced) / gpu_budget.BYTES_PER_TOKEN
+        return gpu_budget.estimate_choices(spec, messages, settings, tokens, placed_bytes)
+
+    def read(
+        self, messages: Sequence[Message], settings: Settings, cancel: threading.Event | None, *, on_gpu: bool
+    ) -> NextToken:
+        """Reads them in this process."""
+        return turn.next_token(
+            messages,
+            settings,
+            self.given,
+            self.generated,
+            forced=self.forced,
+            guess=self.guess,
+            cancel=cancel,
+            on_gpu=on_gpu,
+        )
+
+
+Question = Asked | AskedScores | AskedNext
+Found = Choices | list[list[TokenScore]] | NextToken
+GpuWorker = Callable[[Question, Sequence[Message], Settings, str, int], Any]
 _workers: list[GpuWorker] = []  # the one of app.py, which has the decorator of `spaces`
 
 
@@ -99,7 +131,7 @@ def run_on_gpu_by(worker: GpuWorker) -> GpuWorker:
     return worker
 
 
-def gpu_seconds(asked: Asked | AskedScores, messages: Sequence[Message], settings: Settings) -> int:
+def gpu_seconds(asked: Question, messages: Sequence[Message], settings: Settings) -> int:
     """The GPU seconds that this requests; 0 where it needs none. Raises `ChatError`."""
     spec = registry.find(settings.model)
     if not turn.needs_zerogpu(spec):
@@ -118,6 +150,14 @@ def choices(
     return found
 
 
+def next_token(
+    asked: AskedNext, messages: Sequence[Message], settings: Settings, cancel: threading.Event | None = None
+) -> NextToken:
+    """See `turn.next_token`; on ZeroGPU each look is a call. Raises as `choices`."""
+    found: NextToken = _read(asked, messages, settings, cancel)
+    return found
+
+
 def scores(
     answers: Sequence[ScoredAnswer], shown: int, cancel: threading.Event | None = None
 ) -> list[list[TokenScore]]:
@@ -128,9 +168,7 @@ def scores(
     return found
 
 
-def _read(
-    asked: Asked | AskedScores, messages: Sequence[Message], settings: Settings, cancel: threading.Event | None
-) -> Any:
+def _read(asked: Question, messages: Sequence[Message], settings: Settings, cancel: threading.Event | None) -> Any:
     seconds = gpu_seconds(asked, messages, settings)
     if not seconds:
         return asked.read(messages, settings, cancel, on_gpu=False)
@@ -151,8 +189,8 @@ def _read(
 
 
 def choices_in_worker(
-    asked: Asked | AskedScores, messages: Sequence[Message], settings: Settings, seconds: int
-) -> Any:
+    asked: Question, messages: Sequence[Message], settings: Settings, seconds: int
+) -> Found | ChatError:
     """The same in a forked process. It ends before `seconds` are over. An exception would end the process."""
     cancel = threading.Event()
     left = turn.forked_at() + seconds - turn.STOP_MARGIN_SECONDS - time.monotonic()

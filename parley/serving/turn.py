@@ -248,12 +248,13 @@ def next_token(
     forced: str = "",
     guess: str = "",
     cancel: threading.Event | None = None,
+    on_gpu: bool = False,
 ) -> NextToken:
     """What follows the tokens that are given of an answer, and a text that is forced; how likely a guess is.
 
-    For `cancel` see `choices`.
+    For `cancel` and `on_gpu` see `choices`.
     """
-    with _looking(messages, settings, generated, given, cancel=cancel) as (engine, request):
+    with _looking(messages, settings, generated, given, cancel=cancel, on_gpu=on_gpu) as (engine, request):
         return engine.next_token(request, forced, guess)
 
 

@@ -45,3 +45,30 @@ def test_the_page_names_the_seconds_and_waits_for_a_click(zero, chromium):
     assert len(zero.api.asked("/schedule")) == asked + 1
     visitor.close()
     assert visitor.faults == []
+
+
+def test_a_program_looks_at_the_next_token_in_one_call(zero, client):
+    asked = len(zero.api.asked("/schedule"))
+    found = client.predict([{"role": "user", "content": "Hello!"}], settings=ON_GPU, api_name="/next")
+    assert len(zero.api.asked("/schedule")) == asked + 1
+    assert found["score"]["candidates"] and found["ids"] == []
+
+
+def test_the_next_token_is_looked_at_after_a_click(zero, chromium):
+    visitor = Visitor(chromium, f"{zero.url}/?model={BIRD}&seed=1")
+    visitor.box.fill("Hello!")
+    asked = len(zero.api.asked("/schedule"))
+    visitor.press("Next token")
+    said, bars = visitor.page.locator(".next-token .said"), visitor.page.locator(".next-view .bars > li")
+    expect(said).to_have_text(re.compile(r"asks for \d+ s of your GPU time\. Look"))
+    assert len(zero.api.asked("/schedule")) == asked and bars.count() == 0
+    visitor.press("Look")
+    expect(bars.first).to_be_visible()
+    expect(said).to_have_text("")
+    visitor.press("Step")
+    expect(said).to_have_text(re.compile("asks for"))
+    visitor.press("Look")
+    expect(visitor.page.locator(".so-far .token")).to_have_count(1)
+    assert len(zero.api.asked("/schedule")) == asked + 2
+    visitor.close()
+    assert visitor.faults == []

@@ -4,10 +4,11 @@ choices.js asks, and token_view.js draws what comes back. Nothing of it is kept 
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -27,6 +28,7 @@ from parley.ui import stored_answer
 from parley.ui.render import TEXTS as ANSWER
 from parley.ui.views import conversations
 
+T = TypeVar("T")
 MAX_CHARACTERS = 20_000  # of a text that is only scored
 AT_ONCE = {  # of choices.js
     "show": "Show choices",
@@ -150,16 +152,27 @@ async def look(values: Mapping[str, Any]) -> dict[str, Any]:
     messages = await messages_of(history, stored, settings) if history else []
     answer = stored.ids or replace_lone_surrogates(text)
     asked = Asked(answer, stored.prompt_ids, stored.given)
-    seconds = await asyncio.to_thread(gpu_choices.gpu_seconds, asked, messages, settings)
-    if seconds and not values.get("spends"):  # the visitor decides
+    if seconds := await gpu_seconds(values, asked, messages, settings):
         return {"seconds": seconds}
+    found = await with_gpu(settings, lambda gone: gpu_choices.choices(asked, messages, settings, gone))
+    return described(found, settings) | {"branches": bool(stored.ids)}
+
+
+async def gpu_seconds(
+    values: Mapping[str, Any], asked: gpu_choices.Question, messages: Sequence[Message], settings: Settings
+) -> int:
+    """The GPU seconds that the visitor has to agree to first; 0 where they have, or where it needs none."""
+    return 0 if values.get("spends") else await asyncio.to_thread(gpu_choices.gpu_seconds, asked, messages, settings)
+
+
+async def with_gpu(settings: Settings, work: Callable[[threading.Event], T]) -> T:
+    """See `visitors.look`. What the `spaces` client raises becomes a `ChatError`."""
     try:
-        found = await visitors.look(settings, lambda gone: gpu_choices.choices(asked, messages, settings, gone))
-    except gr.Error as error:  # of the `spaces` client
+        return await visitors.look(settings, work)
+    except gr.Error as error:
         if not (sentence := zerogpu_errors.sentence(error)):
             raise
         raise ChatError(sentence) from error
-    return described(found, settings) | {"branches": bool(stored.ids)}
 
 
 def settings_of(values: Any, seeded: bool) -> Settings:

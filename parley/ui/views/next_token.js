@@ -50,7 +50,7 @@ window.nextToken = (() => {
     [busy, again, began] = [true, null, performance.now()];
     number += 1;
     const { messages, stored } = start;
-    asked = { number, messages, stored, given: more.given ?? ids(), forced: more.forced ?? "", guess: more.guess ?? "", settings: settings() };
+    asked = { number, messages, stored, given: more.given ?? ids(), forced: more.forced ?? "", guess: more.guess ?? "", settings: settings(), spends: more.spends };
     document.getElementById("read-next").click();
   }
   function found(answer) {
@@ -58,6 +58,7 @@ window.nextToken = (() => {
     busy = false;
     if (!start) return [];
     if (answer.error) parts.said.replaceChildren(answer.error);
+    else if (answer.seconds) offerGpu(answer.seconds);
     else {
       data = { ids: [], ...answer };
       if (asked.guess) guessed();
@@ -66,6 +67,15 @@ window.nextToken = (() => {
     }
     if (again) ask(again);
     return [];
+  }
+  /* Seconds of the visitor's GPU time are spent only after a click. */
+  function offerGpu(count) {
+    const { given, forced, guess } = asked;
+    const look = button(texts.read, () => {
+      parts.said.replaceChildren();
+      ask({ given, forced, guess, spends: true });
+    });
+    parts.said.replaceChildren(filled(texts.seconds, { count }), " ", look);
   }
   function failed() {
     busy = false;

@@ -2,16 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import gradio as gr
 
-from parley.api import visitors
 from parley.api.endpoints import typed_text
 from parley.api.plain import plain, short
 from parley.events import NextToken
-from parley.serving import turn
+from parley.serving import gpu_choices
+from parley.serving.gpu_choices import AskedNext
 from parley.settings import OPTIONS
 from parley.strategies.registry import TRUNCATION
 from parley.ui import stored_answer
@@ -40,6 +39,8 @@ TEXTS = {  # of next_token.js and next_view.js, beside those of choices.js
     "others": "{count} other tokens",
     "scale": "0 to {share}",
     "take": "Take “{token}”, {share}",
+    "seconds": "This model runs on a GPU. To look at the next token asks for {count} s of your GPU time.",
+    "read": "Look",
 }
 
 
@@ -61,9 +62,10 @@ async def look(values: Mapping[str, Any]) -> dict[str, Any]:
     settings = await asyncio.to_thread(settings_of, values.get("settings"), True)
     messages = await messages_of(values.get("messages") or [], stored, settings)
     forced, guess = typed_text(values.get("forced") or ""), typed_text(values.get("guess") or "")
-    asked = messages, settings, so_far, stored.prompt_ids
-    work = partial(turn.next_token, *asked, forced=forced, guess=guess)
-    found = await visitors.look(settings, lambda gone: work(cancel=gone))
+    asked = AskedNext(so_far, stored.prompt_ids, forced, guess)
+    if seconds := await choices.gpu_seconds(values, asked, messages, settings):
+        return {"seconds": seconds}
+    found = await choices.with_gpu(settings, lambda gone: gpu_choices.next_token(asked, messages, settings, gone))
     return described(found, settings.effective_strategy.label)
 
 
