@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from parley import stop_strings, strategies
 from parley.errors import BadSetting
-from parley.generation import generation_config
+from parley.models.formats import config_fields
 from parley.settings import OPTIONS, Settings, check_strategies
 from tests.conftest import ROOT
 
@@ -181,7 +181,7 @@ def test_a_strategy_with_an_unknown_setting_is_refused_when_the_settings_are_imp
 def test_the_tables_for_transformers_follow_from_the_fields():
     neutral = {name: option.neutral for name, option in OPTIONS.items()}
     assert (neutral["temperature"], neutral["top_p"], neutral["top_k"], neutral["min_p"]) == (1.0, 1.0, 0, 0.0)
-    assert generation_config.OFF == {
+    assert config_fields.OFF == {
         "min_p": 0.0,
         "top_h": 0.0,
         "epsilon_cutoff": 0.0,
@@ -190,10 +190,10 @@ def test_the_tables_for_transformers_follow_from_the_fields():
         "min_new_tokens": 0,
         "guidance_scale": 1.0,
     }
-    unused = {name: value for name, value in generation_config.UNUSED.items() if value is not None}
+    unused = {name: value for name, value in config_fields.UNUSED.items() if value is not None}
     assert unused == {"do_sample": False, "early_stopping": False, "num_beams": 1, "length_penalty": 1.0}
-    assert set(generation_config.UNUSED) - set(generation_config.COPIED) == {"do_sample", "early_stopping"}
-    assert set(generation_config.COPIED) == {
+    assert set(config_fields.UNUSED) - set(config_fields.COPIED) == {"do_sample", "early_stopping"}
+    assert set(config_fields.COPIED) == {
         *("temperature", "top_k", "top_p", "min_p", "typical_p", "top_h", "epsilon_cutoff", "eta_cutoff"),
         *("num_beams", "length_penalty", "no_repeat_ngram_size", "min_new_tokens", "guidance_scale"),
     }

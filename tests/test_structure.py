@@ -1,6 +1,8 @@
 """The plan of the house: imports go down, each room knows only its libraries, files and functions stay small."""
 
 import ast
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,12 @@ def test_each_room_knows_only_its_libraries():
     known = [(path, name.split(".")[0]) for path in PACKAGE for name in imported(path)]
     wrong = [(str(path), lib) for path, lib in known if lib in LIBRARIES and room(path) not in LIBRARIES[lib]]
     assert wrong == []
+
+
+def test_the_page_does_not_wait_for_torch():
+    heavy = "print([name for name in ('torch', 'transformers', 'openvino') if name in sys.modules])"
+    run = [sys.executable, "-c", f"import sys, parley.ui.page; {heavy}"]
+    assert subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
 def test_folders_files_and_functions_can_be_held_in_mind():

@@ -17,6 +17,7 @@ from parley.generation.prefix_cache import croppable, new_cache
 from parley.generation.prompt import Prompt
 from parley.generation.reasoning_parser import split_thought
 from parley.generation.streaming import AnswerStreamer
+from parley.models.formats.config_fields import COPIED, UNUSED, config_fields
 from parley.models.precision import OPENVINO
 from parley.positions import Rotation
 from parley.settings import OPTIONS, Settings
@@ -37,10 +38,6 @@ from parley.strategies.processors.samplers.xtc import Xtc
 from parley.strategies.processors.thinking_budget import ThinkingBudget
 from parley.strategies.requirements import RECURRENT, ModelTraits
 
-COPIED = {name: option.copied for name, option in OPTIONS.items() if option.copied}  # settings with a config field
-# The fields of those that the strategy does not use. `generate` would fill omitted fields with the model's defaults.
-UNUSED = {"do_sample": False, "early_stopping": False} | {name: mark.unused for name, mark in COPIED.items()}
-OFF = {name: OPTIONS[name].neutral for name, mark in COPIED.items() if mark.none_if_neutral}  # values copied as None
 # Numbers with which a CPU computes the same logits for several tokens in one pass as for one token at a time.
 EXACT = ("float32", "int8")
 DECODE_LOOP = "decode_loop.decode_loop"
@@ -112,16 +109,6 @@ def _both(first: Callable[..., None], second: Callable[..., None] | None) -> Cal
             second(*values)
 
     return call
-
-
-def config_fields(strategy: Strategy, settings: Settings) -> dict[str, Any]:
-    """The fields of a `GenerationConfig` that follow from the settings alone, but for a watermark."""
-    config = UNUSED | {"do_sample": strategy.samples, "max_new_tokens": settings.max_new_tokens}
-    for name in strategy.uses:
-        value = getattr(settings, name)
-        if name in COPIED and OFF.get(name) != value:
-            config[name] = value
-    return {**config, **strategy.config(settings)}
 
 
 def plan_generation(

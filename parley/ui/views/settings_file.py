@@ -14,8 +14,8 @@ from gradio.components import Component
 
 from parley import strategies
 from parley.errors import BadSetting, ModelUnavailable
-from parley.generation.generation_config import OFF, UNUSED, config_fields
 from parley.models import registry
+from parley.models.formats.config_fields import OFF, UNUSED, config_fields
 from parley.settings import OPTIONS, Settings
 from parley.strategies import STRATEGIES, Strategy
 from parley.strategies.registry import CONSTANT_DRAFTS
