@@ -70,7 +70,7 @@ def test_each_room_knows_only_its_libraries():
     assert wrong == []
 
 
-def test_the_page_does_not_wait_for_torch():
+def test_the_page_is_imported_without_torch():
     heavy = "print([name for name in ('torch', 'transformers', 'openvino') if name in sys.modules])"
     run = [sys.executable, "-c", f"import sys, parley.ui.page; {heavy}"]
     assert subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -34,6 +34,7 @@ from parley.models.families import read_config
 CACHE = Path(constants.HF_HOME) / "parley" / "batch_invariance.json"
 LIMITS = (MAX_ROWS, 48, 32, 16, 8)  # candidates for the maximum number of rows, the best first
 NOT_FOUND = 0
+TESTED = 2  # what `probe` tests; results of other numbers do not count
 CHILD_SECONDS = 300.0  # the timeout of `probe_in_child`
 BLOCK_ROWS = 1024  # the number of different rows in a random matrix
 _log = logging.getLogger(__name__)
@@ -150,11 +151,16 @@ def _agree(decoder: Decoder, limit: int, vocabulary: int) -> bool:
             if not np.array_equal(_decode(decoder, table, [PassInput(table, ids[:1], False), *others])[0], first):
                 return False
 
-    # 3. Two draft tokens in one pass (two sequences that share their blocks), and the same tokens in two passes.
-    decoder.run([PassInput(table, ids[:1], False)])
-    second = _decode(decoder, table, [PassInput(table, ids[1:2], False)])[0]
-    table.crop(table.length - 1)
-    return np.array_equal(_decode(decoder, table, [PassInput(table, ids[:2], False, 2)]), np.stack([first, second]))
+    # 3. Many tokens in one pass (sequences of one row that share their blocks), and the same tokens in several.
+    rows = ids[:limit]
+    whole = _decode(decoder, table, [PassInput(table, rows, False, limit)])
+    for size in (1, *sizes):
+        length, parts = table.length, [rows[begin : begin + size] for begin in range(0, limit, size)]
+        pieces = [decoder.run([PassInput(table, part, False, len(part))]).logits for part in parts]
+        table.crop(length)
+        if not np.array_equal(np.concatenate(pieces), whole):
+            return False
+    return bool(np.array_equal(whole[0], first))
 
 
 def _decode(decoder: Decoder, table: BlockTable, batch: Sequence[PassInput]) -> np.ndarray:
@@ -173,7 +179,15 @@ def _key(config: PreTrainedConfig, precision: Precision, properties: Mapping[str
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         processor += [line for line in lines if line.startswith(("flags", "Features"))][:1]
     shapes = {n: list(p.shape) for n, p in graph.skeleton(first_layer(config)).named_parameters()}
-    parts = [openvino.__version__, platform.machine(), processor, shapes, precision, sorted(properties.items())]
+    parts = [
+        TESTED,
+        openvino.__version__,
+        platform.machine(),
+        processor,
+        shapes,
+        precision,
+        sorted(properties.items()),
+    ]
     return hashlib.sha256(json.dumps(parts, default=str, sort_keys=True).encode()).hexdigest()[:24]
 
 

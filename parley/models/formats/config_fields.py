@@ -1,6 +1,6 @@
 """The fields of a `GenerationConfig` of transformers that follow from the settings alone.
 
-It needs neither torch nor transformers, so that the page does not wait for them.
+It needs neither torch nor transformers, so the page imports neither to save and open such a file.
 """
 
 from typing import Any

@@ -152,6 +152,19 @@ def test_a_class_of_rows_that_depends_on_its_neighbours_is_noticed(monkeypatch):
     assert probe(TINY, "float32", properties("float32", 1)) == NOT_FOUND
 
 
+def test_an_answer_that_is_read_again_must_have_the_logits_of_its_single_tokens(monkeypatch):
+    plain = shared.Decoder.run
+
+    def run(self, batch):
+        made = plain(self, batch)
+        if any(len(rows.ids) > 2 and not rows.is_chunk for rows in batch):
+            made.logits[...] *= 1.0001
+        return made
+
+    monkeypatch.setattr(shared.Decoder, "run", run)
+    assert probe(TINY, "float32", properties("float32", 1)) == NOT_FOUND
+
+
 @pytest.fixture
 def elsewhere(monkeypatch):
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
