@@ -1,6 +1,7 @@
 """No call makes the server open a connection or a stranger's file: a hook in its process sees all that it opens."""
 
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -73,10 +74,12 @@ def values(server, secret):
     ]
 
 
-def written(value):
-    """The value as JSON, as it stands and with escapes for the letters that a filter may look for."""
-    plain = json.dumps(value)
-    return {plain, plain.replace("_type", "\\u005ftype").replace("FileData", "File\\u0044ata").replace("/", "\\/")}
+ESCAPED = 0.25  # the share of places where a value has escapes for the letters that a filter may look for
+
+
+def escaped(plain):
+    """The same JSON in other letters."""
+    return plain.replace("_type", "\\u005ftype").replace("FileData", "File\\u0044ata").replace("/", "\\/")
 
 
 class Caller:
@@ -109,17 +112,23 @@ def attack(caller, everything):
     endpoints = caller.send("GET", "/gradio_api/info").json()["named_endpoints"]
     config = caller.send("GET", "/config").json()
     usual = {"message": '"hi"', "messages": '"hi"', "model": '"parrot"', "max_new_tokens": "4"}
-    for value in (each for one in everything for each in written(one)):
+    chance = random.Random(1)
+    for plain in map(json.dumps, everything):
+
+        def body_of(right, parameter, plain=plain):
+            value = escaped(plain) if chance.random() < ESCAPED else plain
+            return ", ".join(f'"{n}": {text}' for n, text in {**right, parameter: value}.items())
+
         for name, described in endpoints.items():
             names = [each["parameter_name"] for each in described["parameters"]]
             fixed = {n: text for n, text in usual.items() if n in names}
             for parameter in (*names, "unknown"):
-                body = ", ".join(f'"{n}": {text}' for n, text in {**fixed, parameter: value}.items())
-                caller.call(name[1:], f"{{{body}}}")
-            caller.send("POST", f"/gradio_api/run{name}", f'{{"data": [{", ".join([value] * len(names))}]}}')
+                caller.call(name[1:], f"{{{body_of(fixed, parameter)}}}")
+            caller.send("POST", f"/gradio_api/run{name}", f'{{"data": [{", ".join([plain] * len(names))}]}}')
         for path in ("/v1/chat/completions", "/v1/completions", "/tokenize"):
             right = {"model": '"parrot"', "messages": '[{"role": "user", "content": "hi"}]', "prompt": '"hi"'}
             right = {n: text for n, text in right.items() if n != ("prompt" if "chat" in path else "messages")}
+            right["max_tokens"] = "4"
             for parameter in (
                 *right,
                 "tools",
@@ -130,10 +139,9 @@ def attack(caller, everything):
                 "stop",
                 "user",
             ):
-                body = ", ".join(f'"{n}": {text}' for n, text in {**right, parameter: value, "max_tokens": 4}.items())
-                caller.send("POST", path, f"{{{body}}}")
+                caller.send("POST", path, f"{{{body_of(right, parameter)}}}")
         for path in ("/gradio_api/cancel", "/gradio_api/reset"):
-            caller.send("POST", path, f'{{"event_id": {value}, "session_hash": {value}, "fn_index": 0}}')
+            caller.send("POST", path, f'{{"event_id": {plain}, "session_hash": {plain}, "fn_index": 0}}')
     texts = [each for each in everything if isinstance(each, str)]
     for value in texts:
         for dependency in config["dependencies"]:
