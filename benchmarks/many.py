@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,7 +145,8 @@ def _mix(started: _Peers, workloads: Sequence[Workload], label: str, chats: int)
             if way.startswith(OURS):
                 in_model[way.split()[1]].append(100 * (started.parley.pass_seconds() - before) / taken.seconds)
         started.parley.settle()
-        seconds = bound(workload, chats, started.parley.pass_times(2 * PROMPT))
+        times = started.parley.pass_times(*contexts(workload))
+        seconds = bound(workload, chats, lambda rows, chunk: between(times, rows, chunk))  # noqa: B023  (called at once)
         bounds.append(workload.new_tokens / seconds)
 
     def rates(way: str) -> list[float]:
@@ -171,9 +172,36 @@ def _mix(started: _Peers, workloads: Sequence[Workload], label: str, chats: int)
         )
 
 
-def bound(workload: Workload, chats: int, times: Mapping[int, float]) -> float:
+def contexts(workload: Workload) -> tuple[int, int]:
+    """After how many tokens of its conversation a token comes on average: a decoded one, and one that is read."""
+    decoded, read = list[int](), list[int]()
+    for questions, prompts in zip(workload.conversations, workload.read, strict=True):
+        length = again = 0
+        for question, ids in zip(questions, prompts, strict=True):
+            read += range(length - again, length + len(ids))
+            length += len(ids)
+            decoded += range(length, length + question.new)
+            again = question.new
+            length += again
+    return round(float(np.mean(decoded))), round(float(np.mean(read)))
+
+
+def between(times: Mapping[tuple[int, int], float], rows: int, chunk: int) -> float:
+    """Seconds of a pass of so many single rows and tokens of prompts, between those that were timed."""
+    known = sorted({n for n, _ in times})
+
+    def of(n: int) -> float:
+        chunks = sorted(c for m, c in times if m == n)
+        return float(np.interp(chunk, chunks, [times[n, c] for c in chunks]))
+
+    return float(np.interp(rows, known, [of(n) for n in known]))
+
+
+def bound(workload: Workload, chats: int, seconds_of: Callable[[int, int], float]) -> float:
     """Seconds of the passes alone, where nothing else takes time: each has a token of every chat that decodes, and
     tokens of prompts in the rows that are left. After an answer it is read again with the next question.
+
+    `seconds_of` takes how many of its rows are single ones, and how many are tokens of prompts.
     """
     waiting = list(zip(workload.conversations, workload.read, strict=True))
     running: list[_Chat] = []
@@ -182,13 +210,13 @@ def bound(workload: Workload, chats: int, times: Mapping[int, float]) -> float:
         while waiting and len(running) < chats:
             running.append(_Chat(*waiting.pop(0)))
         decoding = [each for each in running if not each.unread]
-        left = MAX_ROWS - len(decoding)
+        room = left = MAX_ROWS - len(decoding)
         for each in decoding:
             each.decode()
         for each in running:
             if each not in decoding:
                 left -= each.prefill(left)
-        seconds += float(np.interp(MAX_ROWS - left, list(times), list(times.values())))
+        seconds += seconds_of(len(decoding), room - left)
         running = [each for each in running if each.questions]
     return seconds
 

@@ -23,8 +23,9 @@ from parley.engines.token_rate import TokenRate
 from parley.models import registry
 from parley.serving import turn
 
-ROWS = (1, 2, 4, 8, 16, 32)  # of passes that are timed, and `MAX_ROWS` of one prompt
-PASSES = 12  # of each kind that are timed
+DECODED = (0, 1, 2, 4, 8, 16, 32)  # single rows of passes that are timed
+CHUNKS = (0, 2, 16, 32, MAX_ROWS)  # tokens of a prompt in them, as far as there is room
+PASSES = 6  # of each kind that are timed
 
 
 class Served:
@@ -54,11 +55,12 @@ class Served:
         """The processor time, up to now, of the threads that pass text on: all of the app but the decode loops."""
         return self._inside(_event_seconds)
 
-    def pass_times(self, length: int) -> dict[int, float]:
-        """Seconds of a pass of single rows of as many sequences, each after so many tokens, for each of `ROWS`; for
-        `MAX_ROWS`, of as many tokens of one prompt.
+    def pass_times(self, decoded_at: int, chunk_at: int) -> dict[tuple[int, int], float]:
+        """Seconds of passes of single rows of as many sequences (`DECODED`) and tokens of one prompt (`CHUNKS`).
+
+        The single rows come after `decoded_at` tokens, those of the prompt after `chunk_at`.
         """
-        return self._inside(_pass_times, length)
+        return self._inside(_pass_times, decoded_at, chunk_at)
 
     def pass_time(self, rows: int, length: int, passes: int) -> float:
         """Seconds of a pass of single rows of as many sequences, the mean from `length` tokens up."""
@@ -153,26 +155,23 @@ def _log() -> _TokenLog:
     return log
 
 
-def _pass_times(length: int) -> dict[int, float]:
-    return {rows: _pass_time(rows, length, PASSES) for rows in ROWS} | {MAX_ROWS: _prompt_time()}
+def _pass_times(decoded_at: int, chunk_at: int) -> dict[tuple[int, int], float]:
+    kinds = {(rows, min(chunk, MAX_ROWS - rows)) for rows in DECODED for chunk in CHUNKS} - {(0, 0)}
+    return {kind: _pass_time(kind[0], decoded_at, PASSES, (kind[1], chunk_at)) for kind in sorted(kinds)}
 
 
-def _pass_time(rows: int, length: int, passes: int) -> float:
-    decoder = _model().decoder
-    tables = [_read(length) for _ in range(rows)]
-    batch = [PassInput(table, [7], is_chunk=False) for table in tables]
+def _pass_time(rows: int, length: int, passes: int, chunk: tuple[int, int] = (0, 0)) -> float:
+    """`chunk`: how many tokens of a prompt the pass has too, and after how many."""
+    decoder, (count, begin) = _model().decoder, chunk
+    prompt = _read(begin)
+    batch = [PassInput(_read(length), [7], is_chunk=False) for _ in range(rows)]
+    batch += [PassInput(prompt, [7] * count, is_chunk=True)] if count else []
     decoder.run(batch)  # the first of a shape takes longer
     began = time.perf_counter()
     for _ in range(passes):
+        prompt.crop(begin)
         decoder.run(batch)
     return (time.perf_counter() - began) / passes
-
-
-def _prompt_time() -> float:
-    began = time.perf_counter()
-    for _ in range(PASSES // 2):
-        _read(2 * MAX_ROWS)
-    return (time.perf_counter() - began) / PASSES
 
 
 def _read(length: int) -> BlockTable:

@@ -12,8 +12,6 @@ from benchmarks.share_gpt import Question, Workload
 from benchmarks.visitors import Parley, Played, Waited
 from tests.conftest import lacking
 
-SECOND = dict.fromkeys((1, 64), 1.0)  # every pass takes one
-
 
 def workload(*conversations):
     """Of tuples: the tokens that each question brings, and those of its answer."""
@@ -36,11 +34,23 @@ def workload(*conversations):
     ],
 )
 def test_the_bound_counts_the_passes(talks, chats, passes):
-    assert many.bound(workload(*talks), chats, SECOND) == passes
+    assert many.bound(workload(*talks), chats, lambda *_: 1) == passes
 
 
-def test_the_bound_takes_what_passes_of_as_many_rows_take():
-    assert many.bound(workload([(3, 1)]), 1, {1: 1.0, 5: 3.0, 64: 9.0}) == 2
+def test_the_bound_takes_what_passes_of_as_many_rows_of_each_kind_take():
+    seen = []
+    many.bound(workload([(70, 3)], [(10, 2)]), 2, lambda *rows: seen.append(rows) or 1)
+    assert seen == [(0, 64), (0, 16), (2, 0), (1, 0)]
+
+
+def test_a_pass_between_those_that_were_timed():
+    times = {(0, 2): 1.0, (0, 64): 5.0, (4, 0): 2.0, (4, 60): 8.0}
+    assert [many.between(times, *rows) for rows in ((0, 33), (4, 30), (4, 0), (0, 1), (2, 0))] == [3, 5, 2, 1, 1.5]
+
+
+def test_after_how_many_tokens_a_token_comes():
+    assert many.contexts(workload([(10, 3)])) == (11, 4)
+    assert many.contexts(workload([(2, 1), (2, 1)])) == (4, 2)  # decoded at 2 and 5, read at 0, 1, and 2, 3, 4
 
 
 def test_what_visitors_waited_for_is_told():
