@@ -252,12 +252,10 @@ def _decoding(started: _Peers, workloads: Sequence[Workload], label: str, chats:
     events = {generation: list[float]() for generation in GENERATION}
     for workload in workloads:
         for generation in GENERATION:
-            started.parley.count_tokens()
-            before = started.parley.event_seconds()
-            taken = started.play(f"{OURS} {generation}", workload, chats)
-            on_events = (started.parley.event_seconds() - before) / (os.cpu_count() or 1)
-            events[generation].append(100 * on_events / taken.seconds)
-            seconds, in_passes, tokens = started.parley.decoding()
+            started.parley.count_tokens(NEW)
+            started.play(f"{OURS} {generation}", workload, chats)
+            seconds, in_passes, on_events, tokens = started.parley.decoding()
+            events[generation].append(100 * on_events / seconds / (os.cpu_count() or 1))
             each_pass = started.parley.pass_time(chats, PROMPT + PROMPT // 2, NEW)
             rates[generation].append((tokens / seconds, chats / each_pass))
             shares[generation].append(100 * in_passes / seconds)

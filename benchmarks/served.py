@@ -41,19 +41,15 @@ class Served:
         """How long all passes took together, up to now."""
         return self._inside(_pass_seconds)
 
-    def count_tokens(self) -> None:
-        """Forgets the tokens that were counted, see `decoding`."""
-        self._inside(_count_tokens)
+    def count_tokens(self, new: int) -> None:
+        """Forgets the tokens that were counted; see `decoding`. Each of the next turns will have `new` tokens."""
+        self._inside(_count_tokens, new)
 
-    def decoding(self) -> tuple[float, float, int]:
+    def decoding(self) -> tuple[float, float, float, int]:
         """From when all turns since `count_tokens` had a token until the first of them had its last one: seconds,
-        seconds of them in passes, and tokens.
+        seconds of them in passes, the processor's seconds of the threads that pass text on, and tokens.
         """
         return self._inside(_decoding)
-
-    def event_seconds(self) -> float:
-        """The processor time, up to now, of the threads that pass text on: all of the app but the decode loops."""
-        return self._inside(_event_seconds)
 
     def pass_times(self, decoded_at: int, chunk_at: int) -> dict[tuple[int, int], float]:
         """Seconds of passes of single rows of as many sequences (`DECODED`) and tokens of one prompt (`CHUNKS`).
@@ -79,17 +75,23 @@ class Served:
 
 
 class _TokenLog(TokenRate):
-    """Remembers when each turn had a token, and how long all passes had taken by then."""
+    """Remembers when each turn had a token, and how long all passes had taken by then.
+
+    At the first and the last of the `new` tokens of a turn also what the threads had taken that pass text on.
+    """
 
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
         self._scheduler = scheduler
-        self.tokens: dict[RunningTurn, list[tuple[float, float]]] = {}
+        self.new = 0
+        self.tokens: dict[RunningTurn, list[tuple[float, float, float]]] = {}
 
     def count(self) -> None:
         """See `TokenRate.count`."""
         super().count()
-        self.tokens.setdefault(turns.current(), []).append((time.perf_counter(), self._scheduler.pass_seconds))
+        known = self.tokens.setdefault(turns.current(), [])
+        passing_on = _event_seconds() if len(known) in (0, self.new - 1) else 0.0
+        known.append((time.perf_counter(), self._scheduler.pass_seconds, passing_on))
 
 
 _kept = contextlib.ExitStack()  # in the app's process: what holds until it ends
@@ -133,18 +135,20 @@ def _settle() -> None:
             thread.join()
 
 
-def _count_tokens() -> None:
+def _count_tokens(new: int) -> None:
     _log().tokens.clear()
+    _log().new = new
 
 
-def _decoding() -> tuple[float, float, int]:
+def _decoding() -> tuple[float, float, float, int]:
     turns = list(_log().tokens.values())
     begin, end = max(each[0] for each in turns), min(each[-1] for each in turns)
-    tokens = sum(begin[0] < when <= end[0] for each in turns for when, _ in each)
-    return end[0] - begin[0], end[1] - begin[1], tokens
+    tokens = sum(begin[0] < when <= end[0] for each in turns for when, *_ in each)
+    return end[0] - begin[0], end[1] - begin[1], end[2] - begin[2], tokens
 
 
 def _event_seconds() -> float:
+    """The processor's time, up to now, of all threads of the app but the decode loops."""
     passing_on = [each.ident for each in threading.enumerate() if each.name != "generate" and each.ident]
     return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in passing_on)
 
