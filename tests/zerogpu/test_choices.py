@@ -55,7 +55,7 @@ def test_a_program_looks_at_the_next_token_in_one_call(zero, client):
 
 
 def test_the_next_token_is_looked_at_after_a_click(zero, chromium):
-    visitor = Visitor(chromium, f"{zero.url}/?model={BIRD}&seed=1")
+    visitor = Visitor(chromium, f"{zero.url}/?model={BIRD}&seed=1", width=700, height=500)
     visitor.box.fill("Hello!")
     asked = len(zero.api.asked("/schedule"))
     visitor.press("Next token")

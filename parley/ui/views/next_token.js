@@ -32,6 +32,7 @@ window.nextToken = (() => {
     const lines = [make("div", { className: "line" }, step, back, make("label", { className: "hide" }, hide, texts.hide), on, make("span", { className: "files" }, files)), make("div", { className: "line" }, typed, force_), tries, said, knobs, bars];
     parts = { text, typed, guess, step, back, tries, said, bars, on, force_, knobs };
     choices.open(texts.title_next, [make("div", { className: "next-token" }, text, ...lines)], from, closed);
+    [tries.hidden, back.disabled] = [!hides, !start.given.length];
     drawKnobs();
     ask();
     step.focus({ preventScroll: true });
