@@ -139,6 +139,7 @@ def _mix(started: _Peers, workloads: Sequence[Workload], label: str, chats: int)
     bounds, in_model = list[float](), {generation: list[float]() for generation in GENERATION}
     for number, workload in enumerate(workloads):
         for way in started.ways(chats, number):
+            started.parley.settle()  # what is read again after the last way is no part of this one
             before = started.parley.pass_seconds()
             taken = started.play(way, workload, chats)
             played.setdefault(way, []).append(taken)
