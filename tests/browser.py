@@ -104,6 +104,7 @@ class Visitor:
         """The settings in reach: on a narrow page they are in a drawer, which is closed again at the end."""
         chip = self.page.locator("#chip")
         expect(chip).to_have_attribute("aria-haspopup", "dialog")  # only then it can be seen
+        expect(self.page.locator("#chip:visible, #setting-model input:visible").first).to_be_attached()
         drawer = chip.is_visible() and chip.get_attribute("aria-expanded") != "true"
         if drawer:
             chip.click()
