@@ -288,8 +288,8 @@ class Inside:
         def paced(engine, *given):
             streamer = plain(engine, *given)
             if engine.loaded.spec.name == self.endless:
-                counts = streamer._on_token
-                streamer._on_token = lambda: counts() or time.sleep(ENDLESS_PACE)
+                counts, stopped = streamer._on_token, streamer._signal._cancel
+                streamer._on_token = lambda: counts() or stopped.wait(ENDLESS_PACE)  # a stop is noticed at once
             return streamer
 
         LocalEngine._new_streamer = paced

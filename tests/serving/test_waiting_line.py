@@ -89,9 +89,11 @@ def test_a_visitor_runs_two_turns_whatever_the_model_and_waits_with_four():
     specs = [[BUDGIE], [PARROT], [PARROT], [BUDGIE], [BUDGIE] * 2, [PARROT]]
     tickets = [line.enter(visitor, each) for each in specs]
     assert [is_admitted(each) for each in tickets] == [True, True, False, False, False, False]
-    with pytest.raises(TurnRefused, match=r"^4 of your answers wait already\. Press Retry in \d+ s\.$") as refused:
+    with pytest.raises(
+        TurnRefused, match=r"^4 of your answers wait already\. Press Retry in [1-9]\d* s\.$"
+    ) as refused:
         line.enter(visitor, [BUDGIE])
-    assert refused.value.code == "too_many" and refused.value.retry_seconds >= 1
+    assert refused.value.code == "too_many"
     assert is_admitted(line.enter(Visitor("another"), [BUDGIE])), "nobody is kept out by them"
     line.leave(tickets[0])
     assert is_admitted(tickets[2])
@@ -125,7 +127,7 @@ def test_each_limit_holds_at_its_bound_with_its_sentence(name, monkeypatch):
     with pytest.raises(TurnRefused) as refused:
         line.enter(visitor, [BUDGIE])
     assert str(refused.value) == f"{sentence} Press Retry in {refused.value.retry_seconds} s."
-    assert refused.value.code == code and 1 <= refused.value.retry_seconds <= 60
+    assert refused.value.code == code and refused.value.retry_seconds in range(1, 61)  # told, and not waited for
     assert (line.num_waiting(), line.num_running()) == (waiting, running), "nothing is left of it"
     if name == "TURNS_PER_ADDRESS":
         line.enter(Visitor("visitor", "192.0.2.2"), [BUDGIE])
