@@ -6,7 +6,7 @@ import gradio as gr
 from gradio.blocks import APIInfo
 
 from parley import strategies
-from parley.api import generate
+from parley.api import generate, sessions
 from parley.api.plain import plain
 from parley.api.turns.failures import program_error
 from parley.api.turns.program_turn import WITH_SETTINGS, ProgramTurns
@@ -164,6 +164,16 @@ class Page(gr.Blocks):
     """
 
     turns: ProgramTurns  # runs the turns of programs
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.default_config = sessions.SharedConfig(self)
+
+    def queue(self, *args: Any, **kwargs: Any) -> "Page":
+        """See `gr.Blocks`."""
+        super().queue(*args, **kwargs)
+        self._queue.sleep_when_free = sessions.POLL_SECONDS
+        return self
 
     def get_api_info(self, *args: Any, **kwargs: Any) -> APIInfo:
         """Gradio's API info, with what is known of the settings, and with other types of /generate."""

@@ -10,8 +10,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from parley.api.turns.failures import program_error
 from parley.api.turns.turn_runner import Reply
-from parley.errors import ChatError
+from parley.errors import BadConversation, ChatError
 from parley.events import Answer
 from parley.generation.reasoning_parser import rejoined
 from parley.models import registry
@@ -34,6 +35,8 @@ TEXTS = {  # of turns.js
 }
 MAX_END_SECONDS = 10.0  # for which a lost turn is waited for
 DIFFERS = "The words before the break came out otherwise this time."
+# Values go from and to the browser unchanged. To prepare them, Gradio would change threads for each of some 60 settings.
+AS_THEY_ARE: dict[str, bool] = {"preprocess": False, "postprocess": False}
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class ResilientChatInterface(gr.ChatInterface):
             js="turns.asked",
             concurrency_limit=None,
             trigger_mode="multiple",
-            postprocess=False,
+            **AS_THEY_ARE,
             **private,
         )
         answer.success(None, None, box, js="turns.ended", **at_once)
@@ -127,6 +130,8 @@ class ResilientChatInterface(gr.ChatInterface):
         Else one that is refused would stay, and the next answer would be to both. The conversation is set once, and
         then changed in place, because Gradio describes a state anew each time that it is set.
         """
+        if not isinstance(message, str | None):
+            raise program_error(BadConversation("The message must be text. Put a conversation into `messages`."))
         kept: list[Any] | None = None  # the conversation that was set
         async with aclosing(super()._stream_fn(message, history, *args)) as steps:
             async for text, conversation in steps:
@@ -144,7 +149,7 @@ class ResilientChatInterface(gr.ChatInterface):
             [self.api_response, self.chatbot_state],
             api_name=self.api_name,
             concurrency_limit=None,
-            postprocess=False,
+            **AS_THEY_ARE,
         )
 
     async def _stop(self, request: gr.Request, number: Any) -> None:
@@ -167,7 +172,7 @@ class ResilientChatInterface(gr.ChatInterface):
         """
         number, resumes, stored = _asked(asked)
         turn = self._turns.begin(request.session_hash, number)
-        task = _task(shown, stored, _visible(settings), resumes)
+        task = _task(shown or [], stored, _visible(settings), resumes)
         if turn is None or task is None:
             yield {"turn": number, "over": True}
             return
@@ -223,11 +228,14 @@ def _asked(asked: Any) -> tuple[int, bool, StoredAnswer]:
 def _visible(values: Sequence[Any]) -> Sequence[Any]:
     """The values of the controls; None, the model's own value, for those that the page hides with this model.
 
-    They may still have those of the model before, where a question follows its choice at once.
+    They may still have those of the model before, where a question follows its choice at once. An empty box for a
+    number is None too.
     """
-    row = registry.models().get(str(dict(zip(OPTIONS, values, strict=True))["model"]))
+    given = dict(zip(OPTIONS, values, strict=True))
+    given |= {name: None for name, value in given.items() if value == "" and OPTIONS[name].kind is not str}
+    row = registry.models().get(str(given["model"]))
     taken = row.capabilities.settings if row else OPTIONS
-    return [value if name in taken or name == "model" else None for name, value in zip(OPTIONS, values, strict=True)]
+    return [value if name in taken or name == "model" else None for name, value in given.items()]
 
 
 def _task(shown: Shown, stored: StoredAnswer, settings: Sequence[Any], resumes: bool) -> Task | None:

@@ -1,4 +1,4 @@
-"""Gradio's components for the settings and for the message, which pass on any value.
+"""Gradio's components for the settings, which pass on any value.
 
 Gradio's own checks would fail outside of the chat function. `Settings.check` does all checks.
 """
@@ -45,18 +45,6 @@ class Textbox(gr.Textbox):
 
     def preprocess(self, payload: Any) -> Any:
         """Unchanged."""
-        return payload
-
-
-class MessageBox(gr.Textbox):
-    """The textbox for a message. Gradio itself reads the message before the chat function does, so it is text here."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> Any:
-        """Unchanged. Raises `gr.Error` for what is no text, where stock Gradio would make text of it."""
-        if not isinstance(payload, str | None):
-            raise gr.Error("The message must be text. Put a conversation into `messages`.", print_exception=False)
         return payload
 
 

@@ -27,7 +27,6 @@ from parley.serving.comparison import GpuWorker
 from parley.settings import OPTIONS
 from parley.strategies.strategy import GROUPS
 from parley.ui import chat_interface, controls, embedding, render, translations
-from parley.ui.components import MessageBox
 from parley.ui.gradio_patches import GRADIO, NAMES, PatchedScripts
 from parley.ui.views import (
     choices,
@@ -205,7 +204,7 @@ def chat_components() -> dict[str, Any]:
         group_consecutive_messages=False,  # in a group, Copy would also copy the thought and the line of figures
         placeholder=f"## {TEXTS['question']}\n{TEXTS['invitation']}",
     )
-    textbox = MessageBox(
+    textbox = gr.Textbox(
         elem_id="message",
         label=TEXTS["message"],
         placeholder=TEXTS["placeholder"],
