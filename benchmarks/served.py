@@ -26,6 +26,7 @@ from parley.serving import turn
 DECODED = (0, 1, 2, 4, 8, 16, 32)  # single rows of passes that are timed
 CHUNKS = (0, 2, 16, 32, MAX_ROWS)  # tokens of a prompt in them, as far as there is room
 PASSES = 6  # of each kind that are timed
+DECODING = ("generate", "draw-ahead")  # names of threads
 
 
 class Served:
@@ -148,8 +149,8 @@ def _decoding() -> tuple[float, float, float, int]:
 
 
 def _event_seconds() -> float:
-    """The processor's time, up to now, of all threads of the app but the decode loops."""
-    passing_on = [each.ident for each in threading.enumerate() if each.name != "generate" and each.ident]
+    """The processor's time, up to now, of all threads of the app but those that decode."""
+    passing_on = [each.ident for each in threading.enumerate() if each.name not in DECODING and each.ident]
     return sum(time.clock_gettime(time.pthread_getcpuclockid(ident)) for ident in passing_on)
 
 

@@ -152,9 +152,9 @@ class AnswerStreamer(TextIteratorStreamer):
             return
         self.take(value)
 
-    def take(self, value: torch.Tensor) -> None:
-        """Takes generated token ids of shape (n,) or (1, n)."""
-        for token in value.flatten().tolist():
+    def take(self, value: torch.Tensor | Sequence[int]) -> None:
+        """Takes generated token ids, as a list or of shape (n,) or (1, n)."""
+        for token in value.flatten().tolist() if isinstance(value, torch.Tensor) else value:
             self.ids.append(token)
             self._on_token()
             if chunk := self._step(self._detokenizer, token):

@@ -35,8 +35,8 @@ TEXTS = {  # of turns.js
 }
 MAX_END_SECONDS = 10.0  # for which a lost turn is waited for
 DIFFERS = "The words before the break came out otherwise this time."
-# Values go from and to the browser unchanged. To prepare them, Gradio would change threads for each of some 60 settings.
-AS_THEY_ARE: dict[str, bool] = {"preprocess": False, "postprocess": False}
+# Values go from and to the browser unchanged. To prepare them, Gradio would change threads for each of some 60.
+AS_THEY_ARE: dict[str, Any] = {"preprocess": False, "postprocess": False}
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class ResilientChatInterface(gr.ChatInterface):
         if not isinstance(message, str | None):
             raise program_error(BadConversation("The message must be text. Put a conversation into `messages`."))
         kept: list[Any] | None = None  # the conversation that was set
-        async with aclosing(super()._stream_fn(message, history, *args)) as steps:
+        async with aclosing(super()._stream_fn(message or "", history, *args)) as steps:
             async for text, conversation in steps:
                 if text and kept is not None:
                     kept[:] = conversation

@@ -1,15 +1,15 @@
-"""A new session costs little, and is described as Gradio describes it; a turn does not change threads for a setting."""
+"""A new session costs little, and is described as Gradio describes it. A turn changes threads for no setting."""
 
 from copy import copy
 
 import anyio
-import app
 import httpx2
 import pytest
 from gradio.blocks import BlocksConfig
 from gradio.components import Component
 from gradio.state_holder import SessionState
 
+import app
 from tests.api.test_between_visitors import WAYS
 
 

@@ -142,4 +142,4 @@ class Room:
             return None
         self.rows -= rows
         self._head_rows -= num_logits * heads
-        return whole._replace(ids=whole.ids[:rows], num_logits=num_logits)
+        return whole if rows == len(whole.ids) else whole._replace(ids=whole.ids[:rows], num_logits=num_logits)

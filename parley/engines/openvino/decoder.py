@@ -109,7 +109,7 @@ class Decoder:
                 sequence.table.reserve(len(sequence.ids))
                 ragged.add(sequence)
             output = self._infer(ragged)
-            if np.isnan(output.logits).any():
+            if output.logits.size and np.isnan(output.logits.max()):  # a third of the time of looking at each
                 raise NotFinite
             for sequence in batch:
                 sequence.table.append(sequence.ids, sequence.is_chunk)

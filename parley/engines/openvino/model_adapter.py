@@ -132,12 +132,11 @@ class ModelAdapter(PreTrainedModel, GenerationMixin):
         asked = partial(next, loop)
         while True:
             try:
-                ids, count = asked()
+                _, ids = asked()
             except StopIteration as end:
                 return end.value
-            rows = zip(cache.tables, ids[:, -count:].tolist(), strict=True)
-            output = yield [PassInput(table, row, False, count) for table, row in rows]
-            asked = partial(loop.send, torch.from_numpy(output.logits).view(len(ids), count, -1))
+            output = yield [PassInput(table, ids, False, len(ids)) for table in cache.tables]
+            asked = partial(loop.send, torch.from_numpy(output.logits).view(len(cache.tables), len(ids), -1))
 
     def _forward(self, cache: PagedKVCache, input_ids: torch.Tensor, logits_to_keep: int, early: bool) -> "Outputs":
         """Logits, early logits and hidden states; only those of one sequence if all sequences are the same."""

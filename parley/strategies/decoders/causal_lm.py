@@ -10,9 +10,10 @@ import torch
 from transformers import GenerationConfig, PreTrainedConfig
 
 T = TypeVar("T")
-# A decode loop that yields the ids so far, shape (sequences, tokens), and how many of them the cache does not hold.
-# It gets the logits after each of these, shape (sequences, count, vocabulary), which it may change.
-AsksForLogits = Generator[tuple[torch.Tensor, int], torch.Tensor, T]
+# A decode loop that yields the ids so far, shape (1, tokens), and the last of them, which the cache does not hold. All
+# sequences of the cache go on with these. It gets the logits after each of them, shape (sequences, count, vocabulary),
+# which it may change.
+AsksForLogits = Generator[tuple[torch.Tensor, list[int]], torch.Tensor, T]
 
 
 class KVCache(Protocol):

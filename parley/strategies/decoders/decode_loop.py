@@ -41,7 +41,7 @@ def decode_loop(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
-    on_token: Callable[[torch.Tensor], None],
+    on_token: Callable[[Sequence[int]], None],
     on_draft: Callable[[int, int], None],
     lookup: bool,
     generator: torch.Generator | None = None,
@@ -70,9 +70,12 @@ def decode_loop(
         return sampler(input_ids, guidance(logits) if guidance else logits)
 
     def take(input_ids: torch.Tensor, token: int) -> bool:
-        on_token(input_ids[:, -1:].cpu())
+        on_token([token])
         drafts.append(token)
-        return ends(input_ids, token)
+        at_end = ends(input_ids, token)
+        if paged and not at_end:  # else a second thread would take time from those of the model
+            sampler.draw_ahead()
+        return at_end
 
     steps = _steps(text, input_ids.shape[1], logits, choose, take, drafts, cache)
     return paged.drive(cache, steps) if paged else _drive(model, inputs, cache, steps)
@@ -92,14 +95,17 @@ def _steps(
     `text`, shape (1, tokens), has room for all of them after the prompt, which has `length` tokens. `take` tells
     whether a token is the last one.
     """
-    drafts: list[int] = []
+    # An array takes a number in a tenth of the time.
+    tokens = text[0].numpy() if text.device.type == "cpu" else text[0]
+    so_far, drafts = text[:, :length], list[int]()
     while True:
         num_accepted, at_end = 0, False
         for position in range(len(drafts) + 1):
-            token = choose(text[:, :length], logits[:, position])
-            text[0, length] = token
+            token = choose(so_far, logits[:, position])
+            tokens[length] = token
             length += 1
-            at_end = take(text[:, :length], token)
+            so_far = text[:, :length]
+            at_end = take(so_far, token)
             accepted = drafts[position : position + 1] == [token]
             num_accepted += accepted
             if at_end or not accepted:
@@ -108,12 +114,10 @@ def _steps(
             drafting.record(len(drafts), num_accepted)
             cache.crop(num_accepted - len(drafts))
         if at_end:
-            return text[:, :length]
-        drafts = drafting.propose(text[:, :length])
-        ahead = text[:, :length]
-        if drafts:
-            ahead = torch.cat([ahead, ahead.new_tensor([drafts])], dim=-1)
-        logits = yield ahead.expand(len(logits), -1), len(drafts) + 1
+            return so_far
+        drafts = drafting.propose(so_far)
+        ahead = torch.cat([so_far, so_far.new_tensor([drafts])], dim=-1) if drafts else so_far
+        logits = yield ahead, [token, *drafts]
 
 
 def _drive(
@@ -121,9 +125,9 @@ def _drive(
 ) -> torch.Tensor:
     """Runs the loop to its end with passes of a model of transformers."""
     try:
-        input_ids, count = next(steps)
+        input_ids, new = next(steps)
         while True:
-            input_ids, count = steps.send(_next_logits(model, inputs, cache, input_ids, count))
+            input_ids, new = steps.send(_next_logits(model, inputs, cache, input_ids, len(new)))
     except StopIteration as end:
         return end.value
 

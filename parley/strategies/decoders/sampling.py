@@ -5,10 +5,14 @@ largest quotient of probability and exponential noise. The noise is -log1p(-u), 
 entry of the vocabulary.
 """
 
-import math
+import functools
+import os
+import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 from transformers import (
@@ -28,14 +32,9 @@ from parley.strategies.processors.samplers.xtc import Xtc
 # Processors that read only the probabilities of the tokens that top-k kept. They give the same result for these alone.
 KEPT_ONLY = (TopPLogitsWarper, MinPLogitsWarper, TypicalLogitsWarper, EpsilonLogitsWarper, EtaLogitsWarper, Xtc)
 MAX_KEPT = 1024  # tokens; for more, `torch.multinomial` is as fast
-SPARE = 16  # more candidates than top-k keeps, because it keeps all that are equal to the last one
 
-BLOCK = 64  # entries whose maximum is taken first
-_OFFSETS = torch.arange(BLOCK)
-
-# Where uniform numbers are drawn. The last one used is taken first, because it is still in the processor's cache.
-# There are as many as threads have drawn at the same time.
-_scratch: list[torch.Tensor] = []
+GROUP_SIZE = 64  # entries of the vocabulary whose maximum is taken first
+ROUNDING = 1e-6  # relative; scores that differ by less may be equal after a division
 
 DRAWS = (torch.multinomial, torch.Tensor.multinomial, torch.rand, torch.rand_like)  # all that `generate` uses
 
@@ -60,7 +59,8 @@ class Sampler:
         self._after = rest
         self._top_k = next((each.top_k for each in processors[top_k : top_k + 1]), None)
         self._temperature = next((each.temperature for each in processors[begin:top_k]), 1.0)
-        self._do_sample, self._generator = do_sample, generator
+        self._do_sample, self._generator, self._uniform = do_sample, generator, _Uniform(generator)
+        self._drew_uniform = False  # for the last token
 
     def __call__(self, input_ids: torch.Tensor, logits: torch.Tensor) -> int:
         """The token that follows `input_ids`, shape (1, tokens). `logits` has shape (1, vocabulary)."""
@@ -70,51 +70,45 @@ class Sampler:
             # NumPy finds the first of the highest scores too, in a tenth of the time.
             return int(scores.numpy().argmax() if scores.device.type == "cpu" else scores.argmax())
         kept = self._candidates(scores) or self._kept(_processed(self._cut, input_ids, scores))
+        self._drew_uniform = kept is not None
         if kept is None:
             scores = _processed([*self._cut, *self._after], input_ids, scores)
+            self._uniform.take_back()
             return int(torch.multinomial(scores.softmax(-1), 1, generator=self._generator))
         tokens, kept_scores = kept
-        probabilities = _processed(self._after, input_ids, kept_scores).softmax(-1)[0]
-        noise = -torch.log1p(-self._uniform(scores.shape[1], tokens)).to(probabilities.dtype)
-        return int(tokens[int((probabilities / noise).argmax())])
+        probabilities = _processed(self._after, input_ids, kept_scores).softmax(-1)[0].numpy()
+        noise = -torch.log1p(-self._uniform.next(scores.shape[1], tokens)).numpy()
+        return int(tokens[(probabilities / noise.astype(probabilities.dtype)).argmax()])
 
-    def _uniform(self, vocabulary: int, tokens: torch.Tensor) -> torch.Tensor:
-        """The numbers of these tokens, shape (kept,), of the uniform ones that are drawn for the whole vocabulary."""
-        try:
-            drawn = _scratch.pop()
-        except IndexError:
-            drawn = torch.empty(vocabulary, dtype=torch.float64)
-        if drawn.shape[0] != vocabulary:  # of another model
-            drawn = torch.empty(vocabulary, dtype=torch.float64)
-        taken = drawn.uniform_(generator=self._generator)[tokens]
-        _scratch.append(drawn)
-        return taken
+    def draw_ahead(self) -> None:
+        """Says that another token will be chosen, so that its random numbers can be drawn meanwhile."""
+        if self._drew_uniform:  # the last token, so probably the next one too
+            self._uniform.draw_ahead()
 
-    def _candidates(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _candidates(self, scores: torch.Tensor) -> tuple[np.ndarray, torch.Tensor] | None:
         """The tokens that top-k keeps, shape (kept,), and their scores after temperature and top-k, shape (1, kept).
 
-        None where there is no top-k, and where more tokens may be equal to the last one than are looked at.
+        None where there is no top-k, and where it keeps none or too many.
         """
-        if scores.device.type != "cpu" or self._top_k is None or self._top_k + SPARE > min(MAX_KEPT, scores.shape[1]):
+        if scores.device.type != "cpu" or self._top_k is None or self._top_k > min(MAX_KEPT, scores.shape[1]):
             return None
-        found, tokens = highest(scores[0], self._top_k + SPARE)
-        found = found / self._temperature
-        values = found.tolist()  # far sooner looked at than a tensor
-        least = values[self._top_k - 1]
-        if values[0] == -math.inf or not values[-1] < least:
-            return None
-        kept = sum(each >= least for each in values)
-        return tokens[:kept], found[None, :kept]
+        values = scores[0].numpy()
+        tokens = highest(values, self._top_k)
+        found = values[tokens] / values.dtype.type(self._temperature)
+        if len(tokens) > self._top_k:
+            kept = found >= np.partition(found, -self._top_k)[-self._top_k]
+            tokens, found = tokens[kept], found[kept]
+        return (tokens, torch.from_numpy(found)[None]) if 0 < len(tokens) <= MAX_KEPT else None
 
     @staticmethod
-    def _kept(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _kept(scores: torch.Tensor) -> tuple[np.ndarray, torch.Tensor] | None:
         """The tokens that all processors so far have kept, and their scores, shaped like those of `_candidates`.
 
         None where no token is left, or so many that `torch.multinomial` is as fast.
         """
         if scores.device.type != "cpu":
             return None
-        tokens = (scores[0] > -math.inf).nonzero()[:, 0]
+        tokens = np.flatnonzero(scores[0].numpy() > -np.inf)
         return (tokens, scores[:, tokens]) if 0 < len(tokens) <= MAX_KEPT else None
 
 
@@ -125,22 +119,102 @@ def _processed(processors: Sequence[LogitsProcessor], input_ids: torch.Tensor, s
     return scores
 
 
-def highest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The highest scores of shape (vocabulary,), and their tokens, both of shape (count,); `topk` gives the same.
+def highest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The tokens of the `count` highest scores, of shape (vocabulary,), in ascending order; none of a score of -inf.
 
-    They lie in the blocks with the highest maxima. Which of equal scores come last may differ.
+    There are more where others equal the last one but for rounding, and some that are lower: all are given that are
+    not below the `count`-th of the maxima of groups, which as many scores reach.
     """
-    size = scores.shape[0]
-    end = size // BLOCK * BLOCK
-    if count * BLOCK > end // 2:
-        return scores.topk(count)
-    blocks = scores[:end].view(-1, BLOCK)
-    at = blocks.amax(-1).topk(count).indices
-    near, tokens = blocks[at].flatten(), (at[:, None] * BLOCK + _OFFSETS).flatten()
-    if end < size:
-        near, tokens = torch.cat([near, scores[end:]]), torch.cat([tokens, torch.arange(end, size)])
-    found, at = near.topk(count)
-    return found, tokens[at]
+    groups = len(scores) // GROUP_SIZE
+    maxima = scores[: groups * GROUP_SIZE].reshape(GROUP_SIZE, groups).max(0) if count <= groups else scores
+    least = np.partition(maxima, -count)[-count]
+    if least == -np.inf:
+        return np.flatnonzero(scores > -np.inf)
+    return np.flatnonzero(scores >= least - abs(least) * ROUNDING)
+
+
+class _Uniform:
+    """The uniform numbers of one request, of which each token takes as many as the vocabulary has entries.
+
+    Those for the next token can be drawn ahead, in a thread that all requests share. The draw takes as long as the
+    rest of the choice, and does not hold Python's lock.
+    """
+
+    def __init__(self, generator: torch.Generator | None) -> None:
+        self._generator, self._vocabulary = generator, 0
+        self._before: torch.Tensor | None = None  # the state of the generator before the numbers that are drawn ahead
+        self._ahead: torch.Tensor | BaseException | None = None  # these numbers, or why there are none
+        self._drawing = threading.Lock()  # held until they are there
+
+    def draw_ahead(self) -> None:
+        """Has the numbers for the next token drawn. Not with the global generator, from which others draw too."""
+        if self._generator is not None and self._before is None and self._vocabulary:
+            self._before = self._generator.get_state()
+            self._drawing.acquire()
+            _asked().put(self._finish_ahead)
+
+    def next(self, vocabulary: int, tokens: np.ndarray) -> torch.Tensor:
+        """The numbers of these tokens, shape (kept,), of the float64 ones that are drawn for the whole vocabulary."""
+        if vocabulary != self._vocabulary:
+            self.take_back()
+            self._vocabulary = vocabulary
+        drawn = self._draw() if self._before is None else self._drawn_ahead()
+        taken = drawn[torch.from_numpy(tokens)]
+        _scratch.append(drawn)
+        return taken
+
+    def take_back(self) -> None:
+        """Leaves the generator as if nothing had been drawn ahead."""
+        if self._before is not None and self._generator is not None:
+            before = self._before
+            _scratch.append(self._drawn_ahead())
+            self._generator.set_state(before)
+
+    def _drawn_ahead(self) -> torch.Tensor:
+        with self._drawing:
+            drawn, self._ahead, self._before = self._ahead, None, None
+        if isinstance(drawn, torch.Tensor):
+            return drawn
+        raise drawn or AssertionError("Nothing was drawn ahead.")
+
+    def _finish_ahead(self) -> None:
+        try:
+            self._ahead = self._draw()
+        except BaseException as error:  # it belongs to the request, not to the thread
+            self._ahead = error
+        self._drawing.release()
+
+    def _draw(self) -> torch.Tensor:
+        try:
+            drawn = _scratch.pop()
+        except IndexError:
+            drawn = torch.empty(self._vocabulary, dtype=torch.float64)
+        if drawn.shape[0] != self._vocabulary:  # of another model
+            drawn = torch.empty(self._vocabulary, dtype=torch.float64)
+        return drawn.uniform_(generator=self._generator)
+
+
+# Where uniform numbers are drawn. The last one used is taken first, because it is still in the processor's cache.
+# There are as many as were needed at the same time.
+_scratch: list[torch.Tensor] = []
+
+
+@functools.cache
+def _asked() -> queue.SimpleQueue[Callable[[], None]]:
+    """Where the thread that draws ahead finds its work."""
+    asked = queue.SimpleQueue[Callable[[], None]]()
+
+    @torch.inference_mode()
+    def work() -> None:
+        while True:
+            asked.get()()
+
+    threading.Thread(target=work, daemon=True, name="draw-ahead").start()
+    return asked
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not have it, and does not fork
+    os.register_at_fork(after_in_child=_asked.cache_clear)  # the child does not have the thread
 
 
 class DrawFrom(TorchFunctionMode):
