@@ -142,4 +142,6 @@ class Room:
             return None
         self.rows -= rows
         self._head_rows -= num_logits * heads
-        return whole if rows == len(whole.ids) else whole._replace(ids=whole.ids[:rows], num_logits=num_logits)
+        if rows == len(whole.ids) and num_logits == whole.num_logits:  # as for most
+            return whole
+        return whole._replace(ids=whole.ids[:rows], num_logits=num_logits)
