@@ -9,7 +9,7 @@ import torch
 
 from parley.errors import BadConversation, BadSetting, NotSupported, TooLong
 from parley.events import ContextUse
-from parley.generation.chat_template import for_template, render
+from parley.generation.chat_template import RenderedChat, for_template, render
 from parley.generation.loaded_model import LoadedModel
 from parley.generation.reasoning_parser import ReasoningParser, split_thought
 from parley.generation.token_splice import reuse_generated_ids
@@ -50,9 +50,9 @@ def render_prompt(
     if settings.plain:
         return _plain_text(loaded, messages, settings, cached, max_prompt_tokens)
     _check_chat(loaded, settings)
-    candidates = _candidates(messages)
-    index = 0
-    if _length(loaded, candidates[0], settings) > max_prompt_tokens:
+    candidates, index = _candidates(messages), 0
+    chat = render(loaded, candidates[0], settings)
+    if len(chat.ids) > max_prompt_tokens:
         index = _first_that_fits(loaded, candidates, settings, max_prompt_tokens)
     if index == len(candidates):
         needed = _length(loaded, candidates[-1], settings)
@@ -60,7 +60,8 @@ def render_prompt(
             f"This message needs {needed} tokens, but {loaded.spec.label} reads at most {max_prompt_tokens} "
             "and needs the rest for its answer. Shorten it, or choose a model with a larger context."
         )
-    prompt = replace(_prompt(loaded, candidates[index], settings), dropped=index)
+    chat = render(loaded, candidates[index], settings) if index else chat
+    prompt = replace(_prompt(loaded, candidates[index], settings, chat), dropped=index)
     spliced = _as_generated(loaded, candidates[index], settings, cached) if prompt.continues else None
     spliced = spliced or reuse_generated_ids(cached, prompt.ids[0].tolist(), loaded.tokenizer)
     if len(spliced) <= max_prompt_tokens:
@@ -68,7 +69,8 @@ def render_prompt(
     if not settings.steers_away:
         return prompt
     turns = [m for m in candidates[index] if m.role != "system"]
-    negative = _prompt(loaded, [Message("system", settings.negative_prompt), *turns], settings)
+    away = [Message("system", settings.negative_prompt), *turns]
+    negative = _prompt(loaded, away, settings, render(loaded, away, settings))
     if negative.length > max_prompt_tokens:
         raise TooLong(
             f"With the negative prompt the conversation needs {negative.length} tokens, but {loaded.spec.label} reads "
@@ -176,9 +178,8 @@ def _check_thinking(loaded: LoadedModel, settings: Settings) -> None:
         raise BadSetting(f"{label} does not think, so it keeps no thinking budget. Set thinking_budget to 0.")
 
 
-def _prompt(loaded: LoadedModel, messages: Sequence[Message], settings: Settings) -> Prompt:
+def _prompt(loaded: LoadedModel, messages: Sequence[Message], settings: Settings, chat: RenderedChat) -> Prompt:
     continues = messages[-1].role == "assistant"
-    chat = render(loaded, messages, settings)
     in_reasoning = loaded.dialect.opens_thought(chat.text)
     if continues:
         text, thought = split_thought(messages[-1].content)

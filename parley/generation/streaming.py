@@ -1,7 +1,6 @@
 """Runs `generate` in a thread and yields its output. The iterator never hangs and can be stopped at any time."""
 
 import contextlib
-import functools
 import math
 import queue
 import threading
@@ -238,7 +237,7 @@ class AnswerStreamer(TextIteratorStreamer):
         flushed = 0.0
         while True:
             items = self._next_items(flushed)
-            pending = functools.reduce(_joined, (item for item in items if isinstance(item, Delta)), Delta())
+            pending = _joined([item for item in items if isinstance(item, Delta)])
             if pending != Delta() or not items:  # no items: a heartbeat
                 yield pending
                 flushed = time.monotonic()
@@ -264,14 +263,15 @@ class AnswerStreamer(TextIteratorStreamer):
         return items
 
 
-def _joined(pending: Delta, item: Delta) -> Delta:
-    if item.replaces:
-        return item
+def _joined(deltas: Sequence[Delta]) -> Delta:
+    """All of them in one; what comes before one that replaces the answer so far is dropped."""
+    begin = max((i for i, each in enumerate(deltas) if each.replaces), default=0)
+    first, *rest = deltas[begin:] or [Delta()]
     return replace(
-        pending,
-        text=pending.text + item.text,
-        thought=pending.thought + item.thought,
-        status=item.status or pending.status,
+        first,
+        text=first.text + "".join(each.text for each in rest),
+        thought=first.thought + "".join(each.thought for each in rest),
+        status=next((each.status for each in reversed(rest) if each.status), first.status),
     )
 
 
