@@ -4,7 +4,7 @@ import ast
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -40,7 +40,12 @@ PACKAGE = sorted((ROOT / "parley").rglob("*.py"))
 
 def imported(path: Path) -> Iterator[str]:
     """The dotted names that a file imports, anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    yield from names(ast.walk(ast.parse(path.read_text())))
+
+
+def names(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The dotted names that these nodes import."""
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -74,6 +79,12 @@ def test_the_page_is_imported_without_torch():
     heavy = "print([name for name in ('torch', 'transformers', 'openvino') if name in sys.modules])"
     run = [sys.executable, "-c", f"import sys, parley.ui.page; {heavy}"]
     assert subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_no_test_imports_the_app_while_it_is_collected():
+    """The page would be made before a fixture sets its models, for all tests of the process."""
+    at_once = {path: set(names(ast.parse(path.read_text()).body)) for path in (ROOT / "tests").rglob("*.py")}
+    assert [str(path) for path, found in at_once.items() if any(name.split(".")[0] == "app" for name in found)] == []
 
 
 def test_folders_files_and_functions_can_be_held_in_mind():

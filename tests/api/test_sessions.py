@@ -13,14 +13,6 @@ from tests.api.test_between_visitors import WAYS
 
 
 @pytest.fixture
-def page(inside):
-    """The page of the app that runs in this process."""
-    import app  # not before the fixture has set its models
-
-    return app.demo
-
-
-@pytest.fixture
 def described(monkeypatch):
     """The components that were described, in order."""
     found = list[int]()
@@ -34,22 +26,22 @@ def described(monkeypatch):
     return found
 
 
-def test_a_session_is_described_as_gradio_describes_it(page):
-    config = page.default_config
+def test_a_session_is_described_as_gradio_describes_it(inside):
+    config = inside.demo.default_config
     stock = {id: BlocksConfig.config_for_block(id, [], block) for id, block in config.blocks.items()}
-    assert SessionState(page).config_values == stock
+    assert SessionState(inside.demo).config_values == stock
 
 
-def test_the_page_is_described_once_for_all_sessions(page, described):
-    SessionState(page)
+def test_the_page_is_described_once_for_all_sessions(inside, described):
+    SessionState(inside.demo)
     described.clear()
-    SessionState(page)
+    SessionState(inside.demo)
     assert described == []
 
 
-def test_what_a_session_changes_is_its_own(page, described):
-    one, other = SessionState(page), SessionState(page)
-    box = next(each for each in page.blocks.values() if getattr(each, "elem_id", None) == "message")
+def test_what_a_session_changes_is_its_own(inside, described):
+    one, other = SessionState(inside.demo), SessionState(inside.demo)
+    box = next(each for each in inside.demo.blocks.values() if getattr(each, "elem_id", None) == "message")
     one._update_value_in_config(box._id, "of one")
     assert one.config_values[box._id]["props"]["value"] == "of one"
     assert other.config_values[box._id]["props"].get("value") != "of one"
@@ -59,7 +51,7 @@ def test_what_a_session_changes_is_its_own(page, described):
     one[box._id] = changed
     one._update_config(box._id)
     assert box._id in described and one.config_values[box._id]["props"]["label"] == "Another label"
-    assert SessionState(page).config_values[box._id]["props"]["label"] == box.label
+    assert SessionState(inside.demo).config_values[box._id]["props"]["label"] == box.label
 
 
 @pytest.mark.parametrize("way", ["chat", "generate", "page"])
