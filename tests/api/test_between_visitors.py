@@ -21,11 +21,12 @@ def events(http, path, body):
     return http.get(f"{path.replace('/v2', '')}/{event}").text
 
 
-def join(http, number, inside, word, model):
+def join(http, number, inside, word, model, **settings):
     """As the page asks."""
     index, count = function(inside, "_answer")
     shown = [{"role": "user", "content": [{"type": "text", "text": word}], "metadata": None}]
-    data = [{"turn": 1}, shown, *({"model": model, "max_new_tokens": 24}.get(name) for name in OPTIONS)]
+    given = {"model": model, "max_new_tokens": 24} | settings
+    data = [{"turn": 1}, shown, *(given.get(name) for name in OPTIONS)]
     session = f"{number:032x}"
     body = {"fn_index": index, "data": [*data, *[None] * count][:count], "session_hash": session}
     http.post("/gradio_api/queue/join", json=body).raise_for_status()

@@ -9,7 +9,7 @@ from gradio.blocks import BlocksConfig
 from gradio.components import Component
 from gradio.state_holder import SessionState
 
-from tests.api.test_between_visitors import WAYS
+from tests.api.test_between_visitors import WAYS, join
 
 
 @pytest.fixture
@@ -68,3 +68,9 @@ def test_gradio_changes_threads_for_no_value_of_a_turn(inside, way, monkeypatch)
     with httpx2.Client(base_url=inside.url, timeout=250) as http:
         assert "nonce1n" in WAYS[way](http, 1, inside, "nonce1n", "parrot")
     assert prepared == []
+
+
+def test_an_empty_box_for_a_number_leaves_the_value_to_the_model(inside):
+    with httpx2.Client(base_url=inside.url, timeout=250) as http:
+        said = join(http, 2, inside, "nonce2n", "parrot", seed="", temperature="", system_prompt="")
+    assert "nonce2n" in said and "must be" not in said
