@@ -29,7 +29,7 @@ from parley.generation.prefix_cache import CacheLease, LeaseRequest, SessionStor
 from parley.generation.streaming import Interrupted
 
 _log = logging.getLogger(__name__)
-POLL_SECONDS = 0.5  # how often a waiting thread checks whether its cache still exists
+POLL_SECONDS = 0.5  # how often the waiting thread looks whether a cache still exists
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Session:
 
     table: BlockTable
     sequence: list[int] = field(default_factory=list)  # prompt and answer of the last turn, as generated
+    unread: bool = False  # whether the rest of `sequence` shall be read while no turn runs
 
     def match_length(self, prompt: Sequence[int]) -> int:
         """How many tokens of this prompt are cached. The last `MIN_CHUNK` tokens are always read again."""
@@ -78,8 +79,8 @@ class PagedPrefixCache(SessionStore[Session]):
         except Interrupted:
             self._store(request, table)
             raise
-        self._store(request, table)
-        READERS.start(weakref.ref(self), request.session)
+        self._store(request, table, unread=True)
+        READER.start(weakref.ref(self))
 
     def _take(self, session: str, prompt: Sequence[int]) -> BlockTable:
         with self._changed:
@@ -88,11 +89,11 @@ class PagedPrefixCache(SessionStore[Session]):
         cached.table.crop(cached.match_length(prompt))
         return cached.table
 
-    def _store(self, request: LeaseRequest, table: BlockTable) -> None:
+    def _store(self, request: LeaseRequest, table: BlockTable, unread: bool = False) -> None:
         table.crop(len(request.prompt))
         with self._changed:
             self._sessions.pop(request.session, None)
-            self._sessions[request.session] = Session(table, [*request.prompt, *request.answer()])
+            self._sessions[request.session] = Session(table, [*request.prompt, *request.answer()], unread)
 
     def shared(self, session: str, keeps_states: bool) -> "SharedTables":
         """The prompts of a comparison, which begin with what is cached of the session. See `Engine.shared_prompts`."""
@@ -111,22 +112,27 @@ class PagedPrefixCache(SessionStore[Session]):
             oldest = next((session for session in self._sessions if session not in self._reading), None)
             return oldest is not None and bool(self._sessions.pop(oldest))
 
-    def read_chunk(self, session: str) -> bool:
-        """Reads one chunk of the session's last answer; False if nothing is left to read."""
+    def read_chunk(self) -> bool:
+        """Reads one chunk of an answer that is not read yet; False if there is none."""
         with self._changed:
-            cached = self._sessions.get(session)
-            if cached is None or session in self._reading:
+            unread = (each for each, cached in self._sessions.items() if cached.unread and each not in self._reading)
+            session = next(unread, None)
+            if session is None:
                 return False
+            cached = self._sessions[session]
             begin = cached.table.length
             ends = chunk_ends(len(cached.sequence) - begin, self._scheduler.max_rows)
             if not ends or ends[0] < MIN_CHUNK:
-                return False
+                cached.unread = False
+                return True
             self._reading.add(session)  # keeps other threads from taking or evicting the session
         try:
             ids = cached.sequence[begin : begin + ends[0]]
             self._scheduler.run([PassInput(cached.table, ids, is_chunk=True, num_logits=0)])
-        except OutOfBlocks:
-            return False
+        except BaseException as error:  # the next turn reads the rest, and reports a new error
+            cached.unread = False
+            if not isinstance(error, OutOfBlocks):
+                raise
         finally:
             with self._changed:
                 self._reading.discard(session)
@@ -178,41 +184,60 @@ class SharedTables(SharedPrompts[SharedPrompt]):
         return self._once(prompt).table.fork()
 
 
-class Readers:
-    """The background threads that read answers while no turn runs.
+class Reader:
+    """The background thread that reads answers while no turn runs. It is there only while some are not read.
 
-    At exit the process waits for these threads: a pass that still runs when the interpreter ends aborts the process.
+    One for all: on a busy machine, where turns always run, answers wait for as long as that lasts.
+    At exit the process waits for it: a pass that still runs when the interpreter ends aborts the process.
     """
 
     def __init__(self) -> None:
-        self._threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._caches: dict[weakref.ref[PagedPrefixCache], None] = {}  # that have answers to read, in order
         self._closing = False
         atexit.register(self.close)
 
-    def start(self, cache: "weakref.ref[PagedPrefixCache]", session: str) -> None:
-        """Starts a thread that reads a session's answer chunk by chunk. The thread does not keep the cache alive."""
-        thread = threading.Thread(target=self._read, args=(cache, session), daemon=True, name="read-answer")
-        self._threads.add(thread)
-        thread.start()
+    def start(self, cache: "weakref.ref[PagedPrefixCache]") -> None:
+        """Has what is unread of this cache read, chunk by chunk. The thread does not keep the cache alive."""
+        with self._lock:
+            self._caches.setdefault(cache)
+            if not self._thread:
+                self._thread = threading.Thread(target=self._run, daemon=True, name="read-answer")
+                self._thread.start()
 
     def close(self) -> None:
-        """Ends the threads, each after its present chunk."""
+        """Ends the thread after its present chunk."""
         self._closing = True
-        for thread in list(self._threads):
+        if thread := self._thread:
             thread.join()
 
-    def _read(self, cache: "weakref.ref[PagedPrefixCache]", session: str) -> None:
-        while not self._closing:
-            idle = TURNS.wait_for_idle(POLL_SECONDS)
-            strong_cache = cache()
-            try:
-                if strong_cache is None or (idle and not strong_cache.read_chunk(session)):
-                    return
-            except RuntimeError as error:  # from OpenVINO; the next turn reads the rest, and reports a new error
-                _log.exception("An answer was not read to its end")
-                traceback.clear_frames(error.__traceback__)  # a log handler may keep the error, and so the blocks
-                return
-            del strong_cache
+    def _run(self) -> None:
+        while self._has_work():
+            if TURNS.wait_for_idle(POLL_SECONDS):
+                self._read_chunk()
+
+    def _has_work(self) -> bool:
+        with self._lock:
+            self._caches = {each: None for each in self._caches if each() is not None}
+            if self._closing or not self._caches:
+                self._thread = None
+                return False
+            return True
+
+    def _read_chunk(self) -> None:
+        with self._lock:
+            weak_cache = next(iter(self._caches))
+            del self._caches[weak_cache]  # whoever has a new answer meanwhile puts it in again
+        cache, has_more = weak_cache(), True
+        try:
+            has_more = cache is not None and cache.read_chunk()
+        except Exception as error:  # the answers of others are read on
+            _log.exception("An answer was not read to its end")
+            traceback.clear_frames(error.__traceback__)  # a log handler may keep the error, and so the blocks
+        if has_more:
+            with self._lock:
+                self._caches.setdefault(weak_cache)
 
 
-READERS = Readers()
+READER = Reader()

@@ -128,3 +128,17 @@ def test_a_turn_that_comes_at_once_reads_the_rest_of_the_answer_together_with_it
     with watched(decoder, happens):
         answer(model, build_messages(history, QUESTIONS[2]), session="at once", max_new_tokens=1)
     assert readers in (["generate"], ["generate"] * 2, ["read-answer", "generate"])
+
+
+def test_one_thread_reads_all_answers_however_long_turns_go_on():
+    """With a thread for each answer, a Space that is never idle would have more and more, all awake at each end."""
+    model, sessions = asked("int8"), [f"busy {number}" for number in range(6)]
+    until(lambda: not model.prefix_cache.is_reading)
+    with TURNS.running():
+        for session in sessions:
+            answer(model, build_messages([], QUESTIONS[0]), session=session, max_new_tokens=12)
+        readers = [each for each in threading.enumerate() if each.name == "read-answer"]
+        unread = [model.prefix_cache.session(session).unread for session in sessions]
+    assert len(readers) == 1 and all(unread)
+    until(lambda: all(is_read(model, session) for session in sessions))
+    until(lambda: not any(each.name == "read-answer" for each in threading.enumerate()))

@@ -136,6 +136,7 @@ def test_a_session_that_is_being_read_is_not_given_up_and_its_next_turn_waits(sm
     again = [*SHORT, Message("assistant", expected.text), Message("user", "Why?")]
     plain = answer(small, again).text
     prefixes.session("a").table.crop(20)  # as if that were all that was read
+    prefixes.session("a").unread = True
     begun, go_on, made = threading.Event(), threading.Event(), []
 
     def hold(_):
@@ -143,7 +144,7 @@ def test_a_session_that_is_being_read_is_not_given_up_and_its_next_turn_waits(sm
         assert go_on.wait(90)
 
     with watched(decoder, hold):
-        reader = threading.Thread(target=prefixes.read_chunk, args=("a",), daemon=True)
+        reader = threading.Thread(target=prefixes.read_chunk, daemon=True)
         reader.start()
         assert begun.wait(90)
         assert decoder.pool.reclaim() and not decoder.pool.reclaim()
