@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from parley.api.sessions import AS_THEY_ARE
 from parley.api.turns.answer_tokens import answer_tokens
 from parley.api.turns.failures import program_error
 from parley.api.turns.program_turn import MAX_ANSWERS, MAX_CANDIDATES, ProgramTurn, ProgramTurns, Progress
@@ -126,8 +127,7 @@ def add(turns: ProgramTurns, settings: Sequence[Component]) -> None:
         concurrency_limit=None,
         show_progress="hidden",
         trigger_mode="multiple",
-        preprocess=False,
-        postprocess=False,
+        **AS_THEY_ARE,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
+from parley.api.sessions import AS_THEY_ARE
 from parley.api.turns.failures import program_error
 from parley.api.turns.turn_runner import Reply
 from parley.errors import BadConversation, ChatError
@@ -35,8 +36,6 @@ TEXTS = {  # of turns.js
 }
 MAX_END_SECONDS = 10.0  # for which a lost turn is waited for
 DIFFERS = "The words before the break came out otherwise this time."
-# Values go from and to the browser unchanged. To prepare them, Gradio would change threads for each of some 60.
-AS_THEY_ARE: dict[str, Any] = {"preprocess": False, "postprocess": False}
 
 
 @dataclass(frozen=True)

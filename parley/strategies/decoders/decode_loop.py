@@ -73,7 +73,7 @@ def decode_loop(
         on_token([token])
         drafts.append(token)
         at_end = ends(input_ids, token)
-        if paged and not at_end:  # else a second thread would take time from those of the model
+        if paged and not at_end:  # a model of torch has a use for the other cores while a token is chosen
             sampler.draw_ahead()
         return at_end
 

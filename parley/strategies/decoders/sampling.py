@@ -148,7 +148,7 @@ class _Uniform:
 
     def draw_ahead(self) -> None:
         """Has the numbers for the next token drawn. Not with the global generator, from which others draw too."""
-        if self._generator is not None and self._before is None and self._vocabulary:
+        if self._generator is not None and self._before is None:
             self._before = self._generator.get_state()
             self._drawing.acquire()
             _asked().put(self._finish_ahead)

@@ -12,6 +12,7 @@ pytest.importorskip("openvino")
 import torch
 
 from parley.engines.openvino import scheduler
+from parley.engines.openvino.batch import Room
 from parley.engines.openvino.decoder import PassInput
 from parley.engines.openvino.paged_kv import BLOCK_SIZE, BlockTable, OutOfBlocks
 from parley.engines.openvino.turns import TURNS
@@ -286,3 +287,10 @@ def test_a_turn_that_can_never_be_placed_is_refused_and_the_others_go_on():
             large.result()
         forget()
         until(lambda: pool.num_free == 10)
+
+
+def test_the_rest_of_an_input_has_no_more_rows_of_logits_than_tokens():
+    whole = PassInput(None, list(range(100)), is_chunk=True, num_logits=100)
+    first = Room(64, 0).take(whole)
+    rest = Room(64, 0).take(whole._replace(ids=whole.ids[64:]))
+    assert [(len(each.ids), each.num_logits) for each in (first, rest)] == [(64, 64), (36, 36)]
