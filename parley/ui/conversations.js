@@ -164,8 +164,12 @@ window.conversations = (() => {
     compare();
     refresh();
   }
+  function settle(begins) {
+    settling = begins;
+    settingsPanel.awaitAll(begins);
+  }
   function applySettings() {
-    settling = Boolean(open.settings) && JSON.stringify(open.settings) !== JSON.stringify(settingsNow);
+    settle(Boolean(open.settings) && JSON.stringify(open.settings) !== JSON.stringify(settingsNow));
     if (settling) press("apply-settings");
   }
   function compare() {
@@ -246,7 +250,7 @@ window.conversations = (() => {
     const before = link ? null : read(KEY + sessionStorage.getItem(OPEN));
     open = before ?? { ...open, draft: link?.prompt ?? "", settings: link?.settings ?? null };
     build();
-    settling = Boolean(open.settings);
+    settle(Boolean(open.settings));
     if (settling) setTimeout(() => press("apply-settings"));
     nextToken.offer();
     if (links.view.name === "next") setTimeout(() => unanswered() && nextToken.open({ ...unanswered(), settings: link?.settings ?? {} }));
@@ -263,9 +267,13 @@ window.conversations = (() => {
     await show(read(KEY + each.id));
     if (isBroken()) setTimeout(() => { if (open.id === each.id && savedCount(KEY + open.id) === open.saved) resume() }, 2 * SAVE);
   }
+  function notApplied() {
+    settle(false);
+    return [];
+  }
   async function applied(answer) {
     const { notice, atOnce } = JSON.parse(answer);
-    settling = false;
+    settle(false);
     if (notice) say(notice);
     const run = link?.run;
     link = null;
@@ -480,7 +488,7 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, answered, start, stored, taken, applied, answer, branch, before, unanswered, writeOn, openFile, now: () => settingsNow,
+    absorb, answered, start, stored, taken, applied, notApplied, answer, branch, before, unanswered, writeOn, openFile, now: () => settingsNow,
     tell(...sentences) {
       close();
       say(sentences);

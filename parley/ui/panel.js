@@ -9,7 +9,8 @@ window.settingsPanel = (() => {
   const panel = () => document.getElementById("settings");
   const block = (name) => document.getElementById(`setting-${name}`);
   const same = (a, b) => String(a ?? "") === String(b ?? "");
-  let usual = {}, values = {}, asked = null, changing = false, waiting = [];
+  let usual = {}, values = {}, asked = null, waiting = [];
+  const coming = new Set();  // what the server sends values of
 
   const changed = () => names.filter((name) => name !== "model" && name in usual && !same(values[name], usual[name]));
   const shown = (value) => same(value, "") ? texts.empty : String(value);
@@ -148,6 +149,13 @@ window.settingsPanel = (() => {
     box.focus();
   });
 
+  /* Until the server has sent the values of a chosen model, a conversation or a file, those of before are on the page. */
+  function wait(whose, comes) {
+    if (comes) return void coming.add(whose);
+    coming.delete(whose);
+    if (!coming.size) for (const each of waiting.splice(0)) each();
+  }
+
   let watched = null;
   function watch() {
     if (watched === panel()) return;
@@ -171,18 +179,22 @@ window.settingsPanel = (() => {
     },
     /* The model, the strategy, and all that the visitor has changed. */
     chosen: () => Object.fromEntries(["model", "strategy", ...changed()].filter((name) => name in values).map((name) => [name, values[name]])),
-    /* Until the server has sent the values of a chosen model, those of the model before are on the page. */
     modelChosen(...given) {
-      changing = true;
+      wait("model", true);
       return given;
     },
     modelChanged() {
-      changing = false;
-      for (const each of waiting.splice(0)) each();
+      wait("model", false);
       return [];
     },
-    afterModelChange(act) {
-      if (changing) waiting.push(act);
+    /* Those of a conversation or a file take the place of all that is set, so nothing can be set until they are there. */
+    awaitAll(comes) {
+      panel().inert = comes;
+      wait("all", comes);
+    },
+    /* Now, or when the values that are on their way are on the page. */
+    afterValues(act) {
+      if (coming.size) waiting.push(act);
       else act();
     },
     /* The arguments of the reset that was asked for: the names of the settings come first. */

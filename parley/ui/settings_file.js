@@ -11,6 +11,7 @@ window.settingsFile = (() => {
     if (given?.messages) return conversations.openFile(given);
     if (given?.constructor !== Object || file.size > MOST) return conversations.tell(text.unreadable);
     fields = given;
+    settingsPanel.awaitAll(true);
     press("open-settings");
   }
 
@@ -40,8 +41,13 @@ window.settingsFile = (() => {
       conversations.tell(notice ?? text.settings_saved);
     },
     opened(said) {
+      settingsPanel.awaitAll(false);
       const { notice, others, opened } = JSON.parse(said);
       conversations.tell(opened && text.settings_opened, notice, others && text.others.replace("{names}", () => others));
+    },
+    notOpened() {
+      settingsPanel.awaitAll(false);
+      return [];
     },
   };
 })();

@@ -33,7 +33,7 @@ window.turns = (() => {
     const shown = partial.filter(isPart);  // of the answer
     turn = { number: turn.number + 1, over: false, cleared: false, partial, shown, resume, stored, box };
     turn.conversation = settled(conversation);
-    settingsPanel.afterModelChange(() => press("begin-turn"));
+    settingsPanel.afterValues(() => press("begin-turn"));
   }
   function again(shown, resume) {
     const [conversation, partial] = split(shown);

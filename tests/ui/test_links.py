@@ -1,5 +1,6 @@
 """Links: what stands in the address sets the page up, and `embed=1` gives a page for a frame."""
 
+import contextlib
 import re
 
 import pytest
@@ -12,6 +13,31 @@ from tests.ui.test_conversations import Kept
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
+HELD = "LINKED"  # a stop text of a link
+
+
+@contextlib.contextmanager
+def held_settings(context):
+    """Keeps the settings of links with the stop text HELD from the server until the function given is called."""
+    held, released = [], []
+
+    def hold(route):
+        asked = (route.request.post_data_json or {}).get("data") or [None]
+        applies = isinstance(asked[0], str) and HELD in asked[0]
+        if applies and not released:
+            held.append(route)
+        else:
+            route.continue_()
+
+    def release():
+        assert held
+        released.append(True)
+        for route in held:
+            route.continue_()
+
+    context.route("**/gradio_api/run/**", hold)
+    yield release
+    context.unroute("**/gradio_api/run/**", hold)
 
 
 @pytest.fixture
@@ -42,6 +68,29 @@ def test_a_link_sets_the_page_up_asks_once_and_names_what_it_refuses(opened):
     expect(visitor.questions).to_have_count(1)  # the stored conversation, which is not asked again
     visitor.until_free()
     expect(visitor.page.locator("#chat .bot-row:not(:has(.thought-group))")).to_have_count(1)
+
+
+def test_before_the_settings_of_a_link_are_there_nothing_is_set_or_asked_without_them(opened, chromium):
+    with held_settings(chromium) as release:
+        visitor = opened(f"?model=budgie&strategy=beams&max_new_tokens=8&stop={HELD}")
+        expect(visitor.page.locator("#settings")).to_have_attribute("inert", "")
+        visitor.send("Hello")
+        expect(visitor.box).to_have_value("Hello")  # it waits
+        release()
+    expect(visitor.quiet).to_have_text(re.compile("Beam search · "))
+    expect(visitor.page.locator("#settings")).not_to_have_attribute("inert", "")
+
+
+def test_where_the_settings_of_a_link_do_not_come_the_page_goes_on_without_them(opened, chromium):
+    def fail(route):
+        asked = (route.request.post_data_json or {}).get("data") or [None]
+        route.fulfill(status=500, json={"error": None}) if HELD in str(asked[0]) else route.continue_()
+
+    chromium.route("**/gradio_api/run/**", fail)
+    visitor = opened(f"?model=budgie&strategy=beams&max_new_tokens=8&stop={HELD}")
+    visitor.ask("Hello")
+    expect(visitor.page.locator("#settings")).not_to_have_attribute("inert", "")
+    chromium.unroute("**/gradio_api/run/**", fail)
 
 
 def test_without_run_the_message_waits_in_the_box(opened):

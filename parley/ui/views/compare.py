@@ -307,7 +307,7 @@ def add(page: Any, worker: comparison.GpuWorker | None) -> None:
     served = Page(function)
     names = ("run-comparison", "stop-comparison", "check-comparison")
     run, stop, check = (gr.Button(name, elem_id=name, visible="hidden") for name in names)
-    asked, said = gr.JSON(visible=False), gr.JSON(visible=False)
+    asked, said, found = (gr.JSON(visible=False) for _ in range(3))
     private: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     page.load(None, None, None, js="compare.start", queue=False, **private)
     running = run.click(
@@ -324,7 +324,7 @@ def add(page: Any, worker: comparison.GpuWorker | None) -> None:
         after(None, None, None, js="compare.ended", queue=False, **private)
     stop.click(served.stop, asked, None, js="compare.toStop", queue=False, trigger_mode="multiple", **private)
     checked = check.click(
-        served.check, asked, said, js="compare.toCheck", queue=False, trigger_mode="always_last", **private
+        served.check, asked, found, js="compare.toCheck", queue=False, trigger_mode="always_last", **private
     )
-    checked.success(None, said, None, js="compare.checked", queue=False, **private)
+    checked.success(None, found, None, js="compare.checked", queue=False, **private)
     gr.api(endpoint(function), api_name="compare", concurrency_limit=None)

@@ -61,7 +61,8 @@ def add(page: gr.Blocks, chat: Any, inputs: dict[str, Component]) -> None:
     """Adds the button that opens the list of conversations, and the events."""
     gr.Button(TEXTS["list"], elem_id="show-conversations", size="sm")
     hidden = {name: gr.Button(name, elem_id=name, **HIDDEN) for name in PRESSED}
-    given, said = gr.Textbox(**HIDDEN), gr.Textbox(**HIDDEN)
+    # What is said has a box of its own for each event: both run when a page is opened.
+    given, applied, compared = (gr.Textbox(**HIDDEN) for _ in range(3))
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     values = list(inputs.values())
     restored = [chat.chatbot, chat.textbox]
@@ -71,11 +72,11 @@ def add(page: gr.Blocks, chat: Any, inputs: dict[str, Component]) -> None:
     hidden["remake-details"].click(remake, *remade, js="conversations.unfolded", **private).success(
         None, chat.chatbot, None, js="conversations.absorb", **private
     )
-    hidden["apply-settings"].click(apply, given, [*values, said], js="conversations.settings", **private).then(
-        None, said, None, js="conversations.applied", **private
-    )
-    hidden["compare-fingerprints"].click(differs, given, said, js="conversations.made", **private).then(
-        None, said, None, js="conversations.compared", **private
+    applying = hidden["apply-settings"].click(apply, given, [*values, applied], js="conversations.settings", **private)
+    applying.success(None, applied, None, js="conversations.applied", **private)
+    applying.failure(None, None, None, js="conversations.notApplied", **private)
+    hidden["compare-fingerprints"].click(differs, given, compared, js="conversations.made", **private).then(
+        None, compared, None, js="conversations.compared", **private
     )
     gr.on(
         [each.change for each in values],  # type: ignore[attr-defined]

@@ -34,10 +34,14 @@ window.nextToken = (() => {
     choices.open(texts.title_next, [make("div", { className: "next-token" }, text, ...lines)], from, closed);
     [tries.hidden, back.disabled] = [!hides, !start.given.length];
     drawKnobs();
+    panelChanges.observe(document.getElementById("settings"), { childList: true, subtree: true });
     ask();
     step.focus({ preventScroll: true });
   }
-  const closed = () => { start = null };
+  const closed = () => {
+    start = null;
+    panelChanges.disconnect();
+  };
   const enter = (act) => (event) => {
     if (event.key !== "Enter" || event.isComposing) return;
     event.preventDefault();
@@ -133,23 +137,35 @@ window.nextToken = (() => {
     if (data.ended) parts.said.replaceChildren(texts.ended);
     performance.measure("next token", { start: began });
   }
-  /* The sliders of the panel once more, for where it is a drawer. */
+  /* The sliders of the panel once more, for where it is a drawer. They follow it, and it follows them. */
+  const inPanel = (name) => document.querySelector(`#setting-${name} input[type="range"]`);
   function drawKnobs() {
-    const made = sliders.flatMap((name) => {
-      const range = document.querySelector(`#setting-${name} input[type="range"]`);
-      if (!range) return [];
-      const own = make("input", { type: "range", min: range.min, max: range.max, step: range.step, value: range.value });
-      const says = make("output", {}, range.value);
-      own.setAttribute("aria-label", known[name].label);
-      own.addEventListener("input", () => {
-        says.value = own.value;
-        range.value = own.value;
+    const shown = sliders.filter(inPanel), now = settings();
+    if (shown.join() !== [...parts.knobs.children].map((each) => each.dataset.name).join()) parts.knobs.replaceChildren(...shown.map(knob));
+    for (const each of parts.knobs.children) {
+      if (each.contains(document.activeElement)) continue;  // it is dragged, and further on than the panel
+      for (const field of each.querySelectorAll("input, output")) field.value = now[each.dataset.name];
+    }
+  }
+  function knob(name) {
+    const { min, max, step } = inPanel(name), { label } = known[name];
+    const own = make("input", { type: "range", min, max, step }), says = make("output");
+    const made = make("label", {}, make("span", {}, label), own, says);
+    made.dataset.name = name;
+    own.setAttribute("aria-label", label);
+    own.addEventListener("input", () => {
+      const { value } = own;
+      says.value = value;
+      settingsPanel.afterValues(() => {
+        const range = inPanel(name);
+        if (!range) return;
+        range.value = value;
         range.dispatchEvent(new Event("input", { bubbles: true }));
       });
-      return [make("label", {}, make("span", {}, known[name].label), own, says)];
     });
-    parts.knobs.replaceChildren(...made);
+    return made;
   }
+  const panelChanges = new MutationObserver(() => start && drawKnobs());  // which settings there are follows from the strategy
 
   /* Below the box, for the conversation and the draft. */
   function offer() {
@@ -170,6 +186,7 @@ window.nextToken = (() => {
     changed() {
       if (!start) return;
       start.settings = {};  // those of a link, which the controls have now
+      drawKnobs();
       ask();
     },
     isOpen: () => Boolean(start),

@@ -133,11 +133,12 @@ def add(inputs: Mapping[str, Component]) -> None:
     """Adds the events, which settings_file.js starts."""
     hidden: dict[str, Any] = {"visible": "hidden"}
     private: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    given, said = gr.Textbox(**hidden), gr.Textbox(**hidden)
+    given, saved, opened = (gr.Textbox(**hidden) for _ in range(3))
     buttons = {name: gr.Button(name, elem_id=name, **hidden) for name in ("save-settings", "open-settings")}
-    buttons["save-settings"].click(save, given, said, js="settingsFile.present", **private).then(
-        None, said, None, js="settingsFile.saved", **private
+    buttons["save-settings"].click(save, given, saved, js="settingsFile.present", **private).then(
+        None, saved, None, js="settingsFile.saved", **private
     )
-    buttons["open-settings"].click(
-        open_file, given, [*inputs.values(), said], js="settingsFile.given", **private
-    ).then(None, said, None, js="settingsFile.opened", **private)
+    outputs = [*inputs.values(), opened]
+    opening = buttons["open-settings"].click(open_file, given, outputs, js="settingsFile.given", **private)
+    opening.success(None, opened, None, js="settingsFile.opened", **private)
+    opening.failure(None, None, None, js="settingsFile.notOpened", **private)

@@ -7,6 +7,7 @@ from playwright.sync_api import expect
 
 from tests.browser import Visitor
 from tests.ui.test_accessibility import AXE, BOXES, violations
+from tests.ui.test_links import HELD, held_settings
 
 pytest_plugins = ["tests.browser"]
 pytestmark = pytest.mark.slow
@@ -122,15 +123,42 @@ def test_an_answer_is_stepped_on_from_one_of_its_tokens(visitor):
     expect(visitor.page.get_by_role("group", name="Versions")).to_contain_text("2/2")
 
 
-def test_a_narrow_page_has_the_sliders_in_the_view(visit, inside, chromium):
-    narrow = Visitor(chromium, f"{inside.url}/?view=next&model=budgie&prompt=Hello", width=390)
+def knob(view, label):
+    return view.view.get_by_role("slider", name=label)
+
+
+def test_a_narrow_page_has_the_sliders_in_the_view_and_they_follow_the_panel(visit, inside, chromium):
+    narrow = Visitor(chromium, f"{inside.url}/?view=next&model=budgie&top_k=7&prompt=Hello", width=390)
     view = Next(narrow)
     expect(view.rows.first).to_be_visible()
-    view.view.get_by_role("slider", name="Top-k").fill("4")
-    expect(view.facts).to_contain_text("4 of 2,048 tokens are left by the settings")
-    expect(narrow.setting("top_k").locator("input[type=number]")).to_have_value("4")
+    expect(knob(view, "Top-k")).to_have_value("7")
+    knob(view, "Top-k").fill("3")
+    expect(view.facts).to_contain_text("3 of 2,048 tokens are left by the settings")
+    expect(narrow.setting("top_k").locator("input[type=number]")).to_have_value("3")
+    knob(view, "Top-p").focus()
+    with narrow.settings():
+        narrow.setting("top_k").locator("input[type=number]").fill("2")
+    expect(knob(view, "Top-k")).to_have_value("2")
+    narrow.choose("strategy", "Greedy")
+    expect(knob(view, "Top-k")).to_have_count(0)
+    narrow.choose("strategy", "Sampling")
+    expect(knob(view, "Top-k")).to_have_value("2")
     narrow.tab.evaluate(f"{AXE}; 0")
     assert violations(narrow) == []
+    narrow.close()
+    assert narrow.faults == []
+
+
+def test_a_slider_moved_before_the_settings_of_a_link_are_there_wins(chromium, inside):
+    with held_settings(chromium) as release:
+        narrow = Visitor(chromium, f"{inside.url}/?view=next&stop={HELD}&top_k=3&prompt=Hello", width=390)
+        view = Next(narrow)
+        expect(view.facts).to_contain_text("3 of 2,048 tokens are left by the settings")
+        knob(view, "Top-k").fill("2")
+        release()
+    expect(narrow.setting("top_k").locator("input[type=number]")).to_have_value("2")
+    expect(narrow.setting("stop").locator("textarea, input")).to_have_value(HELD)
+    expect(view.facts).to_contain_text("2 of 2,048 tokens are left by the settings")
     narrow.close()
     assert narrow.faults == []
 
