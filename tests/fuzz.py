@@ -99,8 +99,8 @@ def bodies(draw, path, name):
     elif "/call/v2/" in path:
         value = draw(st.one_of(parameters(name), JSON))
     elif "/queue/join" in path or "/cancel" in path or "/reset" in path:
-        index, session = draw(st.one_of(st.integers(-2, 60), JSON)), draw(st.one_of(st.just("fuzz"), JSON))
-        count = draw(st.sampled_from([0, 1, 2, 3, 4, 38, 39, 40, 41]))
+        index, session = draw(st.one_of(st.integers(-2, 80), JSON)), draw(st.one_of(st.just("fuzz"), JSON))
+        count = draw(st.sampled_from([*range(6), *range(len(OPTIONS), len(OPTIONS) + 4)]))
         data = draw(st.one_of(st.lists(JSON, min_size=count, max_size=count), JSON))
         value = {"fn_index": index, "session_hash": session, "data": data}
         value |= draw(st.dictionaries(st.sampled_from(["event_id", "event_data", "trigger_id"]), JSON, max_size=2))

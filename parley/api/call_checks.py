@@ -5,6 +5,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parley.api.security import is_openai, read_body, refusal, replay_body
@@ -95,6 +96,8 @@ class CallChecks:
         if len(data) <= len(parameters):
             _check_values(name, parameters, dict(zip((p["parameter_name"] for p in parameters), data, strict=False)))
             data = [*data, *(each.get("parameter_default") for each in parameters[len(data) :])]
+        if len(data) == len(inputs):
+            _check_components(f"/{name}", inputs, data)
         return json.dumps({**given, "data": data}).encode()
 
 
@@ -152,6 +155,20 @@ def _check_numbered(blocks: Any, given: Mapping[str, Any]) -> None:
         raise Refused(f"The function {index} takes {len(fn.inputs)} values, as a list named 'data'.")
     if not isinstance(given.get("session_hash"), str) or not given["session_hash"]:
         raise Refused("The session_hash is missing. It is a text of your own choice, the same for the stream.")
+    _check_components(f"the function {index}", fn.inputs, data)
+
+
+def _check_components(what: str, inputs: Sequence[Any], data: Sequence[Any]) -> None:
+    """Refuses what Gradio would raise pydantic's error for, with a traceback in the log."""
+    for number, (component, value) in enumerate(zip(inputs, data, strict=True)):
+        model = getattr(component, "data_model", None)
+        if model is None or value is None:
+            continue
+        try:
+            model.model_validate(value, context={"validate_meta": True})
+        except ValidationError:
+            kind = component.get_block_name()
+            raise Refused(f"The value {number} of {what} is none that a component '{kind}' can have.") from None
 
 
 def _without_lone_surrogates(body: bytes) -> bytes:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.api.test_unread_ways import function
+
 CALL, JOIN = "/gradio_api/call", "/gradio_api/queue/join"
 
 
@@ -46,6 +48,17 @@ def test_a_wrong_call_gets_one_sentence(http, path, body, status, sentence):
     answer = http.post(path, json=body)
     assert answer.status_code == status
     assert sentence in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("path", "name"), [(JOIN, "remake"), ("/gradio_api/run/predict", "measure")])
+def test_a_value_that_a_component_cannot_have_gets_one_sentence(http, inside, path, name):
+    index, count = function(inside, name)
+    data = [{"last": 10**40}] * 2 + [None] * (count - 2)
+    answer = http.post(path, json={"fn_index": index, "data": data, "session_hash": "a"})
+    assert answer.status_code == 422
+    place = ["remake", "measure"].index(name)
+    sentence = f"The value {place} of the function {index} is none that a component 'chatbot' can have."
+    assert answer.json()["detail"] == sentence
 
 
 @pytest.mark.parametrize(

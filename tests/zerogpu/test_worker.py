@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 LONGEST = 12  # seconds of GPU time that an answer asks for
 PLACE = "Waiting for a GPU: you are number {} in the line of this Space"
-ANSWERED = re.compile(r"· \d+ tokens? · ")  # however it ended: where others compute it may run out of time
+ANSWERED = re.compile(r"· [\d,]+ tokens? · ")  # however it ended: where others compute it may run out of time
 WORDS = re.compile(r"\w{2,}")
 
 
@@ -197,7 +197,7 @@ def test_stop_on_the_page_ends_the_worker_and_keeps_what_it_cost(zero, visit):
     (worker,) = zero.api.pids
     visitor.stop_button.click()
     until(lambda: not zero.api.busy)
-    expect(visitor.quiet).to_have_text(re.compile(r"· \d+ tokens · .* · stopped"))
+    expect(visitor.quiet).to_have_text(re.compile(r"· [\d,]+ tokens · .* · stopped"))
     visitor.until_free()
     assert zero.api.pids == [worker]
 
@@ -330,7 +330,7 @@ def test_an_answer_that_runs_out_of_its_gpu_time_ends_before_it_is_taken_away(ze
     said = visitor.answer.inner_text()
     visitor.limit(8)
     visitor.page.get_by_role("button", name="Continue").click()
-    expect(visitor.quiet).to_have_text(re.compile(r"· \d+ tokens · .* · reached max new tokens"))
+    expect(visitor.quiet).to_have_text(re.compile(r"· [\d,]+ tokens · .* · reached max new tokens"))
     visitor.quiet.click()
     expect(visitor.folded.last.locator("ul")).to_contain_text(re.compile(r"of them cached\s+Answer: 8 tokens"))
     assert visitor.answer.inner_text().startswith(said.strip())
