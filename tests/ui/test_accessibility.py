@@ -26,6 +26,17 @@ SEEN = """() => {
     const around = getComputedStyle(e.closest(".input-container") ?? e);
     return style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2 || around.borderTopWidth === "2px";
 }"""
+# What has room for less than a ring of four pixels at the edge of a box that cuts it off.
+CUT_RINGS = """(within) => [...document.querySelector(within).querySelectorAll(
+    "a, button, input, textarea, summary")].flatMap((e) => {
+    if (!e.checkVisibility({visibilityProperty: true})) return [];
+    let box = e.parentElement;
+    while (box && getComputedStyle(box).overflowX === "visible") box = box.parentElement;
+    if (!box) return [];
+    const own = e.getBoundingClientRect(), left = box.getBoundingClientRect().left + box.clientLeft;
+    const room = Math.min(own.left - left, left + box.clientWidth - own.right);
+    return room < 3.5 ? [[e.ariaLabel || e.textContent, room]] : [];
+})"""
 COMPOSED = """(box) => {
     for (const key of ["Enter", "Escape", "ArrowUp", "ArrowDown"])
         for (const kind of ["keydown", "keypress", "keyup"])

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Visitor
-from tests.ui.test_accessibility import AXE, BOXES, violations
+from tests.ui.test_accessibility import AXE, BOXES, CUT_RINGS, violations
 
 pytest_plugins = ["tests.browser"]
 TEXT = "An owl <b>sat</b> & 3 €.\nÄh, yes."
@@ -136,6 +136,7 @@ def test_a_beam_search_is_a_tree_with_a_step_slider(visitor):
     expect(drawn.locator(".line")).to_have_count(drawn.locator(".node").count() - 4)
     visitor.tab.evaluate(f"{AXE}; 0")
     assert violations(visitor) == []
+    assert visitor.tab.evaluate(CUT_RINGS, ".view") == []
 
 
 def test_the_answer_is_the_best_hypothesis_also_where_the_search_went_on_after_its_end(visitor):
@@ -173,6 +174,7 @@ def test_the_view_is_for_keys_ears_and_fingers(visitor):
     visitor.tab.evaluate(f"{AXE}; 0")
     view.view.locator(".prompt summary").click()
     assert violations(visitor) == []
+    assert visitor.tab.evaluate(CUT_RINGS, ".view") == []
     visitor.tab.set_viewport_size({"width": 390, "height": 800})
     boxes = [box for box in visitor.tab.evaluate(BOXES) if "Go on from" in box[0] or "token" in box[0]]
     assert len(boxes) > 5

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import Visitor
-from tests.ui.test_accessibility import AXE, BOXES, violations
+from tests.ui.test_accessibility import AXE, BOXES, CUT_RINGS, violations
 from tests.ui.test_links import HELD, held_settings
 
 pytest_plugins = ["tests.browser"]
@@ -145,6 +145,7 @@ def test_a_narrow_page_has_the_sliders_in_the_view_and_they_follow_the_panel(vis
     expect(knob(view, "Top-k")).to_have_value("2")
     narrow.tab.evaluate(f"{AXE}; 0")
     assert violations(narrow) == []
+    assert narrow.tab.evaluate(CUT_RINGS, ".view") == []
     narrow.close()
     assert narrow.faults == []
 
