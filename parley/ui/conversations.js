@@ -164,13 +164,15 @@ window.conversations = (() => {
     compare();
     refresh();
   }
-  function settle(begins) {
-    settling = begins;
-    settingsPanel.awaitAll(begins);
-  }
   function applySettings() {
-    settle(Boolean(open.settings) && JSON.stringify(open.settings) !== JSON.stringify(settingsNow));
-    if (settling) press("apply-settings");
+    if (!open.settings || JSON.stringify(open.settings) === JSON.stringify(settingsNow)) return;
+    settling = true;
+    settingsPanel.awaitAll();
+    setTimeout(() => press("apply-settings"));
+  }
+  function settled() {
+    settling = false;
+    return settingsPanel.allArrived();
   }
   function compare() {
     const last = ids(open).findLast((node) => node.stored);
@@ -250,8 +252,7 @@ window.conversations = (() => {
     const before = link ? null : read(KEY + sessionStorage.getItem(OPEN));
     open = before ?? { ...open, draft: link?.prompt ?? "", settings: link?.settings ?? null };
     build();
-    settle(Boolean(open.settings));
-    if (settling) setTimeout(() => press("apply-settings"));
+    applySettings();
     nextToken.offer();
     if (links.view.name === "next") setTimeout(() => unanswered() && nextToken.open({ ...unanswered(), settings: link?.settings ?? {} }));
     if (links.view.name === "tokens") setTimeout(() => choices.paste(links.view.text, { ...settingsNow, ...link?.settings }));
@@ -267,13 +268,9 @@ window.conversations = (() => {
     await show(read(KEY + each.id));
     if (isBroken()) setTimeout(() => { if (open.id === each.id && savedCount(KEY + open.id) === open.saved) resume() }, 2 * SAVE);
   }
-  function notApplied() {
-    settle(false);
-    return [];
-  }
   async function applied(answer) {
     const { notice, atOnce } = JSON.parse(answer);
-    settle(false);
+    settled();
     if (notice) say(notice);
     const run = link?.run;
     link = null;
@@ -488,7 +485,7 @@ window.conversations = (() => {
   });
 
   return {
-    absorb, answered, start, stored, taken, applied, notApplied, answer, branch, before, unanswered, writeOn, openFile, now: () => settingsNow,
+    absorb, answered, start, stored, taken, applied, settled, answer, branch, before, unanswered, writeOn, openFile, now: () => settingsNow,
     tell(...sentences) {
       close();
       say(sentences);

@@ -150,9 +150,8 @@ window.settingsPanel = (() => {
   });
 
   /* Until the server has sent the values of a chosen model, a conversation or a file, those of before are on the page. */
-  function wait(whose, comes) {
-    if (comes) return void coming.add(whose);
-    coming.delete(whose);
+  function arrived(source) {
+    coming.delete(source);
     if (!coming.size) for (const each of waiting.splice(0)) each();
   }
 
@@ -180,17 +179,22 @@ window.settingsPanel = (() => {
     /* The model, the strategy, and all that the visitor has changed. */
     chosen: () => Object.fromEntries(["model", "strategy", ...changed()].filter((name) => name in values).map((name) => [name, values[name]])),
     modelChosen(...given) {
-      wait("model", true);
+      coming.add("model");
       return given;
     },
     modelChanged() {
-      wait("model", false);
+      arrived("model");
       return [];
     },
     /* Those of a conversation or a file take the place of all that is set, so nothing can be set until they are there. */
-    awaitAll(comes) {
-      panel().inert = comes;
-      wait("all", comes);
+    awaitAll() {
+      panel().inert = true;
+      coming.add("all");
+    },
+    allArrived() {
+      panel().inert = false;
+      arrived("all");
+      return [];
     },
     /* Now, or when the values that are on their way are on the page. */
     afterValues(act) {

@@ -11,7 +11,7 @@ window.settingsFile = (() => {
     if (given?.messages) return conversations.openFile(given);
     if (given?.constructor !== Object || file.size > MOST) return conversations.tell(text.unreadable);
     fields = given;
-    settingsPanel.awaitAll(true);
+    settingsPanel.awaitAll();
     press("open-settings");
   }
 
@@ -41,13 +41,9 @@ window.settingsFile = (() => {
       conversations.tell(notice ?? text.settings_saved);
     },
     opened(said) {
-      settingsPanel.awaitAll(false);
+      settingsPanel.allArrived();
       const { notice, others, opened } = JSON.parse(said);
       conversations.tell(opened && text.settings_opened, notice, others && text.others.replace("{names}", () => others));
-    },
-    notOpened() {
-      settingsPanel.awaitAll(false);
-      return [];
     },
   };
 })();

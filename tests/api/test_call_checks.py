@@ -50,13 +50,14 @@ def test_a_wrong_call_gets_one_sentence(http, path, body, status, sentence):
     assert sentence in answer.json()["detail"]
 
 
-@pytest.mark.parametrize(("path", "name"), [(JOIN, "remake"), ("/gradio_api/run/predict", "measure")])
-def test_a_value_that_a_component_cannot_have_gets_one_sentence(http, inside, path, name):
+@pytest.mark.parametrize(
+    ("path", "name", "place"), [(JOIN, "remake", 0), ("/gradio_api/run/predict", "measure", 1)]
+)  # `place` is that of the chatbot
+def test_a_value_that_a_component_cannot_have_gets_one_sentence(http, inside, path, name, place):
     index, count = function(inside, name)
     data = [{"last": 10**40}] * 2 + [None] * (count - 2)
     answer = http.post(path, json={"fn_index": index, "data": data, "session_hash": "a"})
     assert answer.status_code == 422
-    place = ["remake", "measure"].index(name)
     sentence = f"The value {place} of the function {index} is none that a component 'chatbot' can have."
     assert answer.json()["detail"] == sentence
 

@@ -139,6 +139,12 @@ def test_pieces_are_gathered_for_50_ms_and_the_last_one_always_comes(budgie):
     assert all(gap >= streaming.FLUSH * 0.9 for gap in between[:-1])
 
 
+@pytest.mark.parametrize(("turns", "seconds"), [(0, 0.05), (1, 0.05), (2, 0.05), (4, 0.1), (8, 0.2), (200, 0.2)])
+def test_text_is_passed_on_less_often_while_many_turns_run(monkeypatch, turns, seconds):
+    monkeypatch.setattr(streaming, "_running", set(range(turns)))
+    assert streaming.flush_seconds() == pytest.approx(seconds)
+
+
 def test_the_reader_is_never_left_with_less_than_was_made_for_longer_than_the_gathering(budgie):
     a_brake, shown = brake(), threading.Event()
     streamer = streamer_of(budgie, a_brake)

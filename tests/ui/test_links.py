@@ -16,15 +16,19 @@ pytestmark = pytest.mark.slow
 HELD = "LINKED"  # a stop text of a link
 
 
+def applies(request):
+    """Whether the page asks the server to apply the settings of a link with the stop text HELD."""
+    asked = (request.post_data_json or {}).get("data") or [None]
+    return isinstance(asked[0], str) and HELD in asked[0]
+
+
 @contextlib.contextmanager
 def held_settings(context):
     """Keeps the settings of links with the stop text HELD from the server until the function given is called."""
     held, released = [], []
 
     def hold(route):
-        asked = (route.request.post_data_json or {}).get("data") or [None]
-        applies = isinstance(asked[0], str) and HELD in asked[0]
-        if applies and not released:
+        if applies(route.request) and not released:
             held.append(route)
         else:
             route.continue_()
@@ -82,13 +86,19 @@ def test_before_the_settings_of_a_link_are_there_nothing_is_set_or_asked_without
 
 
 def test_where_the_settings_of_a_link_do_not_come_the_page_goes_on_without_them(opened, chromium):
+    failed = []
+
     def fail(route):
-        asked = (route.request.post_data_json or {}).get("data") or [None]
-        route.fulfill(status=500, json={"error": None}) if HELD in str(asked[0]) else route.continue_()
+        if applies(route.request):
+            failed.append(True)
+            route.fulfill(status=500, json={"error": None})
+        else:
+            route.continue_()
 
     chromium.route("**/gradio_api/run/**", fail)
     visitor = opened(f"?model=budgie&strategy=beams&max_new_tokens=8&stop={HELD}")
     visitor.ask("Hello")
+    assert failed
     expect(visitor.page.locator("#settings")).not_to_have_attribute("inert", "")
     chromium.unroute("**/gradio_api/run/**", fail)
 

@@ -74,7 +74,7 @@ def add(page: gr.Blocks, chat: Any, inputs: dict[str, Component]) -> None:
     )
     applying = hidden["apply-settings"].click(apply, given, [*values, applied], js="conversations.settings", **private)
     applying.success(None, applied, None, js="conversations.applied", **private)
-    applying.failure(None, None, None, js="conversations.notApplied", **private)
+    applying.failure(None, None, None, js="conversations.settled", **private)
     hidden["compare-fingerprints"].click(differs, given, compared, js="conversations.made", **private).then(
         None, compared, None, js="conversations.compared", **private
     )

@@ -165,7 +165,7 @@ window.nextToken = (() => {
     });
     return made;
   }
-  const panelChanges = new MutationObserver(() => start && drawKnobs());  // which settings there are follows from the strategy
+  const panelChanges = new MutationObserver(() => drawKnobs());  // which settings there are follows from the strategy
 
   /* Below the box, for the conversation and the draft. */
   function offer() {

@@ -141,4 +141,4 @@ def add(inputs: Mapping[str, Component]) -> None:
     outputs = [*inputs.values(), opened]
     opening = buttons["open-settings"].click(open_file, given, outputs, js="settingsFile.given", **private)
     opening.success(None, opened, None, js="settingsFile.opened", **private)
-    opening.failure(None, None, None, js="settingsFile.notOpened", **private)
+    opening.failure(None, None, None, js="settingsPanel.allArrived", **private)

@@ -64,6 +64,19 @@ def chosen(visitor):
     return visitor.setting("model").locator("input")
 
 
+@pytest.mark.parametrize(("width", "height"), [(700, 500), (390, 800)])
+def test_on_a_narrow_page_the_chip_stays_below_a_view(visit, width, height):
+    visitor = visit(width=width, height=height)
+    expect(visitor.button).to_be_visible()
+    visitor.box.fill("Hello")
+    visitor.press("Next token")
+    expect(visitor.page.locator(".view .bars li").first).to_be_visible()
+    view, chip = (visitor.page.locator(each).bounding_box() for each in (".view", "#chip"))
+    assert view["y"] + view["height"] <= chip["y"]
+    visitor.press("Back to the conversation")
+    expect(visitor.button).to_be_visible()
+
+
 def test_a_new_machine_answers_at_once_says_that_budgie_is_a_toy_and_offers_a_real_model(visit):
     for look in ({}, {"width": 700, "height": 500}, {"width": 390}):
         visitor = visit(**look)
